@@ -1,0 +1,1 @@
+"""Routing statistics of Mixture-of-Experts models: capture, count, analyse, show."""

@@ -1,0 +1,1 @@
+"""What stands inside an inference engine and captures its routing."""

@@ -1,0 +1,34 @@
+"""The errors that routestats raises, all children of `RouteStatsError`.
+
+Every message is one line that names the thing, what was expected and what was got.
+"""
+
+from __future__ import annotations
+
+
+class RouteStatsError(Exception):
+    """Base of every error that routestats raises on purpose."""
+
+
+class InvalidTypeError(RouteStatsError, TypeError):
+    """An argument of the wrong kind, e.g. an array that holds no integers."""
+
+
+class InvalidValueError(RouteStatsError, ValueError):
+    """A broken precondition, e.g. an expert id that is not below ``num_experts``."""
+
+
+class TraceError(RouteStatsError):
+    """A run folder or Parquet file that cannot be read or written as a trace."""
+
+
+class CaptureError(RouteStatsError):
+    """Routing that cannot be captured, or was not captured completely."""
+
+
+class DeviceUnavailableError(RouteStatsError):
+    """A device that was asked for by name is not there."""
+
+
+class DataError(RouteStatsError):
+    """Prompts that cannot be had: an unknown data name, a missing file or field."""
