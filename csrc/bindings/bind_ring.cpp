@@ -1,0 +1,143 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "bindings.hpp"
+#include "routestats/ring.hpp"
+
+namespace py = pybind11;
+
+namespace routestats::bindings {
+namespace {
+
+// Below this many ids, dropping and taking the GIL costs more than the copy.
+constexpr std::uint64_t kReleaseGilAbove = 4096;
+
+IdType id_type_of(const std::string& name) {
+  if (name == "int32") return IdType::i32;
+  if (name == "int64") return IdType::i64;
+  throw py::type_error("ids: expected int32 or int64, got " + name);
+}
+
+WeightType weight_type_of(const std::string& name) {
+  if (name == "float32") return WeightType::f32;
+  if (name == "float16") return WeightType::f16;
+  if (name == "bfloat16") return WeightType::bf16;
+  throw py::type_error("weights: expected float32, float16 or bfloat16, got " + name);
+}
+
+void write(CaptureRing& ring, std::uint32_t layer, const LayerRouting& routing) {
+  if (routing.rows * ring.config().top_k > kReleaseGilAbove) {
+    const py::gil_scoped_release release;
+    ring.write_layer(layer, routing);
+  } else {
+    ring.write_layer(layer, routing);
+  }
+}
+
+void write_array(CaptureRing& ring, std::uint32_t layer, const py::array& ids,
+                 const py::array& weights) {
+  const auto top_k = static_cast<py::ssize_t>(ring.config().top_k);
+  for (const auto& [name, array] : {std::pair{"ids", &ids}, std::pair{"weights", &weights}}) {
+    if (array->ndim() != 2 || array->shape(1) != top_k || array->shape(0) != ids.shape(0)) {
+      throw py::value_error(std::string(name) + ": expected shape [rows, " +
+                            std::to_string(top_k) + "]");
+    }
+    if ((array->flags() & py::array::c_style) == 0) {
+      throw py::value_error(std::string(name) + ": expected a C-contiguous array");
+    }
+  }
+  write(ring, layer,
+        {ids.data(), id_type_of(py::str(ids.dtype())), weights.data(),
+         weight_type_of(py::str(weights.dtype())), static_cast<std::uint64_t>(ids.shape(0))});
+}
+
+py::tuple drain(CaptureRing& ring, std::uint64_t max_rows, std::uint64_t wait_rows,
+                double seconds) {
+  std::vector<Step> steps;
+  {
+    const py::gil_scoped_release release;
+    ring.wait(wait_rows, seconds);
+    steps = ring.peek(max_rows);
+  }
+  std::uint64_t rows = 0;
+  py::list spans;
+  for (const Step& step : steps) {
+    rows += step.rows;
+    spans.append(py::make_tuple(step.number, step.rows));
+  }
+  const auto& config = ring.config();
+  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(rows), config.layers,
+                                       config.top_k};
+  py::array ids(ring.id_bytes() == 1 ? py::dtype("uint8") : py::dtype("uint16"), shape);
+  py::object weights = py::none();
+  std::uint16_t* weight_bits = nullptr;
+  if (config.weights) {
+    py::array halves(py::dtype("float16"), shape);
+    weight_bits = static_cast<std::uint16_t*>(halves.mutable_data());
+    weights = std::move(halves);
+  }
+  void* const id_bytes = ids.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    ring.take(steps, id_bytes, weight_bits);
+  }
+  return py::make_tuple(spans, ids, weights);
+}
+
+}  // namespace
+
+void bind_ring(py::module_& module) {
+  // A bare function pointer, as pybind11 wants it; the Python class is looked up when it is needed.
+  py::register_exception_translator([](std::exception_ptr pointer) {
+    try {
+      if (pointer) std::rethrow_exception(pointer);
+    } catch (const CaptureFault& fault) {
+      const auto type = py::module_::import("routestats.errors").attr("CaptureError");
+      PyErr_SetString(type.ptr(), fault.what());
+    }
+  });
+
+  py::class_<CaptureRing>(module, "CaptureRing",
+                          "Bounded buffer of complete rows between an engine and a drain thread.")
+      .def(py::init([](std::uint32_t layers, std::uint32_t experts, std::uint32_t top_k,
+                       std::uint64_t capacity, bool weights, bool block) {
+             return std::make_unique<CaptureRing>(
+                 RingConfig{layers, experts, top_k, capacity, weights,
+                            block ? Overflow::block : Overflow::drop});
+           }),
+           py::kw_only(), py::arg("layers"), py::arg("experts"), py::arg("top_k"),
+           py::arg("capacity"), py::arg("weights"), py::arg("block"))
+      .def("begin_step", &CaptureRing::begin_step, py::arg("rows"),
+           py::call_guard<py::gil_scoped_release>())
+      .def("write_layer", &write_array, py::arg("layer"), py::arg("ids"), py::arg("weights"))
+      .def(
+          "write_layer_at",
+          [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids,
+             const std::string& id_type, std::uintptr_t weights, const std::string& weight_type,
+             std::uint64_t rows) {
+            write(ring, layer,
+                  {reinterpret_cast<const void*>(ids), id_type_of(id_type),
+                   reinterpret_cast<const void*>(weights), weight_type_of(weight_type), rows});
+          },
+          py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("weights"),
+          py::arg("weight_type"), py::arg("rows"))
+      .def("commit_step", &CaptureRing::commit_step)
+      .def("abandon_step", &CaptureRing::abandon_step)
+      .def("drain", &drain, py::kw_only(), py::arg("max_rows"), py::arg("wait_rows"),
+           py::arg("seconds"))
+      .def("close", &CaptureRing::close)
+      .def("fail", &CaptureRing::fail, py::arg("reason"))
+      .def_property_readonly("top_k", [](const CaptureRing& ring) { return ring.config().top_k; })
+      .def_property_readonly("step_open", &CaptureRing::step_open)
+      .def_property_readonly("dropped_rows", &CaptureRing::dropped_rows)
+      .def_property_readonly("dropped_steps", &CaptureRing::dropped_steps)
+      .def_property_readonly("committed_rows", &CaptureRing::committed_rows);
+}
+
+}  // namespace routestats::bindings

@@ -1,0 +1,116 @@
+"""`rs.enable` and `rs.capture`, the public face of capture."""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from routestats.engines._groups import prompt_group as prompt_group
+from routestats.errors import InvalidTypeError
+
+
+class Capture(Protocol):
+    """What `capture` gives inside its ``with`` block."""
+
+    summary: dict[str, Any]
+
+    def progress(self) -> dict[str, int]:
+        """Rows, drops and requests so far."""
+
+    def label(self, outputs: Any, *, task_ids: Any = None, groups: Any = None) -> None:
+        """Say which item of a data set each output answers."""
+
+
+def enable() -> None:
+    """Make every vLLM engine that is created from now on ready for `capture`.
+
+    Engines compile and live in other processes, which inherit the setting
+    (``ROUTESTATS_ENABLE=1``); an engine that is already running is not changed.
+    """
+    os.environ["ROUTESTATS_ENABLE"] = "1"
+    if "vllm.v1.worker.worker_base" in sys.modules:
+        # vLLM loads its plugins once per process, perhaps before this call.
+        from routestats.engines.vllm.plugin import register
+
+        register()
+
+
+def capture(
+    model: Any,
+    run_dir: str | os.PathLike[str],
+    domain: str = "default",
+    *,
+    weights: bool = True,
+    policy: Literal["block", "drop"] = "block",
+    ring_rows: int = 32_768,
+    flush_rows: int = 65_536,
+    flush_seconds: float = 10.0,
+    counts: bool = False,
+) -> AbstractContextManager[Capture]:
+    """Capture the routing of everything `model` generates inside a ``with`` block.
+
+    Repeated captures into one folder make one run; nested ones change the domain for as long as
+    they last.
+
+    Parameters
+    ----------
+    model : vllm.LLM or transformers.PreTrainedModel
+        A vLLM engine created after `enable`, or any eager one; or a transformers MoE model.
+    run_dir : path
+        Folder of the run: new, empty, or a run of the same model.
+    domain : str
+        Name of what the prompts are, e.g. ``humaneval``; it becomes part of a path.
+    weights : bool
+        Keep gate weights (float16). Ids are ordered by them either way.
+    policy : {"block", "drop"}
+        When the ring buffer is full: make the engine wait, or drop the step's rows and count them.
+    ring_rows : int
+        Rows that the ring holds, at least the engine's ``max_num_batched_tokens``.
+    flush_rows, flush_seconds
+        A Parquet file is written when either is reached.
+    counts : bool
+        Also keep counts of loads and adjacent layers (``counts-any.npz``) as rows arrive.
+
+    Returns
+    -------
+    context manager of Capture
+
+    Raises
+    ------
+    CaptureError
+        If the engine cannot be captured, or was not captured completely.
+    TraceError
+        If the run cannot be written.
+    InvalidTypeError, InvalidValueError
+        If an argument is wrong.
+
+    Examples
+    --------
+    >>> with rs.capture(llm, "runs/mixtral", domain="humaneval"):  # doctest: +SKIP
+    ...     llm.generate(prompts, params)
+    """
+    from routestats.engines.recorder import RecorderOptions
+
+    options = RecorderOptions(
+        weights=weights,
+        policy=policy,
+        ring_rows=ring_rows,
+        flush_rows=flush_rows,
+        flush_seconds=flush_seconds,
+        counts=counts,
+    )
+    path = Path(run_dir)
+    if hasattr(model, "collective_rpc") and hasattr(model, "llm_engine"):
+        from routestats.engines.vllm.control import VllmCapture
+
+        return VllmCapture(model, path, domain, options)
+    if hasattr(model, "forward") and hasattr(model, "config"):
+        from routestats.engines.transformers import TransformersCapture
+
+        return TransformersCapture(model, path, domain=domain, weights=weights, counts=counts)
+    raise InvalidTypeError(
+        f"model: expected a vllm.LLM or a transformers model, got {type(model).__name__}"
+    )

@@ -1,0 +1,345 @@
+"""The engine-side end of a capture: ring buffer, drain thread, sinks."""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, TypedDict
+
+from routestats._core import CaptureRing
+from routestats.counts import RouteCounts
+from routestats.engines._assembler import RowAssembler, StepRows, external_id
+from routestats.errors import CaptureError, InvalidValueError, RouteStatsError
+from routestats.schema import RequestRecord
+from routestats.shape import RouteShape
+from routestats.trace import TraceWriter
+
+# How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
+# pieces of work leave the engine's Python alone.
+_WAKE_ROWS = 2048
+_TAKE_ROWS = 16384
+_WAKE_SECONDS = 0.25
+
+COUNTS_FILE = "counts-any.npz"
+_DOMAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
+
+
+class Outcome(TypedDict, total=False):
+    """What the caller of an engine knows of a finished request."""
+
+    output_tokens: int
+    exact: bool  # whether the engine stopped where the output ends (not so for stop strings)
+    finish_reason: str | None
+    task_id: str | None
+    group: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RecorderOptions:
+    """Settings of one run.
+
+    Attributes
+    ----------
+    weights : bool
+        Keep gate weights. Ids are ordered by them either way.
+    policy : {"block", "drop"}
+        When the ring is full: make the engine wait, or leave out the step's rows and count them.
+    ring_rows : int
+        Capacity of the ring. It must hold the largest step.
+    flush_rows, flush_seconds
+        A file is written when either is reached.
+    counts : bool
+        Also count expert loads, co-activation and adjacent layers as rows arrive, and save them
+        beside the trace as ``counts-any.npz``.
+    """
+
+    weights: bool = True
+    policy: Literal["block", "drop"] = "block"
+    ring_rows: int = 32_768
+    flush_rows: int = 65_536
+    flush_seconds: float = 10.0
+    counts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.policy not in ("block", "drop"):
+            raise InvalidValueError(f"policy: expected 'block' or 'drop', got {self.policy!r}")
+        for name in ("ring_rows", "flush_rows"):
+            if getattr(self, name) < 1:
+                raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+
+
+def check_domain(domain: str) -> str:
+    """Return `domain` if it can name a folder; raise `InvalidValueError` otherwise."""
+    if not isinstance(domain, str) or _DOMAIN.fullmatch(domain) is None:
+        raise InvalidValueError(
+            f"domain: expected letters, digits, '_', '.' and '-', got {domain!r}"
+        )
+    return domain
+
+
+class Recorder:
+    """Takes an engine's steps in on one thread and writes them out on another.
+
+    The engine thread calls `begin`, lets the routers write into `ring`, and calls `commit`.
+    Everything else happens on the drain thread: which rows are real, Parquet, counts.
+
+    Parameters
+    ----------
+    run_dir : Path
+    shape : RouteShape
+    layer_ids : list of int
+    model, engine, settings
+        Handed on to ``run.json``.
+    options : RecorderOptions
+    hold_records : bool
+        Keep the records of finished requests until `close`, so that outcomes and labels can still
+        be added. Without it they are written as they come.
+
+    Raises
+    ------
+    TraceError
+        If the run cannot be created, or is of another shape or model.
+    """
+
+    def __init__(
+        self,
+        run_dir: Path,
+        shape: RouteShape,
+        layer_ids: list[int],
+        *,
+        model: str | dict[str, Any],
+        engine: dict[str, Any],
+        settings: dict[str, Any],
+        options: RecorderOptions,
+        hold_records: bool,
+    ) -> None:
+        self.run_dir = run_dir
+        self.options = options
+        self.ring = CaptureRing(
+            layers=shape.num_layers,
+            experts=shape.num_experts,
+            top_k=shape.top_k,
+            capacity=options.ring_rows,
+            weights=options.weights,
+            block=options.policy == "block",
+        )
+        self.domains: list[str] = []
+        self._hold_records = hold_records
+        self._held: list[RequestRecord] = []
+        self._outcomes: dict[tuple[str, int], Outcome] = {}
+        self._assembler = RowAssembler()
+        self._steps: deque[StepRows] = deque()
+        self._error: str | None = None
+        self._closed = False
+        self._counts = (
+            RouteCounts.empty(
+                shape,
+                hops=(0, 1) if shape.num_layers > 1 else (0,),
+                pairing="any",
+                layer_ids=layer_ids,
+            )
+            if options.counts
+            else None
+        )
+        self._writer = TraceWriter(
+            run_dir,
+            shape,
+            layer_ids=layer_ids,
+            weights=options.weights,
+            model=model,
+            engine=engine,
+            settings=settings,
+            flush_rows=options.flush_rows,
+            flush_seconds=options.flush_seconds,
+        )
+        self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
+        self._thread.start()
+
+    # --- engine thread ---
+
+    @property
+    def domain(self) -> str:
+        """Domain of the requests that begin now."""
+        return self.domains[-1] if self.domains else "default"
+
+    @property
+    def error(self) -> str | None:
+        """Why the run failed, or None."""
+        return self._error
+
+    def begin(self, rows: int) -> bool:
+        """Open a step; False if its rows are dropped because the ring is full.
+
+        Raises
+        ------
+        CaptureError
+            If the run has failed; the message says why.
+        """
+        try:
+            return self.ring.begin_step(rows)
+        except ValueError as error:
+            raise CaptureError(f"{error}; give a larger ring_rows") from None
+
+    def commit(self, step: StepRows) -> None:
+        """Hand over the open step. Raises `CaptureError` if a layer of it is missing or wrong."""
+        # In the queue before the ring tells the drain thread, which takes one for the other.
+        self._steps.append(step)
+        try:
+            self.ring.commit_step()
+        except CaptureError as error:
+            self.fail(str(error))
+            raise
+
+    def note(self, step: StepRows) -> None:
+        """Hand over the requests that begin and end with a step that has no rows."""
+        self._steps.append(_without_rows(step))
+
+    def add_outcomes(self, outcomes: Mapping[tuple[str, int], Outcome]) -> None:
+        """Add what the caller knows of requests, by external id and sample index."""
+        for key, outcome in outcomes.items():
+            self._outcomes.setdefault(key, {}).update(outcome)
+
+    def progress(self) -> dict[str, int]:
+        """Rows so far: ``rows`` let through, ``dropped_rows``, ``requests`` seen."""
+        return {
+            "rows": self._writer.rows_written,
+            "dropped_rows": self.ring.dropped_rows,
+            "requests": self._assembler.requests_seen,
+        }
+
+    def close(self) -> dict[str, Any]:
+        """Drain what is left, finish the run and return its totals.
+
+        The totals' ``error`` is None for a complete run.
+        """
+        if self._closed:
+            return self._totals()
+        self._closed = True
+        self.ring.close()
+        self._thread.join()
+        if self._error is None:
+            try:
+                self._finish()
+            except RouteStatsError as error:
+                self._error = str(error)
+        totals = self._totals()
+        try:
+            self._writer.close(complete=self._error is None, **totals)
+        except RouteStatsError as error:
+            totals["error"] = self._error or str(error)
+        return totals
+
+    # --- drain thread ---
+
+    def _drain(self) -> None:
+        try:
+            while True:
+                closing = self._closed
+                if self._take() == 0 and closing:
+                    return
+                self._write()
+        except RouteStatsError as error:
+            self.fail(str(error))
+        except Exception as error:  # anything else is a defect, and must not pass in silence
+            self.fail(f"the drain thread failed: {type(error).__name__}: {error}")
+
+    def _take(self) -> int:
+        spans, experts, weights = self.ring.drain(
+            max_rows=_TAKE_ROWS, wait_rows=_WAKE_ROWS, seconds=_WAKE_SECONDS
+        )
+        start = 0
+        for _, rows in spans:
+            step = self._next_step_with_rows()
+            part = slice(start, start + rows)
+            start += rows
+            self._assembler.add(step, experts[part], None if weights is None else weights[part])
+        return start
+
+    def _next_step_with_rows(self) -> StepRows:
+        while (step := self._steps.popleft()).rows == 0:
+            self._assembler.note(step)
+        return step
+
+    def _note_waiting(self) -> None:
+        while self._steps and self._steps[0].rows == 0:
+            self._assembler.note(self._steps.popleft())
+
+    def _write(self) -> None:
+        self._note_waiting()
+        for batch in self._assembler.take_batches():
+            self._writer.write(batch)
+            if self._counts is not None:
+                self._counts.update(batch)
+        records = self._assembler.take_records()
+        if self._hold_records:
+            self._held.extend(records)
+        elif records:
+            self._writer.write_requests(records)
+        self._writer.maybe_flush()
+
+    # --- either, never both at once ---
+
+    def fail(self, reason: str) -> None:
+        """Stop the run, for the first reason given; the next `begin` raises it."""
+        if self._error is None:
+            self._error = reason
+        self.ring.fail(self._error)
+
+    def _finish(self) -> None:
+        self._note_waiting()
+        self._assembler.finish_all()
+        self._hold_records = True
+        self._write()
+        self._writer.write_requests([self._with_outcome(record) for record in self._held])
+        if self._counts is not None:
+            self._counts.save(self.run_dir / COUNTS_FILE)
+        for record in self._held:
+            self._check_outcome(record)
+
+    def _outcome(self, record: RequestRecord) -> Outcome:
+        return self._outcomes.get(external_id(record.request_id), Outcome())
+
+    def _with_outcome(self, record: RequestRecord) -> RequestRecord:
+        outcome = self._outcome(record)
+        return replace(
+            record,
+            finish_reason=outcome.get("finish_reason", record.finish_reason),
+            task_id=outcome.get("task_id"),
+            group=outcome.get("group") or record.group,
+        )
+
+    def _check_outcome(self, record: RequestRecord) -> None:
+        """The engine's own output says how many rows there must be."""
+        outcome = self._outcome(record)
+        expected = outcome.get("output_tokens", record.output_tokens)
+        exact = outcome.get("exact", True)
+        if self.ring.dropped_rows == 0 and (
+            record.output_tokens < expected or (exact and record.output_tokens > expected)
+        ):
+            raise CaptureError(
+                f"request {record.request_id}: the engine put out {expected} tokens, but the "
+                f"captured rows make {record.output_tokens}"
+            )
+
+    def _totals(self) -> dict[str, Any]:
+        assembler = self._assembler
+        return {
+            "rows": self._writer.rows_written,
+            "requests": assembler.requests_seen,
+            "dropped_rows": self.ring.dropped_rows,
+            "duplicate_rows": assembler.duplicate_rows,
+            "rejected_rows": assembler.rejected_rows,
+            "overrun_rows": assembler.overrun_rows,
+            "unconfirmed_rows": assembler.unconfirmed_rows,
+            "foreign_rows": assembler.foreign_rows,
+            "error": self._error,
+        }
+
+
+def _without_rows(step: StepRows) -> StepRows:
+    """The same step without its rows."""
+    return StepRows(new=step.new, finished=step.finished)

@@ -1,0 +1,128 @@
+"""The entry point that vLLM loads in each of its processes (group ``vllm.general_plugins``).
+
+It always adds a few methods that ``collective_rpc`` can name to the worker wrapper, which costs
+nothing until they are called. Only when capture was asked for, by ``routestats.enable()`` or
+``ROUTESTATS_RUN``, does it follow the worker's start-up.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from routestats.errors import CaptureError, RouteStatsError
+
+ENABLE_VARIABLE = "ROUTESTATS_ENABLE"
+RUN_VARIABLE = "ROUTESTATS_RUN"
+_AGENT = "_routestats_agent"
+
+
+def asked_for() -> bool:
+    """Whether this process's engines are to be captured."""
+    return os.environ.get(ENABLE_VARIABLE) == "1" or bool(os.environ.get(RUN_VARIABLE))
+
+
+def register() -> None:
+    """Attach to vLLM's workers; may be called any number of times."""
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    for name, method in _RPC.items():
+        setattr(WorkerWrapperBase, name, method)
+    if not asked_for() or hasattr(WorkerWrapperBase.init_device, "routestats"):
+        return
+    init_device = WorkerWrapperBase.init_device
+
+    def init_device_and_attach(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = init_device(self, *args, **kwargs)
+        if asked_for():
+            _attach(self.worker, late=False)
+        return result
+
+    init_device_and_attach.routestats = True  # type: ignore[attr-defined]
+    WorkerWrapperBase.init_device = init_device_and_attach
+
+
+def _attach(worker: Any, *, late: bool) -> Any:
+    from routestats.engines.vllm.agent import Agent
+
+    extra = worker.vllm_config.additional_config
+    if not late and isinstance(extra, dict):
+        # Part of the key of vLLM's compile cache: code with and without hooks must not be mixed.
+        extra["routestats"] = 1
+    agent = Agent(worker, late=late)
+    setattr(worker, _AGENT, agent)
+    return agent
+
+
+def _agent(wrapper: Any) -> Any:
+    worker = wrapper.worker
+    agent = vars(worker).get(_AGENT)
+    return agent if agent is not None else _attach(worker, late=True)
+
+
+def _answer(call: Any) -> dict[str, Any]:
+    """Errors travel as values: an engine wraps exceptions beyond recognition."""
+    try:
+        return call() or {}
+    except RouteStatsError as error:
+        return {"refused": str(error)}
+    except OSError as error:
+        return {"refused": f"{error.filename or 'capture'}: {error.strerror or error}"}
+
+
+def _start(self: Any, request: dict[str, Any]) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).start(request))
+
+
+def _stop(self: Any, outcomes: list[list[Any]]) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).stop(outcomes))
+
+
+def _progress(self: Any) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).progress())
+
+
+def _unbind(self: Any) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).unbind())
+
+
+_RPC = {
+    "routestats_start": _start,
+    "routestats_stop": _stop,
+    "routestats_progress": _progress,
+    "routestats_unbind": _unbind,
+}
+
+
+def probe() -> dict[str, Any]:
+    """What of vLLM the hooks need, and whether it is there.
+
+    Returns
+    -------
+    dict
+        ``vllm`` (version), ``plugin`` (whether the entry point is installed) and ``hooks``
+        (whether every feature that capture attaches to exists).
+
+    Raises
+    ------
+    CaptureError
+        If vLLM cannot be imported.
+    """
+    from importlib.metadata import entry_points
+
+    try:
+        import vllm
+        from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
+        from vllm.v1.worker.worker_base import WorkerWrapperBase
+    except ImportError as error:
+        raise CaptureError(f"vllm: cannot be imported: {error}") from None
+    found = any(
+        entry.value == "routestats.engines.vllm.plugin:register"
+        for entry in entry_points(group="vllm.general_plugins")
+    )
+    hooks = (
+        hasattr(BaseRouter, "_compute_routing")
+        and hasattr(BaseRouter, "set_capture_fn")
+        and hasattr(WorkerWrapperBase, "init_device")
+    )
+    return {"vllm": vllm.__version__, "plugin": found, "hooks": hooks}

@@ -1,0 +1,125 @@
+"""Reading what a step ran from vLLM's model runner, right after ``execute_model`` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from routestats.engines._assembler import NewRequest, StepRows
+from routestats.errors import CaptureError
+
+
+def refuse_layout(vllm_config: Any) -> None:
+    """Raise `CaptureError` if the engine spreads a step's rows in a way that is not understood."""
+    parallel = vllm_config.parallel_config
+    for name in (
+        "data_parallel_size",
+        "pipeline_parallel_size",
+        "prefill_context_parallel_size",
+        "decode_context_parallel_size",
+    ):
+        size = getattr(parallel, name, 1)
+        if size > 1:
+            raise CaptureError(f"{name}={size}: capture understands only 1")
+    if getattr(parallel, "use_sequence_parallel_moe", False):
+        raise CaptureError(
+            "sequence-parallel MoE (use_sequence_parallel_moe): capture does not understand "
+            "how its rows are spread"
+        )
+    if getattr(parallel, "use_ubatching", False) or getattr(parallel, "enable_dbo", False):
+        raise CaptureError("enable_dbo: capture does not understand micro-batched steps")
+
+
+def requests_of(
+    scheduler_output: Any, domain: Callable[[str], str], max_model_len: int
+) -> StepRows:
+    """The requests that end and begin with a step; its rows are not known yet."""
+    new = [
+        _new_request(request, domain, max_model_len)
+        for request in scheduler_output.scheduled_new_reqs
+    ]
+    return StepRows(new=new, finished=list(scheduler_output.finished_req_ids))
+
+
+def _new_request(request: Any, domain: Callable[[str], str], max_model_len: int) -> NewRequest:
+    if request.prompt_token_ids is None:
+        raise CaptureError(
+            f"request {request.req_id}: expected a prompt of token ids, got embeddings"
+        )
+    prompt = np.asarray(request.prompt_token_ids, dtype=np.int32)
+    params = request.sampling_params
+    stop_ids = frozenset(
+        token
+        for token in (getattr(params, "eos_token_id", None), *(params.stop_token_ids or ()))
+        if token is not None
+    )
+    # The last of T tokens is sampled and never run: positions end at T - 2.
+    last = max_model_len - 2
+    if params.max_tokens is not None:
+        last = min(last, len(prompt) + params.max_tokens - 2)
+    return NewRequest(request.req_id, domain(request.req_id), prompt, stop_ids, last)
+
+
+def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> None:
+    """Fill in the rows that `runner` has just run.
+
+    Token ids and positions are those the model itself was given: the scheduler's own are
+    optimistic when it schedules ahead or speculates.
+    """
+    rows = scheduler_output.total_num_scheduled_tokens
+    state = getattr(runner, "execute_model_state", None)
+    batch = getattr(state, "input_batch", None)  # vLLM's second model runner keeps it there
+    if batch is not None:
+        if batch.num_tokens != rows:
+            raise CaptureError(
+                f"step: {rows} rows were scheduled, but {batch.num_tokens} ran; "
+                "adaptive verification of drafts is not supported"
+            )
+        bounds = batch.query_start_loc_np
+        input_ids, positions = batch.input_ids, batch.positions
+    else:
+        batch = runner.input_batch
+        bounds = runner.query_start_loc.np
+        input_ids, positions = runner.input_ids, runner.positions
+    requests = batch.num_reqs
+    step.request_ids = list(batch.req_ids[:requests])
+    step.counts = np.diff(bounds[: requests + 1]).tolist()
+    step.positions = _on_host(positions, rows)
+    step.token_ids = _on_host(input_ids, rows)
+    step.drafts = {
+        request_id: len(tokens)
+        for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
+    }
+
+
+def _on_host(buffer: Any, rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
+    tensor = getattr(buffer, "gpu", buffer)
+    # A copy in any case: the runner writes its next step into the same buffer.
+    host: np.ndarray[tuple[int], np.dtype[np.int32]] = (
+        tensor[:rows].cpu().numpy().astype(np.int32, copy=True)
+    )
+    return host
+
+
+def note_sampled(step: StepRows, output: Any) -> None:
+    """Tell `step` how many tokens each of its requests with drafts was given by the sampler."""
+    if not step.drafts:
+        return
+    tokens = getattr(output, "sampled_token_ids", None)
+    if tokens is not None:
+        index = output.req_id_to_index
+        step.sampled = {
+            request_id: len(tokens[index[request_id]])
+            for request_id in step.drafts
+            if request_id in index
+        }
+    elif (fetch := getattr(output, "get_output", None)) is not None:
+        # Sampled tokens that are still on their way: look when the engine fetches them.
+        def get_output() -> Any:
+            fetched = fetch()
+            note_sampled(step, fetched)
+            return fetched
+
+        output.get_output = get_output
