@@ -1,0 +1,21 @@
+"""Statistics of routing counts and traces; one module per question."""
+
+from routestats.stats._affinity import Affinity as Affinity
+from routestats.stats._affinity import affinity as affinity
+from routestats.stats._expert_load import ExpertLoad as ExpertLoad
+from routestats.stats._expert_load import expert_load as expert_load
+from routestats.stats._hop_accuracy import HopAccuracy as HopAccuracy
+from routestats.stats._hop_accuracy import HopMeasure as HopMeasure
+from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
+from routestats.stats._intervals import Estimate as Estimate
+
+__all__ = [
+    "Affinity",
+    "Estimate",
+    "ExpertLoad",
+    "HopAccuracy",
+    "HopMeasure",
+    "affinity",
+    "expert_load",
+    "hop_accuracy",
+]

@@ -1,0 +1,86 @@
+"""Affinity: which experts of one layer follow those of another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.counts import RouteCounts
+from routestats.stats._result import plain
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Affinity:
+    """Affinity of one pair of layers; made by `affinity`.
+
+    Attributes
+    ----------
+    src, dst : int
+        Layers, 0..L-1.
+    layer_ids : tuple of two int
+        Their decoder-layer numbers.
+    pairing : str
+        ``any`` or ``top1``.
+    tokens : int
+        Tokens T that were counted.
+    source_tokens : ndarray of uint64, shape [E]
+        Tokens behind each row: those that chose the source expert.
+    matrix : ndarray of float64, shape [E, E]
+        ``matrix[e, f]``. ``top1``: P(f is first at `dst` | e is first at `src`), rows sum to 1.
+        ``any``: P(f is chosen at `dst` | e is chosen at `src`), rows sum to K. The row of an
+        expert that no token chose is NaN.
+    """
+
+    src: int
+    dst: int
+    layer_ids: tuple[int, int]
+    pairing: str
+    tokens: int
+    source_tokens: npt.NDArray[np.uint64]
+    matrix: npt.NDArray[np.float64]
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
+        return plain(self)
+
+
+def affinity(counts: RouteCounts, src: int, dst: int) -> Affinity:
+    """Affinity of the experts of layer `dst` to those of layer `src`.
+
+    Parameters
+    ----------
+    counts : RouteCounts
+        Must hold the hop ``abs(dst - src)``; the result has its pairing.
+    src, dst : int
+        Layers 0..L-1. With ``src == dst`` and pairing ``any`` it is the co-activation within the
+        layer, with a diagonal of 1; ``src > dst`` looks backwards.
+
+    Returns
+    -------
+    Affinity
+
+    Raises
+    ------
+    InvalidValueError
+        If a layer is out of range or the hop was not counted.
+
+    Notes
+    -----
+    Pair counts over the source expert's count, as in ExFlow (arXiv 2401.08383).
+    """
+    pairs = np.asarray(counts.pair(src, dst), dtype=np.float64)
+    source_tokens = np.asarray(counts.expert[src], dtype=np.uint64)
+    seen = (source_tokens > 0)[:, None]
+    matrix = np.divide(pairs, source_tokens[:, None], out=np.full_like(pairs, np.nan), where=seen)
+    return Affinity(
+        src=int(src),
+        dst=int(dst),
+        layer_ids=(int(counts.layer_ids[src]), int(counts.layer_ids[dst])),
+        pairing=counts.pairing,
+        tokens=int(counts.tokens),
+        source_tokens=source_tokens,
+        matrix=matrix,
+    )

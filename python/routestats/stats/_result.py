@@ -1,0 +1,36 @@
+"""What the results of this package have in common."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from routestats.shape import RouteShape
+
+
+def plain(value: Any) -> Any:
+    """`value` in types that JSON knows; a NaN, which JSON has not, becomes None."""
+    if isinstance(value, RouteShape):
+        return {
+            "num_layers": value.num_layers,
+            "num_experts": value.num_experts,
+            "top_k": value.top_k,
+        }
+    if hasattr(value, "_asdict"):
+        return {name: plain(part) for name, part in value._asdict().items()}
+    if hasattr(value, "__dataclass_fields__"):
+        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+    if isinstance(value, dict):
+        return {str(name): plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(part) for part in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,204 @@
+"""Held-out single-hop prediction on cases with known answers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import routestats as rs
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.stats import hop_accuracy
+
+Experts = npt.NDArray[np.uint8]
+
+
+def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: object) -> rs.Trace:
+    """Tokens dealt to `requests` requests of nearly equal length."""
+    owner = np.arange(len(experts)) * requests // len(experts)
+    ids = [f"r{i}" for i in owner]
+    positions = np.concatenate([np.arange(n) for n in np.bincount(owner)]).astype(np.int32)
+    options.setdefault("ordered", True)
+    return rs.Trace.from_arrays(
+        experts, num_experts=num_experts, request_ids=ids, positions=positions, **options
+    )
+
+
+def random_sets(rng: np.random.Generator, tokens: int, layers: int, e: int, k: int) -> Experts:
+    return rng.random((tokens, layers, e)).argsort(axis=2)[:, :, :k].astype(np.uint8)
+
+
+@pytest.mark.parametrize("pairing", ["any", "top1"])
+def test_a_permutation_between_layers_is_predicted_always(pairing: str) -> None:
+    rng = np.random.default_rng(0)
+    first = random_sets(rng, 900, 1, 8, 1)[:, 0]
+    permutations = np.stack([rng.permutation(8) for _ in range(5)])
+    experts = permutations[:, first[:, 0]].T[:, :, None].astype(np.uint8)
+    result = hop_accuracy(
+        trace(experts[:600], 8), trace(experts[600:], 8), pairing=pairing, bootstrap=100
+    )
+    above = np.triu_indices(5, 1)
+    for name in ("top1_accuracy", "recall_at_1", "exact_set"):
+        assert (result[name].hop.value[above] == 1.0).all()
+        assert (result[name].hop.low[above] == 1.0).all()
+    assert np.isnan(result.main.hop.value[np.tril_indices(5)]).all()
+    assert result.main.marginal_by_distance.value.max() < 0.3
+    assert result.main.gain_by_distance.low.min() > 0.6
+
+
+def test_independent_layers_gain_nothing_over_the_marginal() -> None:
+    rng = np.random.default_rng(1)
+    skew = np.log(np.arange(8, 0, -1.0))
+    noise = rng.gumbel(size=(12_000, 4, 8)) + skew
+    experts = (-noise).argsort(axis=2)[:, :, :2].astype(np.uint8)
+    result = hop_accuracy(trace(experts[:10_000], 8), trace(experts[10_000:], 8), bootstrap=200)
+    for name in ("top1_accuracy", "recall_at_2"):
+        gain = result[name].gain_by_distance
+        assert (np.abs(gain.value) < 0.01).all()
+        assert gain.low[0] <= 0.0 <= gain.high[0]
+    # The marginal itself is well above uniform here, so the comparison is not an empty one.
+    assert result.main.marginal_by_distance.value[0] > 1.5 * result.main.uniform
+
+
+def test_a_constant_target_is_no_gain_and_has_no_spread() -> None:
+    rng = np.random.default_rng(2)
+    experts = random_sets(rng, 400, 3, 4, 2)
+    experts[:, 2] = [3, 1]
+    result = hop_accuracy(trace(experts[:200], 4), trace(experts[200:], 4), bootstrap=50)
+    recall = result["recall_at_2"]
+    assert recall.hop.value[0, 2] == recall.marginal.value[2] == 1.0
+    assert (recall.gain.value[0, 2], recall.gain.low[0, 2], recall.gain.high[0, 2]) == (0, 0, 0)
+    assert result["exact_set"].hop.value[1, 2] == 1.0
+    # Both members are certain, so scores tie and the lowest id wins: expert 1, never first.
+    assert result.main.hop.value[0, 2] == 0.0
+
+
+def test_unseen_source_experts_fall_back_to_the_marginal() -> None:
+    train = np.zeros((10, 2, 1), dtype=np.uint8)
+    train[:, 1, 0] = [2, 2, 2, 2, 2, 2, 1, 1, 1, 3]
+    test = np.full((6, 2, 1), 3, dtype=np.uint8)  # source expert 3 was never seen
+    test[:, 1, 0] = [2, 2, 2, 1, 3, 0]
+    result = hop_accuracy(trace(train, 4, requests=2), trace(test, 4, requests=2), bootstrap=0)
+    assert result.main.hop.value[0, 1] == result.main.marginal.value[1] == 0.5
+    assert result["recall_at_2"].hop.value[0, 1] == pytest.approx(4 / 6)
+
+
+def test_uniform_baselines() -> None:
+    experts = random_sets(np.random.default_rng(3), 60, 2, 8, 2)
+    result = hop_accuracy(trace(experts[:40], 8), trace(experts[40:], 8), bootstrap=0)
+    uniform = {measure.name: measure.uniform for measure in result.measures}
+    assert uniform == {
+        "top1_accuracy": 1 / 8,
+        "recall_at_2": 2 / 8,
+        "recall_at_4": 4 / 8,
+        "exact_set": 1 / 28,
+    }
+
+
+def test_recall_sizes_stop_below_all_experts() -> None:
+    experts = random_sets(np.random.default_rng(4), 30, 2, 4, 4)
+    result = hop_accuracy(trace(experts[:20], 4), trace(experts[20:], 4), bootstrap=0)
+    assert [m.name for m in result.measures] == ["top1_accuracy", "recall_at_4", "exact_set"]
+    assert result["recall_at_4"].hop.value[0, 1] == 1.0
+
+
+def test_means_by_distance_are_means_of_cells() -> None:
+    experts = random_sets(np.random.default_rng(5), 300, 5, 8, 2)
+    result = hop_accuracy(trace(experts[:200], 8), trace(experts[200:], 8), bootstrap=0)
+    for measure in result.measures:
+        for k in range(1, 5):
+            cells = np.diagonal(measure.hop.value, k)
+            assert measure.hop_by_distance.value[k - 1] == pytest.approx(cells.mean())
+            gain = (cells - measure.marginal.value[k:]).mean()
+            assert measure.gain_by_distance.value[k - 1] == pytest.approx(gain)
+
+
+def test_intervals_come_from_groups_not_requests() -> None:
+    # Four samples of each of five prompts, all alike within a prompt: only five units.
+    rng = np.random.default_rng(6)
+    prompts = random_sets(rng, 5, 3, 8, 2)
+    test = np.repeat(prompts, 40, axis=0)
+    groups = {f"r{i}": f"prompt {i // 4}" for i in range(20)}
+    train = trace(random_sets(rng, 500, 3, 8, 2), 8)
+    by_prompt = hop_accuracy(train, trace(test, 8, groups=groups), bootstrap=400)
+    by_request = hop_accuracy(train, trace(test, 8), bootstrap=400)
+    assert by_prompt.test_groups == 5
+    assert by_request.test_groups == 20
+    width = [
+        r["recall_at_4"].hop_by_distance.high[0] - r["recall_at_4"].hop_by_distance.low[0]
+        for r in (by_prompt, by_request)
+    ]
+    assert width[0] > 1.5 * width[1]
+
+
+def test_a_domain_with_one_group_gives_no_interval() -> None:
+    experts = random_sets(np.random.default_rng(7), 120, 2, 8, 2)
+    domain = {f"r{i}": "code" if i else "maths" for i in range(20)}
+    result = hop_accuracy(trace(experts[:60], 8), trace(experts[60:], 8, domain=domain))
+    assert result.domains == ("code", "maths") or result.domains == ("maths", "code")
+    assert np.isnan(result.main.hop_by_distance.low[0])
+    assert "no interval" in result.summary()
+
+
+def test_the_seed_decides_and_results_become_json() -> None:
+    experts = random_sets(np.random.default_rng(8), 200, 3, 8, 2)
+    train, test = trace(experts[:100], 8), trace(experts[100:], 8)
+    first, again = (hop_accuracy(train, test, bootstrap=50, seed=1).to_dict() for _ in range(2))
+    assert first == again
+    assert first != hop_accuracy(train, test, bootstrap=50, seed=2).to_dict()
+    loaded = json.loads(json.dumps(first, allow_nan=False))
+    assert loaded["measures"][0]["hop"]["value"][1][0] is None
+
+
+def test_training_counts_serve_as_well_as_a_training_trace() -> None:
+    experts = random_sets(np.random.default_rng(9), 200, 3, 8, 2)
+    train, test = trace(experts[:100], 8), trace(experts[100:], 8)
+    counts = rs.count(train, pairing="any")
+    assert (
+        hop_accuracy(counts, test, bootstrap=20).to_dict()
+        == hop_accuracy(train, test, bootstrap=20).to_dict()
+    )
+    with pytest.raises(InvalidValueError, match=r"train\.pairing: expected 'top1', got 'any'"):
+        hop_accuracy(counts, test, pairing="top1")
+
+
+def test_unknown_order_refuses_first_choices_only() -> None:
+    experts = random_sets(np.random.default_rng(10), 200, 3, 8, 2)
+    known, unknown = trace(experts[:100], 8), trace(experts[100:], 8, ordered=False)
+    with pytest.raises(InvalidValueError, match=r"test\.ordered"):
+        hop_accuracy(known, unknown)
+    with pytest.raises(InvalidValueError, match=r"test\.ordered"):
+        hop_accuracy(known, unknown, pairing="top1", top1=False)
+    result = hop_accuracy(known, unknown, top1=False, bootstrap=0)
+    reference = hop_accuracy(known, trace(experts[100:], 8), bootstrap=0)
+    assert result.main.name == "recall_at_2"
+    assert np.array_equal(result.main.hop.value, reference["recall_at_2"].hop.value, equal_nan=True)
+
+
+def test_wrong_arguments() -> None:
+    experts = random_sets(np.random.default_rng(11), 40, 2, 8, 2)
+    good = trace(experts, 8)
+    with pytest.raises(InvalidTypeError, match="test: expected a Trace, got ndarray"):
+        hop_accuracy(good, experts)  # type: ignore[arg-type]
+    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'all'"):
+        hop_accuracy(good, good, pairing="all")
+    with pytest.raises(InvalidValueError, match="confidence"):
+        hop_accuracy(good, good, confidence=95)
+    with pytest.raises(InvalidValueError, match="at least 2 layers"):
+        hop_accuracy(good, trace(experts[:, :1], 8))
+    with pytest.raises(InvalidValueError, match=r"train\.shape"):
+        hop_accuracy(trace(experts, 9), good)
+    with pytest.raises(InvalidValueError, match="measure: expected one of top1_accuracy"):
+        hop_accuracy(good, good, bootstrap=0)["recall"]
+
+
+def test_summary_shows_baselines_beside_the_number() -> None:
+    experts = random_sets(np.random.default_rng(12), 200, 3, 8, 2)
+    text = hop_accuracy(trace(experts[:100], 8), trace(experts[100:], 8), bootstrap=50).summary()
+    assert "single-hop prediction (any)" in text
+    for line in text.splitlines()[1:]:
+        assert "marginal" in line
+        assert "uniform" in line
+        assert "[" in line
