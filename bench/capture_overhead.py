@@ -1,0 +1,175 @@
+"""What does capture cost? Time with it over time without it, paired inside one engine.
+
+    python bench/capture_overhead.py tiny
+    python bench/capture_overhead.py hidden-1024
+    python bench/capture_overhead.py PATH [--compiled]
+
+Each pair generates the same tokens twice, once captured and once with the same engine's callbacks
+taken off, in random order, so that the machine's moods fall on both. Pairs are added until the
+95 % interval of the median ratio is at most 0.01 wide, or the time is up. Before anything is
+timed, one captured generation is verified, and both ways must put out the same tokens.
+
+Compiled code keeps its callbacks, so with --compiled the other side is a second engine, created
+without them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WIDTH = 0.01
+
+
+def hidden_1024(folder: Path) -> Path:
+    """A random Mixtral of hidden size 1,024: 8 layers of the proposal's 8 experts, top-2."""
+    from routestats.engines.tiny import make_mixtral
+
+    return make_mixtral(
+        folder / "mixtral-hidden-1024",
+        hidden_size=1024,
+        num_layers=8,
+        num_experts=8,
+        top_k=2,
+        intermediate_size=2048,
+        seed=0,
+        dtype="bfloat16",
+    )
+
+
+def median_interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
+    """Median and its 95 % percentile-bootstrap interval."""
+    draws = np.random.default_rng(seed).choice(ratios, size=(2000, len(ratios)))
+    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+class Side:
+    """One way to generate: captured, or not."""
+
+    def __init__(self, llm: Any, prompts: list[str], params: Any, run: Path | None) -> None:
+        self.llm, self.prompts, self.params, self.run = llm, prompts, params, run
+        self.outputs: list[Any] = []
+
+    def seconds(self) -> float:
+        import routestats as rs
+
+        capture = rs.capture(self.llm, self.run, domain="d") if self.run else None
+        if capture is None:
+            self.llm.collective_rpc("routestats_unbind")
+        with capture or contextlib.nullcontext():
+            start = time.perf_counter()
+            self.outputs = self.llm.generate(self.prompts, self.params, use_tqdm=False)
+            return time.perf_counter() - start
+
+    def tokens(self) -> list[list[int]]:
+        return [list(output.outputs[0].token_ids) for output in self.outputs]
+
+
+def measure(captured: Side, plain: Side, minutes: float) -> dict[str, Any]:
+    import routestats as rs
+
+    for side in (captured, plain, captured, plain):  # warm up both
+        side.seconds()
+    assert captured.tokens() == plain.tokens(), "capture changed the output"
+    check = rs.verify(captured.run)
+    assert check.ok, check.render()
+
+    pairs: list[tuple[float, float]] = []
+    order = random.Random(0)
+    end = time.monotonic() + 60 * minutes
+    median = low = high = float("nan")
+    while time.monotonic() < end:
+        sides = [captured, plain]
+        order.shuffle(sides)
+        took = {side is captured: side.seconds() for side in sides}
+        pairs.append((took[True], took[False]))
+        if len(pairs) >= 20 and len(pairs) % 5 == 0:
+            times = np.array(pairs)
+            median, low, high = median_interval(times[:, 0] / times[:, 1])
+            print(f"  {len(pairs)} pairs: {median:.4f} [{low:.4f}, {high:.4f}]", flush=True)
+            if high - low <= WIDTH:
+                break
+    times = np.array(pairs)
+    median, low, high = median_interval(times[:, 0] / times[:, 1])
+    return {
+        "pairs": len(pairs),
+        "ratio_median": round(median, 4),
+        "ratio_low": round(low, 4),
+        "ratio_high": round(high, 4),
+        "plain_s_median": round(float(np.median(times[:, 1])), 4),
+        "plain_s_iqr": [round(float(x), 4) for x in np.percentile(times[:, 1], [25, 75])],
+        "tokens_per_run": sum(map(len, plain.tokens())),
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="tiny, hidden-1024 or the path of a model")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile, two engines")
+    parser.add_argument("--minutes", type=float, default=15.0)
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=16)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+    import routestats as rs
+    from routestats.cli.datasets import load_prompts
+    from routestats.engines.tiny import ensure_tiny_model
+
+    prompts = [prompt.text for prompt in load_prompts("mathwords")[: args.requests]]
+    with tempfile.TemporaryDirectory() as folder:
+        if args.model == "tiny":
+            model = ensure_tiny_model()
+        elif args.model == "hidden-1024":
+            model = hidden_1024(Path(folder))
+        else:
+            model = Path(args.model)
+        from vllm import LLM, SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
+
+        def engine() -> Any:
+            return LLM(
+                model=str(model),
+                max_model_len=1024,
+                enforce_eager=not args.compiled,
+                enable_prefix_caching=False,
+            )
+
+        other = engine() if args.compiled else None  # before the hooks are asked for
+        rs.enable()
+        llm = engine()
+        captured = Side(llm, prompts, params, Path(folder) / "run")
+        plain = Side(other or llm, prompts, params, None)
+        figures = measure(captured, plain, args.minutes)
+    figures = {
+        "model": args.model if args.model in ("tiny", "hidden-1024") else "path",
+        "compiled": args.compiled,
+        **figures,
+        "cores": os.cpu_count(),
+    }
+    print(
+        f"{figures['model']}{' compiled' if args.compiled else ''}: captured / plain = "
+        f"{figures['ratio_median']:.4f}, 95 % interval [{figures['ratio_low']:.4f}, "
+        f"{figures['ratio_high']:.4f}], {figures['pairs']} pairs of {figures['plain_s_median']} s"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
