@@ -1,0 +1,13 @@
+"""Figures of computed results; one module per figure.
+
+Every function returns a `matplotlib.figure.Figure` that belongs to no window and no global state:
+``figure.savefig("load.png")``. Matplotlib comes with the extra ``routestats[plots]``, and is
+imported when the first figure is drawn.
+"""
+
+from routestats.plots._affinity_grid import affinity_grid as affinity_grid
+from routestats.plots._expert_load import expert_load as expert_load
+from routestats.plots._hop_accuracy import hop_accuracy as hop_accuracy
+from routestats.plots._load_by_domain import load_by_domain as load_by_domain
+
+__all__ = ["affinity_grid", "expert_load", "hop_accuracy", "load_by_domain"]
