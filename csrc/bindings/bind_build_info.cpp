@@ -1,0 +1,28 @@
+#include <pybind11/pybind11.h>
+
+#include "bindings.hpp"
+#include "routestats/build_info.hpp"
+#include "routestats/cpu.hpp"
+
+namespace py = pybind11;
+
+namespace routestats::bindings {
+
+void bind_build_info(py::module_& module) {
+  module.def(
+      "build_info",
+      [] {
+        const BuildInfo info = build_info();
+        py::list isas;
+        for (const Isa isa : available_isas()) isas.append(name_of(isa));
+        py::dict result;
+        result["version"] = info.version;
+        result["compiler"] = info.compiler;
+        result["isas"] = py::tuple(isas);
+        result["cuda"] = info.cuda;
+        return result;
+      },
+      "Version, compiler, the instruction sets with kernels that run here, CUDA or not.");
+}
+
+}  // namespace routestats::bindings

@@ -1,0 +1,12 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+// One registration per noun; each lies in bind_<noun>.cpp.
+namespace routestats::bindings {
+
+void bind_build_info(pybind11::module_& module);
+void bind_counts(pybind11::module_& module);
+void bind_ring(pybind11::module_& module);
+
+}  // namespace routestats::bindings

@@ -1,0 +1,13 @@
+#pragma once
+
+namespace routestats {
+
+struct BuildInfo {
+  const char* version;
+  const char* compiler;
+  bool cuda;
+};
+
+BuildInfo build_info();
+
+}  // namespace routestats

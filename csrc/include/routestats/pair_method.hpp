@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstddef>
+
+#include "routestats/cpu.hpp"
+
+namespace routestats {
+
+// How a tile of pair counts is computed.
+enum class Method {
+  bitmap,  // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
+  direct,  // one increment per pair of slots: K^2 per token
+};
+
+// The faster one for this shape; the rule and its measurements are in pair_method.cpp.
+Method choose_method(std::size_t experts, std::size_t slots, Isa isa);
+
+}  // namespace routestats

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <exception>
+#include <mutex>
+#include <optional>
+#include <thread>
+#include <vector>
+
+namespace routestats {
+
+// Hands out the numbers 0..items-1, each once, to whoever asks next. Claiming work one item at a
+// time keeps all threads busy when the machine gives them unequal shares.
+class ItemQueue {
+ public:
+  explicit ItemQueue(std::size_t items) : items_(items) {}
+
+  std::optional<std::size_t> next() {
+    const std::size_t item = next_.fetch_add(1, std::memory_order_relaxed);
+    if (item >= items_) return std::nullopt;
+    return item;
+  }
+  void stop() { next_.store(items_, std::memory_order_relaxed); }
+
+ private:
+  const std::size_t items_;
+  std::atomic<std::size_t> next_{0};
+};
+
+// Calls `worker(queue)` on up to `threads` threads, the caller's among them, and returns when all
+// are done. The first exception of a worker ends the others' work early and is thrown here.
+template <class Worker>
+void run_workers(std::size_t items, unsigned threads, const Worker& worker) {
+  ItemQueue queue(items);
+  std::exception_ptr failure;
+  std::mutex failure_mutex;
+  const auto guarded = [&]() noexcept {
+    try {
+      worker(queue);
+    } catch (...) {
+      queue.stop();
+      const std::lock_guard lock(failure_mutex);
+      if (!failure) failure = std::current_exception();
+    }
+  };
+  const std::size_t helpers = std::min<std::size_t>(std::max(threads, 1u), items);
+  {
+    std::vector<std::jthread> team;  // joins when it goes
+    for (std::size_t i = 1; i < helpers; ++i) team.emplace_back(guarded);
+    guarded();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+}  // namespace routestats

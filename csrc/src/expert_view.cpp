@@ -1,0 +1,104 @@
+#include "routestats/expert_view.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <limits>
+#include <string>
+
+#include "routestats/workers.hpp"
+
+namespace routestats {
+namespace {
+
+constexpr std::size_t kSliceTokens = 8192;
+
+// Whether each token is one run of layers * slots items, as in a C-contiguous array.
+bool rows_are_dense(const ExpertView& view) {
+  const auto item = static_cast<std::ptrdiff_t>(view.item_bytes);
+  return view.slot_stride == item &&
+         view.layer_stride == item * static_cast<std::ptrdiff_t>(view.slots);
+}
+
+template <class Id>
+Id largest_id(const ExpertView& view) {
+  Id largest = 0;
+  if (rows_are_dense(view)) {
+    const std::size_t width = view.layers * view.slots;
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
+      for (std::size_t i = 0; i < width; ++i) {
+        Id id;
+        std::memcpy(&id, row + i * sizeof id, sizeof id);
+        largest = std::max(largest, id);
+      }
+    }
+    return largest;
+  }
+  for (std::size_t t = 0; t < view.tokens; ++t) {
+    for (std::size_t l = 0; l < view.layers; ++l) {
+      for (std::size_t k = 0; k < view.slots; ++k) {
+        largest = std::max(largest, load_id<Id>(view, t, l, k));
+      }
+    }
+  }
+  return largest;
+}
+
+template <class Id>
+std::string as_written(Id id, bool is_signed) {
+  return is_signed
+             ? std::to_string(static_cast<std::int64_t>(static_cast<std::make_signed_t<Id>>(id)))
+             : std::to_string(std::uint64_t{id});
+}
+
+template <class Id>
+[[noreturn]] void report_first(const ExpertView& view, std::size_t experts,
+                               std::uint64_t first_token) {
+  for (std::size_t t = 0; t < view.tokens; ++t) {
+    for (std::size_t l = 0; l < view.layers; ++l) {
+      for (std::size_t k = 0; k < view.slots; ++k) {
+        const Id id = load_id<Id>(view, t, l, k);
+        if (id < experts) continue;
+        throw ExpertOutOfRange("experts[" + std::to_string(first_token + t) + ", " +
+                               std::to_string(l) + ", " + std::to_string(k) +
+                               "] = " + as_written(id, view.is_signed) + ", but num_experts is " +
+                               std::to_string(experts));
+      }
+    }
+  }
+  throw std::logic_error("experts changed while they were checked");
+}
+
+}  // namespace
+
+ExpertView ExpertView::tokens_from(std::size_t first, std::size_t count) const {
+  ExpertView part = *this;
+  part.data += static_cast<std::ptrdiff_t>(first) * token_stride;
+  part.tokens = count;
+  return part;
+}
+
+ExpertView ExpertView::first_slots(std::size_t count) const {
+  ExpertView part = *this;
+  part.slots = count;
+  return part;
+}
+
+void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
+                   unsigned threads) {
+  with_id_type(view, [&]<class Id>(Id) {
+    if (experts > std::numeric_limits<Id>::max()) return;  // every value is an expert
+    std::atomic<bool> found{false};
+    const std::size_t slices = (view.tokens + kSliceTokens - 1) / kSliceTokens;
+    run_workers(slices, threads, [&](ItemQueue& queue) {
+      while (const auto slice = queue.next()) {
+        const std::size_t first = *slice * kSliceTokens;
+        const std::size_t count = std::min(kSliceTokens, view.tokens - first);
+        if (largest_id<Id>(view.tokens_from(first, count)) >= experts) found = true;
+      }
+    });
+    if (found) report_first<Id>(view, experts, first_token);
+  });
+}
+
+}  // namespace routestats

@@ -1,0 +1,185 @@
+// Holds every method and instruction set to a naive oracle, over shapes with ragged edges.
+#include <cstdio>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "routestats/pair_counts.hpp"
+
+namespace routestats {
+namespace {
+
+void require(bool condition, const std::string& what) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::exit(1);
+}
+
+struct Shape {
+  std::size_t tokens;
+  std::size_t layers;
+  std::size_t experts;
+  std::size_t slots;
+};
+
+struct Counts {
+  std::vector<std::uint64_t> expert;
+  std::vector<std::uint64_t> pairs;
+  bool operator==(const Counts&) const = default;
+};
+
+template <class Id>
+ExpertView view_of(const std::vector<Id>& ids, const Shape& shape) {
+  constexpr auto item = static_cast<std::ptrdiff_t>(sizeof(Id));
+  const auto slots = static_cast<std::ptrdiff_t>(shape.slots);
+  const auto layers = static_cast<std::ptrdiff_t>(shape.layers);
+  return {reinterpret_cast<const std::byte*>(ids.data()),
+          sizeof(Id),
+          std::is_signed_v<Id>,
+          shape.tokens,
+          shape.layers,
+          shape.slots,
+          item * slots * layers,
+          item * slots,
+          item};
+}
+
+std::vector<LayerPair> all_pairs(std::size_t layers) {
+  std::vector<LayerPair> pairs;
+  for (std::uint32_t source = 0; source < layers; ++source) {
+    for (std::uint32_t target = source; target < layers; ++target) {
+      pairs.push_back({source, target});
+    }
+  }
+  return pairs;
+}
+
+Counts zeros(const Shape& shape, std::size_t pairs) {
+  return {std::vector<std::uint64_t>(shape.layers * shape.experts),
+          std::vector<std::uint64_t>(pairs * shape.experts * shape.experts)};
+}
+
+template <class Id>
+Counts naive(const std::vector<Id>& ids, const Shape& shape, const std::vector<LayerPair>& pairs) {
+  Counts counts = zeros(shape, pairs.size());
+  for (std::size_t t = 0; t < shape.tokens; ++t) {
+    const Id* row = ids.data() + t * shape.layers * shape.slots;
+    for (std::size_t l = 0; l < shape.layers; ++l) {
+      for (std::size_t k = 0; k < shape.slots; ++k) {
+        ++counts.expert[l * shape.experts + static_cast<std::size_t>(row[l * shape.slots + k])];
+      }
+    }
+    for (std::size_t p = 0; p < pairs.size(); ++p) {
+      for (std::size_t i = 0; i < shape.slots; ++i) {
+        for (std::size_t j = 0; j < shape.slots; ++j) {
+          const auto e = static_cast<std::size_t>(row[pairs[p].source * shape.slots + i]);
+          const auto f = static_cast<std::size_t>(row[pairs[p].target * shape.slots + j]);
+          ++counts.pairs[(p * shape.experts + e) * shape.experts + f];
+        }
+      }
+    }
+  }
+  return counts;
+}
+
+// Distinct experts per token and layer, or each drawn by itself.
+template <class Id>
+std::vector<Id> random_ids(const Shape& shape, bool distinct, std::mt19937& random) {
+  std::vector<Id> ids;
+  std::vector<Id> urn(shape.experts);
+  for (std::size_t e = 0; e < shape.experts; ++e) urn[e] = static_cast<Id>(e);
+  for (std::size_t row = 0; row < shape.tokens * shape.layers; ++row) {
+    for (std::size_t k = 0; k < shape.slots; ++k) {
+      const std::size_t kept = distinct ? k : 0;
+      std::uniform_int_distribution<std::size_t> pick(kept, shape.experts - 1);
+      std::swap(urn[kept], urn[pick(random)]);
+      ids.push_back(urn[kept]);
+    }
+  }
+  return ids;
+}
+
+template <class Id>
+void compare(const Shape& shape, bool distinct, std::mt19937& random) {
+  const auto ids = random_ids<Id>(shape, distinct, random);
+  const auto pairs = all_pairs(shape.layers);
+  const Counts expected = naive(ids, shape, pairs);
+  for (const Isa isa : available_isas()) {
+    for (const Method method : {Method::bitmap, Method::direct}) {
+      for (const unsigned threads : {1u, 3u}) {
+        for (const std::size_t block : {std::size_t{0}, std::size_t{97}}) {
+          Counts got = zeros(shape, pairs.size());
+          count_pairs(view_of(ids, shape), shape.experts, pairs,
+                      {got.expert.data(), got.pairs.data()}, {threads, 0, method, isa, block});
+          require(got == expected,
+                  std::string(name_of(isa)) + " T=" + std::to_string(shape.tokens) +
+                      " L=" + std::to_string(shape.layers) + " E=" + std::to_string(shape.experts) +
+                      " K=" + std::to_string(shape.slots) + " item=" + std::to_string(sizeof(Id)) +
+                      " threads=" + std::to_string(threads) + " block=" + std::to_string(block));
+        }
+      }
+    }
+  }
+}
+
+void test_shapes() {
+  std::mt19937 random(7);
+  for (const Shape& shape :
+       {Shape{0, 2, 4, 2}, Shape{1, 1, 1, 1}, Shape{63, 3, 8, 2}, Shape{64, 2, 5, 3},
+        Shape{511, 4, 9, 4}, Shape{4097, 3, 8, 2}, Shape{1000, 2, 64, 6}, Shape{300, 2, 300, 8}}) {
+    if (shape.experts <= 256) {
+      compare<std::uint8_t>(shape, true, random);
+      compare<std::uint8_t>(shape, false, random);
+    }
+    compare<std::uint16_t>(shape, true, random);
+    compare<std::int64_t>(shape, false, random);
+  }
+}
+
+// More identical rows than a 16-bit cell holds, on top of counts that no 32-bit cell holds.
+void test_wide_counts() {
+  const Shape shape{70'000, 2, 3, 2};
+  std::vector<std::uint8_t> ids;
+  for (std::size_t t = 0; t < shape.tokens; ++t) ids.insert(ids.end(), {2, 0, 1, 1});
+  const std::vector<LayerPair> pairs{{0, 1}};
+  constexpr std::uint64_t before = std::uint64_t{1} << 40;
+  for (const Method method : {Method::bitmap, Method::direct}) {
+    Counts got = zeros(shape, 1);
+    got.pairs[2 * 3 + 1] = before;
+    count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
+                {2, 0, method, std::nullopt, 0});
+    require(got.pairs[2 * 3 + 1] == before + 2 * shape.tokens, "wide pair count");
+    require(got.expert[3 + 1] == 2 * shape.tokens, "wide expert count");
+  }
+}
+
+void test_out_of_range() {
+  const Shape shape{20, 4, 8, 2};
+  std::vector<std::int32_t> ids(shape.tokens * shape.layers * shape.slots, 7);
+  const auto message_with = [&](std::int32_t bad) {
+    ids[(17 * shape.layers + 3) * shape.slots + 1] = bad;
+    Counts got = zeros(shape, 0);
+    try {
+      count_pairs(view_of(ids, shape), shape.experts, {}, {got.expert.data(), got.pairs.data()},
+                  {2, 100, std::nullopt, std::nullopt, 0});
+    } catch (const ExpertOutOfRange& error) {
+      require(got == zeros(shape, 0), "an invalid array adds nothing");
+      return std::string(error.what());
+    }
+    return std::string("nothing thrown");
+  };
+  require(message_with(9) == "experts[117, 3, 1] = 9, but num_experts is 8", "id too large");
+  require(message_with(-1) == "experts[117, 3, 1] = -1, but num_experts is 8", "negative id");
+}
+
+}  // namespace
+}  // namespace routestats
+
+int main() {
+  routestats::test_shapes();
+  routestats::test_wide_counts();
+  routestats::test_out_of_range();
+  std::puts("ok");
+  return 0;
+}
