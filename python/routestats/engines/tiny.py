@@ -125,7 +125,9 @@ def make_mixtral(
         If tokenizers is not installed.
     """
     if hidden_size < HEAD_SIZE or hidden_size % HEAD_SIZE:
-        raise InvalidValueError(f"hidden_size: expected a multiple of {HEAD_SIZE}, got {hidden_size}")
+        raise InvalidValueError(
+            f"hidden_size: expected a multiple of {HEAD_SIZE}, got {hidden_size}"
+        )
     if not 1 <= top_k <= num_experts:
         raise InvalidValueError(f"top_k: expected 1 to num_experts = {num_experts}, got {top_k}")
     if num_layers < 1 or intermediate_size < 1:
