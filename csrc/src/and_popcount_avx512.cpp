@@ -23,7 +23,9 @@ inline void add_cells(const std::uint64_t* source, const std::uint64_t* target, 
     }
   }
   for (std::size_t c = 0; c < columns; ++c) {
-    cells[c] += static_cast<std::uint64_t>(_mm512_reduce_add_epi64(sums[c]));
+    std::uint64_t lanes[kLanes];
+    _mm512_storeu_si512(lanes, sums[c]);
+    for (const std::uint64_t lane : lanes) cells[c] += lane;
   }
 }
 
