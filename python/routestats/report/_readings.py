@@ -1,0 +1,115 @@
+"""Sentences that say what a figure shows, no more than the numbers carry."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from routestats.counts import RouteCounts
+from routestats.stats import ExpertLoad, HopAccuracy, HopMeasure, affinity
+
+EVEN_ENOUGH = 1.25
+MIN_TOKENS = 100
+
+
+def read_load(load: ExpertLoad) -> str:
+    """How even the load is, and where it is least so."""
+    experts = load.shape.num_experts
+    worst = int(load.imbalance.argmax())
+    busiest = int(load.load[worst].argmax())
+    verdict = "close to even" if load.imbalance.max() < EVEN_ENOUGH else "uneven"
+    text = (
+        f"Load is {verdict}: the busiest expert of a layer gets {load.imbalance.mean():.2f} times "
+        f"the mean load on average, at most {load.imbalance[worst]:.2f} times (expert {busiest} of "
+        f"layer {load.layer_ids[worst]}). By entropy, {load.effective_experts.mean():.1f} of "
+        f"{experts} experts are in use on average over the layers, "
+        f"{load.effective_experts.min():.1f} at least."
+    )
+    unused = int((load.load == 0).sum())
+    if unused:
+        text += f" {unused:,} of {load.load.size:,} experts were never used in this run."
+    return text
+
+
+def read_domains(loads: dict[str, ExpertLoad]) -> str:
+    """Where two domains differ most; no claim that the difference is more than chance."""
+    names = list(loads)
+    if len(names) != 2:
+        return "Compare the panels: the same scale holds for all."
+    points = (loads[names[0]].share - loads[names[1]].share) * 100
+    layer, expert = (int(i) for i in np.unravel_index(np.abs(points).argmax(), points.shape))
+    shares = [loads[name].share[layer, expert] for name in names]
+    return (
+        f"The largest difference is at expert {expert} of layer "
+        f"{loads[names[0]].layer_ids[layer]}: {shares[0]:.1%} of the load in {names[0]}, "
+        f"{shares[1]:.1%} in {names[1]}. Averaged over all experts and layers the shares differ by "
+        f"{np.abs(points).mean():.2f} points. Whether that is more than chance is not tested here."
+    )
+
+
+def read_affinity(counts: RouteCounts) -> str:
+    """The strongest link between adjacent layers, beside what the target's load alone gives."""
+    best: tuple[float, str] | None = None
+    for layer in range(counts.shape.num_layers - 1):
+        result = affinity(counts, layer, layer + 1)
+        load = counts.expert[layer + 1] / counts.tokens
+        matrix = np.where(result.source_tokens[:, None] >= MIN_TOKENS, result.matrix, np.nan)
+        if np.isnan(matrix).all():
+            continue
+        lift = matrix - load
+        source, target = (int(i) for i in np.unravel_index(np.nanargmax(lift), lift.shape))
+        if best is not None and lift[source, target] <= best[0]:
+            continue
+        best = (
+            float(lift[source, target]),
+            f"The strongest link: of the {result.source_tokens[source]:,} tokens that chose expert "
+            f"{source} at layer {result.layer_ids[0]}, {matrix[source, target]:.1%} chose expert "
+            f"{target} at layer {result.layer_ids[1]}, against {load[target]:.1%} of all tokens. "
+            "It is the largest of many and from the same tokens; the held-out figure below says "
+            "what such links are worth.",
+        )
+    if best is None:
+        return f"No expert was chosen by {MIN_TOKENS} tokens: too few to name a link."
+    return best[1]
+
+
+def read_accuracy(result: HopAccuracy) -> str:
+    """Accuracy over adjacent layers, and whether it beats the marginal."""
+    measure = result.main
+    text = (
+        f"From one layer to the next, {measure.label} on held-out prompts is "
+        f"{with_interval(measure, 'hop')}, against {measure.marginal_by_distance.value[0]:.1%} "
+        f"for the marginal and {measure.uniform:.1%} for a uniform guess: {verdict(measure)}."
+    )
+    gain = measure.gain_by_distance.value * 100
+    if len(gain) > 1:
+        text += (
+            f" The gain over the marginal is {gain[0]:+.1f} points one layer ahead and "
+            f"{gain[-1]:+.1f} points {len(gain)} layers ahead."
+        )
+    return text
+
+
+def verdict(measure: HopMeasure) -> str:
+    """What the interval of the gain over adjacent layers allows to be said."""
+    value, low, high = (float(part[0]) * 100 for part in measure.gain_by_distance)
+    if np.isnan(low):
+        return (
+            f"a difference of {value:+.1f} points, for which no interval can be given (fewer than "
+            "two held-out prompts in a domain)"
+        )
+    interval = f"{value:+.1f} points [{low:+.1f}, {high:+.1f}]"
+    if low > 0:
+        return f"a gain over the marginal of {interval}"
+    if high < 0:
+        return f"worse than the marginal, by {interval}"
+    return f"no gain over the marginal is shown ({interval} includes 0)"
+
+
+def with_interval(measure: HopMeasure, which: str) -> str:
+    """Mean over adjacent layers in percent, with its interval; `which` is hop, marginal or gain."""
+    estimate = getattr(measure, f"{which}_by_distance")
+    value, low, high = (float(part[0]) * 100 for part in estimate)
+    sign, unit = ("+", " points") if which == "gain" else ("", "%")
+    if np.isnan(low):
+        return f"{value:{sign}.1f}{unit}"
+    return f"{value:{sign}.1f}{unit} [{low:{sign}.1f}, {high:{sign}.1f}]"

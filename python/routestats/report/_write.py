@@ -1,0 +1,158 @@
+"""Write the report: HTML and PNGs, each by atomic rename."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from routestats import plots
+from routestats.errors import InvalidValueError, TraceError
+from routestats.plots._load_by_domain import MAX_DOMAINS
+from routestats.report import _html as html
+from routestats.report import _sections as sections
+from routestats.report._analysis import Analysis, analyse
+from routestats.report._readings import read_accuracy, read_affinity, read_domains, read_load
+from routestats.trace import Trace
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+PNG_DPI = 150
+"""1,500 pixels for a figure drawn 1,000 wide, so that it stays sharp on dense screens."""
+
+
+def write_report(
+    run: Trace | str | os.PathLike[str], out_dir: str | os.PathLike[str] | None = None
+) -> Path:
+    """Write ``report.html`` with all figures in it, and the figures beside it as PNGs.
+
+    The HTML stands alone: it loads nothing from the network or from beside it.
+
+    Parameters
+    ----------
+    run : Trace or path
+        A run folder, or a trace.
+    out_dir : path, optional
+        Folder to write to, made if it is not there. Default ``report`` in the run folder.
+
+    Returns
+    -------
+    Path
+        Of ``report.html``.
+
+    Raises
+    ------
+    TraceError
+        If the run cannot be read, or `out_dir` not be written.
+    InvalidValueError
+        If the run has no rows, or a trace without a folder comes without `out_dir`.
+    RouteStatsError
+        If matplotlib is not installed.
+    """
+    trace = run if isinstance(run, Trace) else Trace.open(run)
+    if out_dir is None and trace.path is None:
+        raise InvalidValueError("out_dir: expected a folder, as the trace has none, got None")
+    folder = Path(out_dir) if out_dir is not None else Path(str(trace.path)) / "report"
+    if len(trace) == 0:
+        raise InvalidValueError("run: expected at least 1 row, got 0")
+    analysis = analyse(trace, trace if isinstance(run, Trace) else run)
+    pictures = _draw(analysis)
+    document = _document(analysis, pictures)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, (png, _, _) in pictures.items():
+            _replace(folder / f"{name}.png", png)
+        _replace(folder / "report.html", document.encode())
+    except OSError as error:
+        raise TraceError(f"{folder}: cannot write the report: {error}") from error
+    return folder / "report.html"
+
+
+def _draw(analysis: Analysis) -> dict[str, tuple[bytes, str, str]]:
+    """PNG, alternative text and reading of every figure, by file name."""
+    note = f"{analysis.trace.requests.num_rows:,} requests"
+    figures: dict[str, tuple[bytes, str, str]] = {}
+
+    def add(name: str, figure: Figure, alt: str, reading: str) -> None:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=PNG_DPI)
+        figures[name] = (buffer.getvalue(), alt, reading)
+
+    load, loads = analysis.load, analysis.load_by_domain
+    add(
+        "expert_load",
+        plots.expert_load(load, note=note),
+        "Heat map of expert load by layer, with imbalance and effective experts",
+        read_load(load),
+    )
+    if 2 <= len(loads) <= MAX_DOMAINS:
+        add(
+            "load_by_domain",
+            plots.load_by_domain(loads, note=note),
+            "Heat maps of expert load by layer, one per domain",
+            read_domains(loads),
+        )
+    if analysis.trace.shape.num_layers > 1:
+        add(
+            "affinity",
+            plots.affinity_grid(analysis.counts, note=note),
+            "Small heat maps of affinity between experts of adjacent layers",
+            read_affinity(analysis.counts),
+        )
+    if analysis.accuracy is not None:
+        add(
+            "hop_accuracy",
+            plots.hop_accuracy(analysis.accuracy),
+            "Matrices of prediction accuracy by source and target layer, and means by distance",
+            read_accuracy(analysis.accuracy),
+        )
+    return figures
+
+
+def _document(analysis: Analysis, pictures: dict[str, tuple[bytes, str, str]]) -> str:
+    title = f"Routing of {sections.model_name(analysis.trace.info)}"
+    body = [
+        html.heading(1, title),
+        html.paragraph(sections.subtitle(analysis), "subtitle"),
+        *sections.banners(analysis),
+        *sections.key_figures(analysis),
+    ]
+
+    def section(name: str, heading: str, *more: str) -> list[str]:
+        if name not in pictures:
+            return [html.heading(2, heading), *more] if more else []
+        return [html.heading(2, heading), html.image(*pictures[name]), *more]
+
+    body += section("expert_load", "Expert load", sections.layer_table(analysis))
+    by_domain = [sections.domain_table(analysis)] if len(analysis.load_by_domain) > 1 else []
+    body += section("load_by_domain", "Domains", *by_domain)
+    body += section("affinity", "Affinity of adjacent layers")
+    missing = [html.paragraph(analysis.no_accuracy)] if analysis.accuracy is None else []
+    body += section("hop_accuracy", "Prediction of later layers", *missing)
+    body += sections.verification(analysis)
+    body += [html.heading(2, "Definitions"), html.definitions(sections.DEFINITIONS)]
+    body += sections.provenance(analysis)
+    return html.page(title, body)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write `data` to `path` so that a reader sees the old file or the whole new one."""
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp files are private to their owner; a report is meant to be read.
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
