@@ -62,7 +62,7 @@ std::optional<Isa> isa_named(const std::optional<std::string>& name) {
   throw py::value_error("isa: " + *name + " does not run here");
 }
 
-void count(const py::array& experts, std::size_t num_experts,
+void count(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,
            const std::vector<std::pair<std::uint32_t, std::uint32_t>>& layer_pairs, Table& expert,
            Table& pairs, unsigned threads, std::uint64_t first_token,
            const std::optional<std::string>& method, const std::optional<std::string>& isa,
@@ -75,8 +75,8 @@ void count(const py::array& experts, std::size_t num_experts,
   plan.reserve(layer_pairs.size());
   for (const auto& [source, target] : layer_pairs) plan.push_back({source, target});
   const CountTables tables{expert.mutable_data(), pairs.mutable_data()};
-  const CountOptions options{threads, first_token, method_named(method), isa_named(isa),
-                             block_tokens};
+  const CountOptions options{threads,        counted_slots, first_token, method_named(method),
+                             isa_named(isa), block_tokens};
   const py::gil_scoped_release release;
   count_pairs(view, num_experts, plan, tables, options);
 }
@@ -94,10 +94,10 @@ void bind_counts(py::module_& module) {
   });
   // noconvert: a converted table would be a copy, and the counts would be lost with it.
   module.def("count_pairs", &count, py::arg("experts").noconvert(), py::kw_only(),
-             py::arg("num_experts"), py::arg("layer_pairs"), py::arg("expert").noconvert(),
-             py::arg("pairs").noconvert(), py::arg("threads"), py::arg("first_token") = 0,
-             py::arg("method") = py::none(), py::arg("isa") = py::none(),
-             py::arg("block_tokens") = 0,
+             py::arg("num_experts"), py::arg("counted_slots"), py::arg("layer_pairs"),
+             py::arg("expert").noconvert(), py::arg("pairs").noconvert(), py::arg("threads"),
+             py::arg("first_token") = 0, py::arg("method") = py::none(),
+             py::arg("isa") = py::none(), py::arg("block_tokens") = 0,
              "Add the counts of a [T, L, K] integer array to `expert` and `pairs`, in place.");
 }
 

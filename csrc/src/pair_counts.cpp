@@ -127,11 +127,15 @@ void check_arguments(const ExpertView& view, std::size_t experts, std::span<cons
 
 }  // namespace
 
-void count_pairs(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
+void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<const LayerPair> pairs,
                  const CountTables& tables, const CountOptions& options) {
   const Isa isa = options.isa.value_or(best_isa());
-  check_arguments(view, experts, pairs, isa);
-  check_experts(view, experts, options.first_token, options.threads);
+  check_arguments(all_slots, experts, pairs, isa);
+  check_experts(all_slots, experts, options.first_token, options.threads);
+  const ExpertView view =
+      options.counted_slots == 0
+          ? all_slots
+          : all_slots.first_slots(std::min(options.counted_slots, all_slots.slots));
   if (view.tokens == 0 || view.layers == 0 || view.slots == 0) return;
 
   const Job job{view.layers, experts, view.slots, pairs, tables, options.threads};

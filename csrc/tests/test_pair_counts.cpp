@@ -111,7 +111,7 @@ void compare(const Shape& shape, bool distinct, std::mt19937& random) {
         for (const std::size_t block : {std::size_t{0}, std::size_t{97}}) {
           Counts got = zeros(shape, pairs.size());
           count_pairs(view_of(ids, shape), shape.experts, pairs,
-                      {got.expert.data(), got.pairs.data()}, {threads, 0, method, isa, block});
+                      {got.expert.data(), got.pairs.data()}, {threads, 0, 0, method, isa, block});
           require(got == expected,
                   std::string(name_of(isa)) + " T=" + std::to_string(shape.tokens) +
                       " L=" + std::to_string(shape.layers) + " E=" + std::to_string(shape.experts) +
@@ -148,7 +148,7 @@ void test_wide_counts() {
     Counts got = zeros(shape, 1);
     got.pairs[2 * 3 + 1] = before;
     count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
-                {2, 0, method, std::nullopt, 0});
+                {2, 0, 0, method, std::nullopt, 0});
     require(got.pairs[2 * 3 + 1] == before + 2 * shape.tokens, "wide pair count");
     require(got.expert[3 + 1] == 2 * shape.tokens, "wide expert count");
   }
@@ -162,7 +162,7 @@ void test_out_of_range() {
     Counts got = zeros(shape, 0);
     try {
       count_pairs(view_of(ids, shape), shape.experts, {}, {got.expert.data(), got.pairs.data()},
-                  {2, 100, std::nullopt, std::nullopt, 0});
+                  {2, 1, 100, std::nullopt, std::nullopt, 0});
     } catch (const ExpertOutOfRange& error) {
       require(got == zeros(shape, 0), "an invalid array adds nothing");
       return std::string(error.what());

@@ -24,6 +24,7 @@ struct CountTables {
 
 struct CountOptions {
   unsigned threads = 1;
+  std::size_t counted_slots = 0;  // only the first so many slots of each layer; 0 means all
   std::uint64_t first_token = 0;  // the number of token 0 in error messages
   // For tests and benchmarks; left alone, the fastest for the shape.
   std::optional<Method> method{};
@@ -32,8 +33,8 @@ struct CountOptions {
 };
 
 // Adds the counts of all tokens, exactly, in blocks of bounded memory. Experts may repeat within
-// the slots of a token and layer; every pair of slots counts. Throws ExpertOutOfRange before
-// anything is added, std::invalid_argument for a layer, method or ISA that is not there.
+// the slots of a token and layer; every pair of slots counts. Throws ExpertOutOfRange, also for
+// slots that are not counted, before anything is added, std::invalid_argument for a layer, method or ISA that is not there.
 void count_pairs(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
                  const CountTables& tables, const CountOptions& options);
 

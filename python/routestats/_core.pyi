@@ -1,0 +1,67 @@
+"""The C++ core. `count_pairs` serves `routestats.counts`, `CaptureRing` serves capture."""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+class BuildInfo(TypedDict):
+    version: str
+    compiler: str
+    isas: tuple[str, ...]
+    cuda: bool
+
+def build_info() -> BuildInfo: ...
+def count_pairs(
+    experts: npt.NDArray[np.integer[Any]],
+    *,
+    num_experts: int,
+    counted_slots: int,
+    layer_pairs: Sequence[tuple[int, int]],
+    expert: npt.NDArray[np.uint64],
+    pairs: npt.NDArray[np.uint64],
+    threads: int,
+    first_token: int = 0,
+    method: str | None = None,
+    isa: str | None = None,
+    block_tokens: int = 0,
+) -> None: ...
+
+class CaptureRing:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        experts: int,
+        top_k: int,
+        capacity: int,
+        weights: bool,
+        block: bool,
+    ) -> None: ...
+    def begin_step(self, rows: int) -> bool: ...
+    def write_layer(self, layer: int, ids: npt.NDArray[Any], weights: npt.NDArray[Any]) -> None: ...
+    def write_layer_at(
+        self, layer: int, ids: int, id_type: str, weights: int, weight_type: str, rows: int
+    ) -> None: ...
+    def commit_step(self) -> int: ...
+    def abandon_step(self) -> None: ...
+    def drain(
+        self, *, max_rows: int, wait_rows: int, seconds: float
+    ) -> tuple[
+        list[tuple[int, int]],
+        npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
+        npt.NDArray[np.float16] | None,
+    ]: ...
+    def close(self) -> None: ...
+    def fail(self, reason: str) -> None: ...
+    @property
+    def top_k(self) -> int: ...
+    @property
+    def step_open(self) -> bool: ...
+    @property
+    def dropped_rows(self) -> int: ...
+    @property
+    def dropped_steps(self) -> int: ...
+    @property
+    def committed_rows(self) -> int: ...

@@ -1,0 +1,80 @@
+"""Which pairs of layers are counted, in which order, over which slots."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Literal, get_args
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+
+Pairing = Literal["any", "top1"]
+Hops = int | str | Iterable[int]
+
+
+def check_pairing(pairing: str) -> Pairing:
+    """Return `pairing`, or raise InvalidValueError if there is none of that name."""
+    if pairing == "any":
+        return "any"
+    if pairing == "top1":
+        return "top1"
+    raise InvalidValueError(f"pairing: expected one of {get_args(Pairing)}, got {pairing!r}")
+
+
+def check_hops(hops: Hops, num_layers: int) -> tuple[int, ...]:
+    """`hops` as distinct ascending numbers in 0..L-1.
+
+    Raises
+    ------
+    InvalidTypeError
+        If a hop is no integer.
+    InvalidValueError
+        If a hop is outside 0..L-1, or a word other than ``all``.
+    """
+    if isinstance(hops, str):
+        if hops != "all":
+            raise InvalidValueError(f"hops: expected 'all', an int or ints, got {hops!r}")
+        return tuple(range(num_layers))
+    items = hops if isinstance(hops, Iterable) else [hops]
+    checked = set()
+    for item in items:
+        if isinstance(item, bool):
+            raise InvalidTypeError(f"hops: expected integers, got {item!r}")
+        try:
+            hop = operator.index(item)
+        except TypeError:
+            raise InvalidTypeError(f"hops: expected integers, got {item!r}") from None
+        if not 0 <= hop < num_layers:
+            raise InvalidValueError(f"hops: expected 0 to {num_layers - 1}, got {hop}")
+        checked.add(hop)
+    return tuple(sorted(checked))
+
+
+class PairPlan:
+    """The pairs (l, l + hop) of all hops, one triangle: by hop, then by source layer.
+
+    Attributes
+    ----------
+    hops : tuple of int
+        Ascending.
+    pairs : tuple of (int, int)
+        Source and target layer; a pair's place here is its place in the table of tiles.
+    """
+
+    def __init__(self, hops: tuple[int, ...], num_layers: int) -> None:
+        self.hops = hops
+        self.pairs = tuple((src, src + hop) for hop in hops for src in range(num_layers - hop))
+
+    @cached_property
+    def _places(self) -> dict[tuple[int, int], int]:
+        return {pair: place for place, pair in enumerate(self.pairs)}
+
+    def place(self, src: int, dst: int) -> int:
+        """Where the tile of ``src <= dst`` lies; InvalidValueError if its hop is not counted."""
+        try:
+            return self._places[src, dst]
+        except KeyError:
+            raise InvalidValueError(
+                f"pair({src}, {dst}): hop {dst - src} was not counted, the hops are {self.hops}"
+            ) from None

@@ -1,0 +1,106 @@
+"""What can be counted, brought to one form: a shape, layer numbers and chunks of ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import RoutingBatch
+from routestats.shape import RouteShape
+
+Ids = npt.NDArray[np.integer[Any]]
+CHUNK_ROWS = 65_536
+
+
+@runtime_checkable
+class ExpertSource(Protocol):
+    """Rows of expert ids that come in chunks; `routestats.Trace` is one."""
+
+    @property
+    def shape(self) -> RouteShape: ...
+
+    @property
+    def layer_ids(self) -> Sequence[int]: ...
+
+    def iter_experts(self, rows: int = ...) -> Iterator[Ids]:
+        """Arrays of shape [t, L, K], t at most `rows`."""
+        ...
+
+
+Source = ExpertSource | RoutingBatch | npt.ArrayLike
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A source opened for counting.
+
+    Attributes
+    ----------
+    shape : RouteShape
+    layer_ids : tuple of int or None
+        None where the source does not say.
+    ordered : bool
+        Whether slot 0 is known to be the choice of greatest weight.
+    single : bool
+        Whether there is exactly one chunk.
+    chunks : iterator of ndarray, each [t, L, K]
+    """
+
+    shape: RouteShape
+    layer_ids: tuple[int, ...] | None
+    ordered: bool
+    single: bool
+    chunks: Iterator[Ids]
+
+
+def open_source(source: Source, num_experts: int | None) -> Chunks:
+    """Open a trace, a batch or an array of ids.
+
+    Raises
+    ------
+    InvalidTypeError
+        If an array holds no integers, or there is no `num_experts` where one is needed.
+    InvalidValueError
+        If an array has not three dimensions, or `num_experts` is not that of the trace.
+    """
+    if isinstance(source, ExpertSource):
+        shape = source.shape
+        if num_experts is not None and num_experts != shape.num_experts:
+            raise InvalidValueError(
+                f"num_experts: the trace has {shape.num_experts}, got {num_experts}"
+            )
+        return Chunks(
+            shape,
+            tuple(int(i) for i in source.layer_ids),
+            bool(getattr(source, "ordered", True)),
+            False,
+            source.iter_experts(CHUNK_ROWS),
+        )
+    experts = as_ids(source.experts if isinstance(source, RoutingBatch) else source)
+    if num_experts is None:
+        raise InvalidTypeError("num_experts: expected for a batch or an array, got None")
+    shape = RouteShape(experts.shape[1], num_experts, experts.shape[2])
+    return Chunks(shape, None, True, True, iter([experts]))
+
+
+def as_ids(values: npt.ArrayLike) -> Ids:
+    """`values` as a [T, L, K] array of integers in the machine's byte order, not copied if it is.
+
+    Raises
+    ------
+    InvalidTypeError
+        If it holds anything but integers.
+    InvalidValueError
+        If it has not three dimensions.
+    """
+    experts = np.asarray(values)
+    if experts.dtype.kind not in "iu":
+        raise InvalidTypeError(f"experts: expected an integer array, got {experts.dtype}")
+    if experts.ndim != 3:
+        raise InvalidValueError(f"experts: expected 3 dimensions [T, L, K], got {experts.ndim}")
+    return experts.astype(experts.dtype.newbyteorder("="), copy=False)
