@@ -91,7 +91,9 @@ def load(path: str | os.PathLike[str]) -> Stored:
         If it is absent, damaged, of another kind or of a newer format.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # Opened here, because numpy.load forgets to close a file that it cannot read.
+        with Path(path).open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
             if not isinstance(arrays, np.lib.npyio.NpzFile) or "header" not in arrays:
                 raise TraceError(f"{path}: no file of routestats counts")
             header = json.loads(str(arrays["header"][()]))
