@@ -45,8 +45,8 @@ void write_array(CaptureRing& ring, std::uint32_t layer, const py::array& ids,
   const auto top_k = static_cast<py::ssize_t>(ring.config().top_k);
   for (const auto& [name, array] : {std::pair{"ids", &ids}, std::pair{"weights", &weights}}) {
     if (array->ndim() != 2 || array->shape(1) != top_k || array->shape(0) != ids.shape(0)) {
-      throw py::value_error(std::string(name) + ": expected shape [rows, " +
-                            std::to_string(top_k) + "]");
+      throw py::value_error(std::string(name) + ": expected shape [rows, " + std::to_string(top_k) +
+                            "]");
     }
     if ((array->flags() & py::array::c_style) == 0) {
       throw py::value_error(std::string(name) + ": expected a C-contiguous array");
@@ -72,8 +72,7 @@ py::tuple drain(CaptureRing& ring, std::uint64_t max_rows, std::uint64_t wait_ro
     spans.append(py::make_tuple(step.number, step.rows));
   }
   const auto& config = ring.config();
-  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(rows), config.layers,
-                                       config.top_k};
+  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(rows), config.layers, config.top_k};
   py::array ids(ring.id_bytes() == 1 ? py::dtype("uint8") : py::dtype("uint16"), shape);
   py::object weights = py::none();
   std::uint16_t* weight_bits = nullptr;
@@ -118,9 +117,8 @@ void bind_ring(py::module_& module) {
       .def("write_layer", &write_array, py::arg("layer"), py::arg("ids"), py::arg("weights"))
       .def(
           "write_layer_at",
-          [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids,
-             const std::string& id_type, std::uintptr_t weights, const std::string& weight_type,
-             std::uint64_t rows) {
+          [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids, const std::string& id_type,
+             std::uintptr_t weights, const std::string& weight_type, std::uint64_t rows) {
             write(ring, layer,
                   {reinterpret_cast<const void*>(ids), id_type_of(id_type),
                    reinterpret_cast<const void*>(weights), weight_type_of(weight_type), rows});

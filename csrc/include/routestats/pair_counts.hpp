@@ -33,8 +33,9 @@ struct CountOptions {
 };
 
 // Adds the counts of all tokens, exactly, in blocks of bounded memory. Experts may repeat within
-// the slots of a token and layer; every pair of slots counts. Throws ExpertOutOfRange, also for
-// slots that are not counted, before anything is added, std::invalid_argument for a layer, method or ISA that is not there.
+// the slots of a token and layer; every pair of slots counts. Throws, before anything is added,
+// ExpertOutOfRange for an id in any slot, counted or not, and std::invalid_argument for a layer or
+// instruction set that is not there.
 void count_pairs(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
                  const CountTables& tables, const CountOptions& options);
 
