@@ -86,8 +86,8 @@ class CaptureRing {
   // The oldest committed steps, as many as fit `max_rows` but at least one if there is any.
   std::vector<Step> peek(std::uint64_t max_rows);
 
-  // Copies the rows of the steps that `peek` gave into [rows, layers, top_k] matrices (`weights` may
-  // be null) and frees their slots.
+  // Copies the rows of the steps that `peek` gave into [rows, layers, top_k] matrices (`weights`
+  // may be null) and frees their slots.
   void take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights);
 
   // --- either ---
