@@ -137,20 +137,24 @@ void test_shapes() {
   }
 }
 
-// More identical rows than a 16-bit cell holds, on top of counts that no 32-bit cell holds.
+// More identical rows than a 16-bit cell holds, on top of counts that no 32-bit cell holds; with
+// and without an expert that stands twice in a row.
 void test_wide_counts() {
   const Shape shape{70'000, 2, 3, 2};
-  std::vector<std::uint8_t> ids;
-  for (std::size_t t = 0; t < shape.tokens; ++t) ids.insert(ids.end(), {2, 0, 1, 1});
   const std::vector<LayerPair> pairs{{0, 1}};
   constexpr std::uint64_t before = std::uint64_t{1} << 40;
-  for (const Method method : {Method::bitmap, Method::direct}) {
-    Counts got = zeros(shape, 1);
-    got.pairs[2 * 3 + 1] = before;
-    count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
-                {2, 0, 0, method, std::nullopt, 0});
-    require(got.pairs[2 * 3 + 1] == before + 2 * shape.tokens, "wide pair count");
-    require(got.expert[3 + 1] == 2 * shape.tokens, "wide expert count");
+  for (const std::uint8_t last : {std::uint8_t{0}, std::uint8_t{1}}) {
+    std::vector<std::uint8_t> ids;
+    for (std::size_t t = 0; t < shape.tokens; ++t) ids.insert(ids.end(), {2, 0, 1, last});
+    const std::uint64_t expected = (last == 1 ? 2u : 1u) * shape.tokens;
+    for (const Method method : {Method::bitmap, Method::direct}) {
+      Counts got = zeros(shape, 1);
+      got.pairs[2 * 3 + 1] = before;
+      count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
+                  {2, 0, 0, method, std::nullopt, 0});
+      require(got.pairs[2 * 3 + 1] == before + expected, "wide pair count");
+      require(got.expert[3 + 1] == expected, "wide expert count");
+    }
   }
 }
 
