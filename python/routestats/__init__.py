@@ -1,1 +1,27 @@
 """Routing statistics of Mixture-of-Experts models: capture, count, analyse, show."""
+
+from routestats import plots as plots
+from routestats import stats as stats
+from routestats.counts import RouteCounts as RouteCounts
+from routestats.counts import count as count
+from routestats.engines.capture import capture as capture
+from routestats.engines.capture import enable as enable
+from routestats.errors import RouteStatsError as RouteStatsError
+from routestats.shape import RouteShape as RouteShape
+from routestats.trace import Trace as Trace
+from routestats.trace import TraceWriter as TraceWriter
+from routestats.trace import verify as verify
+
+__all__ = [
+    "RouteCounts",
+    "RouteShape",
+    "RouteStatsError",
+    "Trace",
+    "TraceWriter",
+    "capture",
+    "count",
+    "enable",
+    "plots",
+    "stats",
+    "verify",
+]

@@ -120,7 +120,7 @@ class _Scan:
         self._first: dict[str, str] = {}
         self._block = self._longest_block = 0
         self._block_at = ""
-        self._last_row: tuple[str, Any] | None = None
+        self._last_row: tuple[str, int, Any] | None = None
 
     def add(self, batch: RoutingBatch) -> None:
         table = np.array(
@@ -177,8 +177,8 @@ class _Scan:
         same[candidates] = (flat[candidates] == flat[candidates - 1]).all(axis=1)
         first = (batch.request_ids[batch.request_index[0]], int(batch.token_ids[0]))
         if self._last_row is not None and bool(prompt[0]):
-            name, row = self._last_row
-            same[0] = name == first[0] and bool(np.array_equal(row, np.r_[first[1], flat[0]]))
+            name, token, experts = self._last_row
+            same[0] = (name, token) == first and bool(np.array_equal(experts, flat[0]))
         starts = np.flatnonzero(~same)
         if len(starts) == 0:
             self._block += len(batch)
@@ -193,7 +193,7 @@ class _Scan:
             )
             self._block = int(lengths[-1])
         last = (batch.request_ids[batch.request_index[-1]], int(batch.token_ids[-1]))
-        self._last_row = (last[0], np.r_[last[1], flat[-1]]) if prompt[-1] else None
+        self._last_row = (*last, flat[-1].copy()) if prompt[-1] else None
 
     def _seen_block(self, rows: int, request: str) -> None:
         if rows > self._longest_block:
