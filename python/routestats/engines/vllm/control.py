@@ -50,8 +50,10 @@ class VllmCapture:
                 "alarm": str(self._alarm),
             },
         )
-        self._step = self._llm.llm_engine.step
-        self._llm.llm_engine.step = self._step_and_note
+        engine = self._llm.llm_engine
+        self._step = engine.step
+        self._outer_step = vars(engine).get("step")  # that of an enclosing capture
+        engine.step = self._step_and_note
         return self
 
     def __exit__(
@@ -60,7 +62,12 @@ class VllmCapture:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._llm.llm_engine.step = self._step
+        engine = self._llm.llm_engine
+        if self._outer_step is not None:
+            engine.step = self._outer_step
+        else:
+            del engine.step  # a bound method left here would keep the engine alive
+        del self._step, self._outer_step
         self._alarm.unlink(missing_ok=True)
         outcomes = [[key, sample, dict(known)] for (key, sample), known in self._outcomes.items()]
         try:
