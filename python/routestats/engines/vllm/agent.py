@@ -184,7 +184,7 @@ class Agent:
             run_dir,
             self._shape,
             [layer.layer_id for layer in self._layers],
-            model=config.model_config.served_model_name or config.model_config.model,
+            model=_model_of(config.model_config),
             engine={
                 "name": "vllm",
                 "version": vllm.__version__,
@@ -275,6 +275,15 @@ class Agent:
         )
         if self._alarm is not None:
             self._alarm.write_text(f"{recorder.error}\n")
+
+
+def _model_of(model_config: Any) -> dict[str, Any]:
+    """Name of the model, and what its own config says it should be known for."""
+    name = str(model_config.served_model_name or model_config.model)
+    path = Path(name)
+    model: dict[str, Any] = {"name": path.name if path.is_dir() else name}
+    note = getattr(model_config.hf_config, "routestats", None)
+    return {**model, "note": str(note)} if note else model
 
 
 def _is_eager(config: Any) -> bool:

@@ -1,0 +1,7 @@
+"""``python -m routestats.cli``."""
+
+import sys
+
+from routestats.cli import main
+
+sys.exit(main())

@@ -1,0 +1,49 @@
+"""``routestats info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from routestats.errors import CaptureError
+
+
+def run(args: argparse.Namespace) -> int:
+    from routestats import _core
+
+    facts: dict[str, Any] = {**_core.build_info(), "python": platform.python_version()}
+    for package in ("numpy", "pyarrow", "torch", "transformers"):
+        facts[package] = _version(package)
+    facts.update(_engine())
+    if args.json:
+        print(json.dumps(facts, indent=1))
+    else:
+        for name, value in facts.items():
+            shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
+            print(f"{name:<14}{shown}")
+    return 0
+
+
+def _engine() -> dict[str, Any]:
+    try:
+        from routestats.engines.vllm.plugin import probe
+
+        found = probe()
+    except CaptureError as error:
+        return {"vllm": f"no: {error}"}
+    if not found["plugin"]:
+        return {"vllm": found["vllm"], "capture": "no: the entry point is not installed"}
+    return {
+        "vllm": found["vllm"],
+        "capture": "binds" if found["hooks"] else "no: this vLLM lacks the routers it binds to",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

