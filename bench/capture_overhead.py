@@ -157,6 +157,8 @@ def main() -> int:
         captured = Side(llm, prompts, params, Path(folder) / "run")
         plain = Side(other or llm, prompts, params, None)
         figures = measure(captured, plain, args.minutes)
+        for one in {llm, other or llm}:
+            one.llm_engine.engine_core.shutdown()  # an exit hook of tempfile's would hinder it
     figures = {
         "model": args.model if args.model in ("tiny", "hidden-1024") else "path",
         "compiled": args.compiled,
