@@ -47,7 +47,9 @@ def resolve(model: str) -> ModelChoice:
         _check_experts(folder)
         return ModelChoice(str(folder), folder.resolve().name)
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise DataError(f"{model}: expected 'tiny', a folder with config.json, or a hub id ORG/NAME")
+        raise DataError(
+            f"{model}: expected 'tiny', a folder with config.json, or a hub id ORG/NAME"
+        )
     return ModelChoice(model, model)
 
 

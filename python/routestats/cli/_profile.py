@@ -154,7 +154,7 @@ def _generate(
 def _progress_bar(name: str, capture: Any) -> Any:
     from tqdm import tqdm
 
-    class Progress(tqdm):  # type: ignore[type-arg, misc]
+    class Progress(tqdm):  # type: ignore[misc]
         """vLLM's own bar, which also tells what capture has taken in."""
 
         _asked = 0.0
@@ -194,4 +194,3 @@ def _summarise(
     total = sum(figures["rows"] for figures in rows.values())
     note = " (untrained: random weights)" if model.built_in else ""
     print(f"{total:,} complete tokens of {model.name}{note} in {args.output}")
-

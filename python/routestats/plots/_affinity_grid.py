@@ -90,7 +90,7 @@ def affinity_grid(counts: RouteCounts, *, max_maps: int | None = None, note: str
     bar = figure.colorbar(
         image, ax=grid, orientation="horizontal", fraction=0.04, pad=0.02, aspect=50
     )
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")
     even = (shape.top_k if counts.pairing == "any" else 1) / shape.num_experts
     if even < top:

@@ -55,7 +55,8 @@ def hop_accuracy(result: HopAccuracy, *, measure: str | None = None, note: str =
     shown = result.main if measure is None else result[measure]
     recall = result[f"recall_at_{result.shape.top_k}"]
     figure = new_figure(9.6)
-    upper, lower = figure.subfigures(2, 1, height_ratios=[1.75, 1])
+    panels: Any = figure.subfigures(2, 1, height_ratios=[1.75, 1])
+    upper, lower = panels
     _matrices(upper, result, shown)
     curves = [shown] if shown is recall else [shown, recall]
     for axes, each in zip(lower.subplots(1, len(curves), squeeze=False)[0], curves, strict=True):
@@ -141,7 +142,8 @@ def _curve(axes: Axes, measure: HopMeasure, confidence: float) -> None:
     level = f", {confidence:.0%} interval" if with_interval else ""
     axes.set_title(f"{measure.label}: mean over pairs{level}", fontsize=11)
     axes.legend(fontsize=9, frameon=False)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    locator: Any = axes.xaxis.get_major_locator()
+    locator.set_params(integer=True)
 
 
 def _series(axes: Axes, estimate: Estimate, colour: str, style: str, label: str) -> None:

@@ -94,7 +94,7 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
         bar = figure.colorbar(
             difference, ax=last, orientation="horizontal", fraction=0.05, pad=0.02, aspect=20
         )
-        bar.outline.set_visible(False)  # type: ignore[operator]
+        bar.outline.set_visible(False)
         bar.ax.tick_params(labelsize=8.5)
         bar.set_label("difference of share (points)", fontsize=9.5)
     else:

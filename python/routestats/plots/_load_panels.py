@@ -57,7 +57,7 @@ def ratio_bar(figure: Figure, image: Any, axes: list[Axes], limit: float) -> Non
     )
     bar.ax.minorticks_off()
     bar.ax.set_xticklabels([names.get(tick, f"{tick:.0f}×") for tick in ticks], fontsize=8.5)
-    bar.outline.set_visible(False)  # type: ignore[operator]
+    bar.outline.set_visible(False)
     bar.set_label("load relative to even use (grey: never used)", fontsize=9.5, color=DARK)
 
 

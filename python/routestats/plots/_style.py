@@ -74,7 +74,12 @@ def heat_map(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> Any
     import matplotlib as mpl
 
     cmap = mpl.colormaps[options.pop("cmap", SEQUENTIAL)].with_extremes(bad=PALE)
-    image = axes.imshow(np.ma.masked_invalid(values), cmap=cmap, interpolation="nearest", **options)
+    image = axes.imshow(
+        np.ma.array(values, mask=~np.isfinite(values)),
+        cmap=cmap,
+        interpolation="nearest",
+        **options,
+    )
     axes.tick_params(length=0)
     for side in axes.spines.values():
         side.set_visible(False)

@@ -52,7 +52,7 @@ def write_report(
     RouteStatsError
         If matplotlib is not installed.
     """
-    trace = run if isinstance(run, Trace) else Trace.open(run)
+    trace = run if isinstance(run, Trace) else Trace.open(Path(run))
     if out_dir is None and trace.path is None:
         raise InvalidValueError("out_dir: expected a folder, as the trace has none, got None")
     folder = Path(out_dir) if out_dir is not None else Path(str(trace.path)) / "report"

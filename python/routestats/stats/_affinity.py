@@ -44,7 +44,8 @@ class Affinity:
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
-        return plain(self)
+        values: dict[str, Any] = plain(self)
+        return values
 
 
 def affinity(counts: RouteCounts, src: int, dst: int) -> Affinity:

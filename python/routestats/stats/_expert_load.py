@@ -51,7 +51,8 @@ class ExpertLoad:
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain Python numbers and lists, ready for `json.dumps`."""
-        return plain(self)
+        values: dict[str, Any] = plain(self)
+        return values
 
     def summary(self) -> str:
         """Two lines for a terminal."""

@@ -106,7 +106,8 @@ class HopAccuracy:
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
-        return plain(self)
+        values: dict[str, Any] = plain(self)
+        return values
 
     def summary(self) -> str:
         """A few lines for a terminal: the means over adjacent layers, with baselines."""

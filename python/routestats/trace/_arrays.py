@@ -34,12 +34,12 @@ def source_from_arrays(
     gate = None if weights is None else _weights(weights, ids)
     names, codes = _requests(request_ids, rows)
     where = (
-        _count_positions(codes)
-        if positions is None
-        else _integers("positions", positions, rows)
+        _count_positions(codes) if positions is None else _integers("positions", positions, rows)
     )
-    tokens = np.full(rows, -1, np.int32) if token_ids is None else _integers(
-        "token_ids", token_ids, rows
+    tokens = (
+        np.full(rows, -1, np.int32)
+        if token_ids is None
+        else _integers("token_ids", token_ids, rows)
     )
     phases = _phases(phase, rows)
     domains = [domain if isinstance(domain, str) else _lookup(domain, name) for name in names]

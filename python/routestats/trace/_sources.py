@@ -22,12 +22,21 @@ LIGHT_COLUMNS = ("request_id", "position", "token_id", "phase")
 class Source(Protocol):
     """Rows in one fixed order: by domain, file and place in the file."""
 
-    shape: RouteShape
-    layer_ids: tuple[int, ...]
-    domains: tuple[str, ...]
-    has_weights: bool
+    @property
+    def shape(self) -> RouteShape: ...
 
-    def batches(self, rows: int, domains: tuple[str, ...], *, light: bool) -> Iterator[RoutingBatch]:
+    @property
+    def layer_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    @property
+    def has_weights(self) -> bool: ...
+
+    def batches(
+        self, rows: int, domains: tuple[str, ...], *, light: bool
+    ) -> Iterator[RoutingBatch]:
         """Chunks of at most `rows` rows; `light` ones have no experts ([T, 0, 0])."""
 
     def num_rows(self, domains: tuple[str, ...]) -> int: ...
@@ -77,7 +86,9 @@ class FileSource:
             for path in self._files.get(domain, ())
         )
 
-    def batches(self, rows: int, domains: tuple[str, ...], *, light: bool) -> Iterator[RoutingBatch]:
+    def batches(
+        self, rows: int, domains: tuple[str, ...], *, light: bool
+    ) -> Iterator[RoutingBatch]:
         columns = [*LIGHT_COLUMNS]
         if not light:
             columns += ["experts", "weights"] if self.has_weights else ["experts"]
@@ -121,7 +132,7 @@ class FileSource:
         if light:
             dtype = self.shape.id_dtype if name == "experts" else np.dtype(np.float16)
             return np.empty((len(batch), 0, 0), dtype)
-        flat = batch[name].flatten().to_numpy(zero_copy_only=False)
+        flat: npt.NDArray[Any] = batch[name].flatten().to_numpy(zero_copy_only=False)
         return flat.reshape(len(batch), self.shape.num_layers, self.shape.top_k)
 
     def requests(self) -> pa.Table:
@@ -163,7 +174,9 @@ class ArraySource:
     def num_rows(self, domains: tuple[str, ...]) -> int:
         return sum(len(part) for part in self.parts if part.domain in domains)
 
-    def batches(self, rows: int, domains: tuple[str, ...], *, light: bool) -> Iterator[RoutingBatch]:
+    def batches(
+        self, rows: int, domains: tuple[str, ...], *, light: bool
+    ) -> Iterator[RoutingBatch]:
         for part in self.parts:
             if part.domain in domains:
                 for start in range(0, len(part), rows):

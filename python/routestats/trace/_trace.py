@@ -136,8 +136,10 @@ class Trace:
     def shape(self) -> RouteShape:
         """Layers (after `filter`), experts and choices."""
         layers = self._selection.layers
-        return self._source.shape if layers is None else replace(
-            self._source.shape, num_layers=len(layers)
+        return (
+            self._source.shape
+            if layers is None
+            else replace(self._source.shape, num_layers=len(layers))
         )
 
     @property
@@ -225,7 +227,10 @@ class Trace:
     @property
     def experts(self) -> npt.NDArray[Any]:
         """All experts, ``[T, L, K]``."""
-        return self._hold("experts", lambda: self._all("experts", self.shape.id_dtype))
+        experts: npt.NDArray[Any] = self._hold(
+            "experts", lambda: self._all("experts", self.shape.id_dtype)
+        )
+        return experts
 
     @property
     def weights(self) -> npt.NDArray[np.float16] | None:
@@ -256,7 +261,11 @@ class Trace:
 
     def _rows(self) -> pa.Table:
         tables = [_light_table(batch) for batch in self._batches(65_536, light=True)]
-        return pa.concat_tables(tables).unify_dictionaries() if tables else _light_schema().empty_table()
+        return (
+            pa.concat_tables(tables).unify_dictionaries()
+            if tables
+            else _light_schema().empty_table()
+        )
 
     @property
     def requests(self) -> pa.Table:

@@ -217,7 +217,10 @@ class _Scan:
             # Rows are fixed-size lists without nulls; the reader refuses anything else.
             Check("layers filled", True, f"{self.rows:,} rows x {layers} layers x top-{top_k}"),
             self._check(
-                "ids in range", self._out_of_range, "range", f"{cells:,} ids below {self.shape.num_experts}"
+                "ids in range",
+                self._out_of_range,
+                "range",
+                f"{cells:,} ids below {self.shape.num_experts}",
             ),
             self._check(
                 "experts distinct", self._repeated, "distinct", f"{self.rows * layers:,} choices"

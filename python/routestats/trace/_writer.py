@@ -347,7 +347,9 @@ def _table(batches: list[RoutingBatch], schema: pa.Schema) -> pa.Table:
         pa.FixedSizeListArray.from_arrays(pa.array(joined("experts").ravel()), width),
     ]
     if "weights" in schema.names:
-        columns.append(pa.FixedSizeListArray.from_arrays(pa.array(joined("weights").ravel()), width))
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(pa.array(joined("weights").ravel()), width)
+        )
     return pa.Table.from_arrays(columns, schema=schema)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from routestats.engines._assembler import StepRows, domain_of
-from routestats.engines.recorder import Outcome, Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder, RecorderOptions
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
 from routestats.engines.vllm.steps import note_sampled, read_rows, refuse_layout, requests_of
 from routestats.engines.vllm.taps import HostTap, StagedTap, Tap
@@ -94,7 +94,7 @@ class Agent:
         recorder = self._recorder or self._failed
         if recorder is None:
             raise CaptureError("no capture is under way in this engine")
-        recorder.add_outcomes({(key, sample): Outcome(**known) for key, sample, known in outcomes})
+        recorder.add_outcomes({(key, sample): known for key, sample, known in outcomes})
         recorder.domains.pop()
         if recorder.domains:
             return {"writes": True, "depth": len(recorder.domains), **recorder.progress()}

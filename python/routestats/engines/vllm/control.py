@@ -83,7 +83,7 @@ class VllmCapture:
                 ) from error
             return
         self.summary = {name: value for name, value in answer.items() if name != "writes"}
-        if self.summary.get("error") and (error is None or isinstance(error, _CaptureStopped)):
+        if self.summary.get("error") and (error is None or isinstance(error, _StoppedError)):
             raise CaptureError(f"{self._run_dir}: {self.summary['error']}")
 
     def progress(self) -> dict[str, int]:
@@ -130,16 +130,15 @@ class VllmCapture:
         outputs = self._step()
         if self._alarm.exists():
             self._abort_requests()
-            raise _CaptureStopped(self._alarm.read_text().strip())
+            raise _StoppedError(self._alarm.read_text().strip())
         for output in outputs:
             if output.finished:
                 for sample in getattr(output, "outputs", ()):
-                    self._known(output.request_id, sample.index).update(
-                        output_tokens=len(sample.token_ids),
-                        # A stop string is found outside the engine, which may have gone on.
-                        exact=not isinstance(sample.stop_reason, str),
-                        finish_reason=sample.finish_reason,
-                    )
+                    known = self._known(output.request_id, sample.index)
+                    known["output_tokens"] = len(sample.token_ids)
+                    # A stop string is found outside the engine, which may have gone on.
+                    known["exact"] = not isinstance(sample.stop_reason, str)
+                    known["finish_reason"] = sample.finish_reason
         return outputs
 
     def _abort_requests(self) -> None:
@@ -169,7 +168,7 @@ class VllmCapture:
         return next((answer for answer in answers if answer.get("writes")), answers[0])
 
 
-class _CaptureStopped(CaptureError):
+class _StoppedError(CaptureError):
     """Raised between two steps when the worker could not go on capturing."""
 
 

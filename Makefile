@@ -1,0 +1,65 @@
+# Thin: every target makes .venv first, with everything pinned in requirements/.
+#
+#   make demo [GSM8K=gsm8k_test.jsonl]   profile the built-in model, verify, report
+#   make test                            C++ and Python tests
+#   make lint | bench | clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+ENGINE := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.py' -o -name '*.pyi') \
+           CMakeLists.txt pyproject.toml
+RUN ?= runs/demo
+
+.PHONY: demo test test-cpp test-python lint bench clean
+
+demo: $(VENV)/.installed
+	rm -rf $(RUN)
+	$(BIN)/routestats profile tiny --data humaneval --data gsm8k --limit gsm8k=500 \
+	  $(if $(GSM8K),--gsm8k-file '$(GSM8K)',--or-mathwords) --max-tokens 64 -o $(RUN)
+	$(BIN)/routestats verify $(RUN)
+	@report=$$($(BIN)/routestats report $(RUN)) && \
+	  echo "The report is $$report; open it in any browser."
+
+test: test-cpp test-python
+
+test-cpp: $(VENV)/.tools
+	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_PYTHON=OFF -DROUTESTATS_TESTS=ON \
+	  -DROUTESTATS_WERROR=ON
+	$(BIN)/cmake --build build/test --parallel 2
+	$(BIN)/ctest --test-dir build/test --output-on-failure
+
+test-python: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs $(BIN)/clang-format --dry-run -Werror
+
+bench: $(VENV)/.installed
+	$(BIN)/python bench/pair_counts.py
+	$(BIN)/python bench/capture_fidelity.py
+	$(BIN)/python bench/capture_overhead.py tiny
+
+clean:
+	rm -rf build $(VENV) runs/demo
+
+$(VENV)/.tools: requirements/dev.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) -r requirements/dev.txt
+	touch $@
+
+# torch first: on the CPU it must not be chosen by what the engine would like.
+$(VENV)/.engine: $(VENV)/.tools requirements/engine-$(ENGINE).txt
+	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.engine $(SOURCES)
+	$(PIP) --no-build-isolation --no-deps .
+	touch $@
