@@ -67,7 +67,7 @@ class Case:
 def _params(max_tokens: int, **extra: Any) -> Any:
     from vllm import SamplingParams
 
-    return SamplingParams(temperature=0.0, max_tokens=max_tokens, **extra)
+    return SamplingParams(**{"temperature": 0.0, "max_tokens": max_tokens, **extra})
 
 
 def _code(count: int, start: int = 0) -> list[str]:
@@ -100,7 +100,9 @@ def run_two_domains(llm: Any, run: Path) -> tuple[list[Any], str]:
         with rs.capture(llm, run, domain="sums"):
             outputs += llm.generate(_sums(8), _params(16), use_tqdm=False)
     with rs.capture(llm, run, domain="humaneval"):
-        outputs += llm.generate(_code(2, start=30), _params(16, n=2, seed=1), use_tqdm=False)
+        outputs += llm.generate(
+            _code(2, start=30), _params(16, n=2, seed=1, temperature=1.0), use_tqdm=False
+        )
     domains = rs.Trace.open(run).domains
     assert set(domains) == {"humaneval", "sums"}, domains
     return outputs, "+".join(sorted(domains))

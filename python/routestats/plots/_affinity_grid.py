@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import cast, TYPE_CHECKING
 
 import numpy as np
 
@@ -88,7 +88,7 @@ def affinity_grid(counts: RouteCounts, *, max_maps: int | None = None, note: str
         if last_row:
             axes.set_xlabel("next expert", fontsize=9)
     bar = figure.colorbar(
-        image, ax=grid, orientation="horizontal", fraction=0.04, pad=0.02, aspect=50
+        cast(Any, image), ax=grid, orientation="horizontal", fraction=0.04, pad=0.02, aspect=50
     )
     bar.outline.set_visible(False)
     bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")

@@ -75,7 +75,7 @@ def heat_map(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> Any
 
     cmap = mpl.colormaps[options.pop("cmap", SEQUENTIAL)].with_extremes(bad=PALE)
     image = axes.imshow(
-        np.ma.array(values, mask=~np.isfinite(values)),
+        np.ma.masked_invalid(values),
         cmap=cmap,
         interpolation="nearest",
         **options,

@@ -82,7 +82,7 @@ def _predict(trace: Trace) -> tuple[HopAccuracy | None, dict[str, HopAccuracy], 
             {},
             (
                 "Not computed: the run has one prompt only, and a prediction is measured on prompts "
-                "that it was not fitted on."
+                "it was not fitted on."
             ),
         )
     try:

@@ -299,7 +299,8 @@ def _request_check(trace: Trace, spans: dict[str, tuple[int, int]]) -> Check:
             wrong.append(f"{record['request_id']} has a record and no rows")
         elif whole and span[0] != record["cached_tokens"]:
             wrong.append(
-                f"{record['request_id']} begins at {span[0]}, after {record['cached_tokens']} cached"
+                f"{record['request_id']} begins at {span[0]}, "
+                f"after {record['cached_tokens']} cached"
             )
         elif whole and record["finish_reason"] != "abort" and span[1] != last:
             wrong.append(f"{record['request_id']} ends at {span[1]}, expected {last}")
