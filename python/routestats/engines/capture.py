@@ -110,7 +110,7 @@ def capture(
     if hasattr(model, "forward") and hasattr(model, "config"):
         from routestats.engines.transformers import TransformersCapture
 
-        return TransformersCapture(model, path, domain=domain, weights=weights, counts=counts)
+        return TransformersCapture(model, path, domain, options)
     raise InvalidTypeError(
         f"model: expected a vllm.LLM or a transformers model, got {type(model).__name__}"
     )

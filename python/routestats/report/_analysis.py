@@ -81,8 +81,8 @@ def _predict(trace: Trace) -> tuple[HopAccuracy | None, dict[str, HopAccuracy], 
             None,
             {},
             (
-                "Not computed: the run has one prompt only, and a prediction is measured on prompts "
-                "it was not fitted on."
+                "Not computed: the run has one prompt only, and a prediction is measured on "
+                "prompts it was not fitted on."
             ),
         )
     try:
