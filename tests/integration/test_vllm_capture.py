@@ -1,0 +1,238 @@
+"""Capture in a real vLLM: fidelity, servers, late binding, death."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+import routestats as rs
+from routestats.engines.tiny import ensure_tiny_model, make_mixtral
+
+pytest.importorskip("vllm")
+pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
+
+ROOT = Path(__file__).parents[2]
+QUIET = {
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    # vLLM starts its processes by importing the main file, so there must be one.
+    head = "import sys\nimport routestats as rs\n"
+    body = textwrap.indent(textwrap.dedent(code), "    ")
+    file = Path(arguments[0]).parent / "script.py"
+    file.write_text(f"{head}if __name__ == '__main__':\n{body}")
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
+    return subprocess.run(
+        [sys.executable, str(file), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**environment, **QUIET, **more},
+    )
+
+
+def test_capture_equals_transformers_in_every_case(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, str(ROOT / "bench" / "capture_fidelity.py"), "--json", str(figures)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET}
+    )
+    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
+    cases = json.loads(figures.read_text())
+    assert len(cases) == 6
+    assert sum(case["rows"] for case in cases) >= 20_000
+    assert all(case["rows"] == case["expected_rows"] and case["wrong"] == 0 for case in cases)
+
+
+ENGINE = """
+    from vllm import LLM, SamplingParams
+    llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
+    params = SamplingParams(temperature=0.0, max_tokens=8)
+"""
+
+
+def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path: Path) -> None:
+    done = script(
+        ENGINE
+        + """
+    llm.generate(["before"], params, use_tqdm=False)
+    with rs.capture(llm, sys.argv[1], domain="late", counts=True) as capture:
+        outputs = llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
+        try:
+            rs.capture(llm, sys.argv[1] + "-other").__enter__()
+        except rs.RouteStatsError as error:
+            print("other:", error)
+    llm.generate(["after"], params, use_tqdm=False)
+    tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
+    print("rows", capture.summary["rows"], "of", tokens)
+    try:
+        with rs.capture(llm, "/proc/none/run"):
+            print("not reached")
+    except rs.RouteStatsError as error:
+        print("unwritable:", error)
+    """,
+        str(tmp_path / "run"),
+        str(ensure_tiny_model()),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert "a capture into" in lines["other"]
+    assert "/proc/none/run: cannot be written" in lines["unwritable"]
+    _, captured, _, expected = done.stdout.splitlines()[1].split()
+    assert captured == expected
+    trace = rs.Trace.open(tmp_path / "run")
+    assert rs.verify(trace).ok
+    assert len(trace) == int(expected)
+    assert trace.requests["finish_reason"].to_pylist() == ["length"] * 2
+    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    assert counts == rs.count(trace, hops=(0, 1), pairing="any")
+
+
+def test_a_faulty_step_stops_the_run_and_not_the_engine(tmp_path: Path) -> None:
+    done = script(
+        ENGINE.replace(
+            "llm = LLM",
+            "import os; os.environ['VLLM_ENABLE_V1_MULTIPROCESSING'] = '0'\n    rs.enable()\n    llm = LLM",
+        )
+        + """
+    from routestats._core import CaptureRing
+    import routestats.engines.recorder as recorder
+    try:
+        with rs.capture(llm, sys.argv[1], ring_rows=4):
+            pass
+    except rs.RouteStatsError as error:
+        print("ring:", error)
+    print("tokens:", len(llm.generate(["x"], params, use_tqdm=False)[0].outputs[0].token_ids))
+    """,
+        str(tmp_path / "run"),
+        str(ensure_tiny_model()),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
+    assert "tokens: 8" in done.stdout
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dense_model_says_so(tmp_path: Path) -> None:
+    dense = tmp_path / "dense"
+    moe = make_mixtral(dense, num_layers=1, num_experts=1, top_k=1)
+    config = json.loads((moe / "config.json").read_text())
+    config |= {"model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    (dense / "config.json").write_text(json.dumps(config))
+    done = script(
+        """
+    rs.enable()
+    from vllm import LLM
+    llm = LLM(model=sys.argv[2], max_model_len=256, enforce_eager=True, dtype="float32",
+              load_format="dummy")
+    try:
+        with rs.capture(llm, sys.argv[1]):
+            print("not reached")
+    except rs.RouteStatsError as error:
+        print(error)
+    """,
+        str(tmp_path / "run"),
+        str(dense),
+    )
+    assert done.stdout.strip() == "model LlamaForCausalLM has no MoE layers", done.stderr[-3000:]
+    assert not (tmp_path / "run").exists()
+
+
+def test_kill_leaves_a_run_that_says_it_is_incomplete(tmp_path: Path) -> None:
+    done = script(
+        """
+    import os, signal, subprocess, threading, time
+    rs.enable()
+    """
+        + ENGINE
+        + """
+    params = SamplingParams(temperature=0.0, max_tokens=200, ignore_eos=True)
+    def kill():
+        while not list(__import__("pathlib").Path(sys.argv[1]).rglob("part-000001.parquet")):
+            time.sleep(0.05)
+        for pid in subprocess.check_output(["pgrep", "-f", "VLLM::Worker"], text=True).split():
+            os.kill(int(pid), signal.SIGKILL)
+    threading.Thread(target=kill, daemon=True).start()
+    try:
+        with rs.capture(llm, sys.argv[1], flush_rows=400):
+            llm.generate(["def f(x):"] * 24, params, use_tqdm=False)
+    except rs.RouteStatsError as error:
+        print("stopped:", error)
+    os._exit(0)
+    """,
+        str(tmp_path / "run"),
+        str(ensure_tiny_model()),
+    )
+    assert "stopped: " in done.stdout, done.stderr[-3000:]
+    assert "the run is incomplete" in done.stdout
+    trace = rs.Trace.open(tmp_path / "run")
+    assert not trace.complete
+    assert len(trace) >= 800
+    result = rs.verify(trace)
+    assert result.ok, result.render()
+    assert "INCOMPLETE" in result.render()
+
+
+def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
+    run, port = tmp_path / "run", 18327
+    log = (tmp_path / "log").open("w")
+    server = subprocess.Popen(
+        [
+            sys.executable, "-m", "vllm.entrypoints.openai.api_server",
+            "--model", str(ensure_tiny_model()), "--served-model-name", "tiny",
+            "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32",
+            "--max-model-len", "512", "--enable-request-id-headers",
+        ],
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, **QUIET, "ROUTESTATS_RUN": str(run)},
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        _wait_for(f"http://127.0.0.1:{port}/health", server)
+        for request_id in ("rs:humaneval:1", "rs:maths:2", "plain"):
+            body = json.dumps({"model": "tiny", "prompt": "def f(x):", "max_tokens": 6})
+            request = urllib.request.Request(
+                f"http://127.0.0.1:{port}/v1/completions",
+                data=body.encode(),
+                headers={"Content-Type": "application/json", "X-Request-Id": request_id},
+            )
+            with urllib.request.urlopen(request) as answer:
+                assert answer.status == 200
+        server.send_signal(signal.SIGTERM)
+        server.wait(timeout=60)
+    finally:
+        if server.poll() is None:
+            os.killpg(server.pid, signal.SIGKILL)
+        log.close()
+    trace = rs.Trace.open(run)
+    result = rs.verify(trace)
+    assert result.ok, result.render()
+    assert set(trace.domains) == {"default", "humaneval", "maths"}
+    assert trace.complete, (tmp_path / "log").read_text()[-3000:]
+    assert trace.info["model"]["name"] == "tiny"
+
+
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+    for _ in range(240):
+        assert server.poll() is None, "the server ended"
+        try:
+            with urllib.request.urlopen(url):
+                return
+        except OSError:
+            time.sleep(0.5)
+    raise AssertionError("the server does not answer")

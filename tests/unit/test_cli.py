@@ -1,0 +1,147 @@
+"""The command line: wrong use is one line and exit 2, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_trace import write_run
+
+from routestats.cli import main
+
+
+def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "routestats.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **more},
+    )
+
+
+def fails(*arguments: str) -> str:
+    """The one line that a wrong command prints."""
+    done = run(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("routestats: error: ")
+    return line.removeprefix("routestats: error: ")
+
+
+@pytest.fixture
+def dense_model(tmp_path: Path) -> Path:
+    folder = tmp_path / "llama"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 64}))
+    return folder
+
+
+def test_a_dense_model(tmp_path: Path, dense_model: Path) -> None:
+    line = fails("profile", str(dense_model), "--data", "mathwords", "-o", str(tmp_path / "run"))
+    assert "a llama model without experts; expected a MoE model" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_that_is_none(tmp_path: Path) -> None:
+    for model in ("./none", "none", str(tmp_path)):
+        line = fails("profile", model, "--data", "mathwords", "-o", str(tmp_path / "run"))
+        assert line.startswith(model)
+        assert "expected" in line
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_a_folder_that_is_no_run(tmp_path: Path, command: str) -> None:
+    assert fails(command, str(tmp_path)) == f"{tmp_path}: is no run: it has no run.json"
+    assert fails(command, str(tmp_path / "none")).endswith("none: no such folder")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_parquet_that_is_not_ours(tmp_path: Path, command: str) -> None:
+    file = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"a": [1]}), file)
+    assert "is no trace: its schema lacks routestats' metadata" in fails(command, str(file))
+
+
+@pytest.mark.parametrize("command", ["verify", "report"])
+def test_truncated_parquet(tmp_path: Path, command: str) -> None:
+    write_run(tmp_path / "run")
+    file = next((tmp_path / "run").glob("tokens/domain=d1/*.parquet"))
+    file.write_bytes(file.read_bytes()[:-100])
+    assert f"{file}: cannot be read as Parquet" in fails(command, str(tmp_path / "run"))
+    assert not (tmp_path / "run" / "report").exists()
+
+
+def test_unwritable_outputs(tmp_path: Path) -> None:
+    profile = ("profile", "tiny", "--data", "mathwords", "-o")
+    assert "cannot be written" in fails(*profile, "/proc/none/run")
+    (tmp_path / "file").write_text("")
+    assert "cannot be written" in fails(*profile, str(tmp_path / "file" / "run"))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("")
+    assert "is no run and not empty" in fails(*profile, str(tmp_path / "notes"))
+    write_run(tmp_path / "run")
+    assert "cannot be written" in fails("report", str(tmp_path / "run"), "-o", "/proc/none/out")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--data", "humanevil"], "--data humanevil: expected humaneval, gsm8k, mathwords or"),
+        (["--data", "gsm8k", "--limit", "gsm8k=x"], "--limit gsm8k=x: expected NAME=N"),
+        (["--data", "gsm8k", "--limit", "gsm8k=0"], "--limit gsm8k=0: expected NAME=N"),
+        (["--data", "mathwords", "--limit", "gsm8k=3"], "--limit gsm8k: expected one of"),
+        (["--data", "mathwords", "--data", "mathwords"], "--data mathwords: given twice"),
+        (["--data", "own=none.jsonl"], "own: none.jsonl: No such file or directory"),
+        (["--data", "gsm8k", "--gsm8k-file", "none.jsonl"], "gsm8k: none.jsonl: No such file"),
+        (["--data", "mathwords", "--engine-arg", "x"], "--engine-arg x: expected NAME=VALUE"),
+        (["--data", "mathwords", "--max-tokens", "0"], "--max-tokens: expected at least 1"),
+    ],
+)
+def test_wrong_data(tmp_path: Path, arguments: list[str], expected: str) -> None:
+    line = fails("profile", "tiny", *arguments, "-o", str(tmp_path / "run"))
+    assert expected in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_usage_errors_are_one_line() -> None:
+    assert "invalid choice: 'nonsense'" in fails("nonsense")
+    assert "required" in fails("profile", "tiny")
+
+
+def test_verify_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "run"
+    write_run(path)
+    assert main(["verify", str(path)]) == 0
+    assert capsys.readouterr().out.endswith("sound\n")
+    assert main(["verify", str(path), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["complete"] is True
+    info = json.loads((path / "run.json").read_text())
+    (path / "run.json").write_text(json.dumps({**info, "complete": False}))
+    assert main(["verify", str(path)]) == 0
+    assert "INCOMPLETE" in capsys.readouterr().out
+    assert main(["verify", str(path), "--strict"]) == 1
+    info["totals"]["dropped_rows"] = 1
+    (path / "run.json").write_text(json.dumps(info))
+    assert main(["verify", str(path)]) == 1
+    assert "FAIL  no drops" in capsys.readouterr().out
+
+
+def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_run(tmp_path / "run", requests=12, rows=30)
+    assert main(["report", str(tmp_path / "run")]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == tmp_path / "run" / "report" / "report.html"
+    text = page.read_text()
+    assert "data:image/png;base64," in text
+    assert 'src="http' not in text
+    assert 'href="http' not in text
