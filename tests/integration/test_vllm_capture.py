@@ -102,7 +102,7 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
 
 
-def test_a_faulty_step_stops_the_run_and_not_the_engine(tmp_path: Path) -> None:
+def test_a_ring_too_small_is_refused_and_the_engine_goes_on(tmp_path: Path) -> None:
     done = script(
         ENGINE.replace(
             "llm = LLM",

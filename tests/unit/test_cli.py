@@ -90,7 +90,7 @@ def test_unwritable_outputs(tmp_path: Path) -> None:
     (tmp_path / "notes" / "a.txt").write_text("")
     assert "is no run and not empty" in fails(*profile, str(tmp_path / "notes"))
     write_run(tmp_path / "run")
-    assert "cannot be written" in fails("report", str(tmp_path / "run"), "-o", "/proc/none/out")
+    assert "cannot write" in fails("report", str(tmp_path / "run"), "-o", "/proc/none/out")
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,8 @@ def test_files_of_ones_own(tmp_path: Path) -> None:
     items.write_text("\n")
     with pytest.raises(DataError, match="holds no prompts"):
         load(f"own={items}")
+    (tmp_path / "c.csv").write_text("x")
     with pytest.raises(DataError, match=r"expected a \.jsonl or \.txt file"):
-        (tmp_path / "c.csv").write_text("x")
         load(f"own={tmp_path / 'c.csv'}")
     for name in ("gsm8k", "a b", "../x"):
         with pytest.raises(DataError, match="expected a new name"):

@@ -1,0 +1,136 @@
+"""The recorder: what goes wrong on its drain thread reaches the engine in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import routestats as rs
+from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines.recorder import Outcome, Recorder, RecorderOptions
+from routestats.errors import CaptureError, InvalidValueError
+from routestats.shape import RouteShape
+
+SHAPE = RouteShape(2, 8, 2)
+REQUEST = "a-00000001"
+
+
+def recorder(path: Path, **options: object) -> Recorder:
+    made = Recorder(
+        path,
+        SHAPE,
+        [0, 1],
+        model="m",
+        engine={},
+        settings={},
+        options=RecorderOptions(**options),
+        hold_records=True,
+    )
+    made.domains.append("d")
+    return made
+
+
+def step(start: int, rows: int, *, new: bool = False) -> StepRows:
+    tokens = np.arange(rows, dtype=np.int32)
+    return StepRows(
+        [REQUEST],
+        [rows],
+        np.arange(start, start + rows, dtype=np.int32),
+        tokens,
+        new=[NewRequest(REQUEST, "d", tokens)] if new else [],
+    )
+
+
+def run_step(target: Recorder, one: StepRows, layers: tuple[int, ...] = (0, 1)) -> bool:
+    if not target.begin(one.rows):
+        target.note(one)
+        return False
+    random = np.random.default_rng(0)
+    for layer in layers:
+        ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2]
+        target.ring.write_layer(layer, ids, random.random((one.rows, 2)).astype(np.float32))
+    target.commit(one)
+    return True
+
+
+def test_a_run_with_its_outcome(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run", counts=True)
+    run_step(made, step(0, 5, new=True))
+    run_step(made, step(5, 1))
+    made.add_outcomes({("a", 0): Outcome(output_tokens=2, task_id="t", finish_reason="stop")})
+    totals = made.close()
+    assert (totals["rows"], totals["requests"], totals["error"]) == (6, 1, None)
+    trace = rs.Trace.open(tmp_path / "run")
+    assert rs.verify(trace).ok
+    (record,) = trace.requests.to_pylist()
+    assert (record["task_id"], record["finish_reason"], record["external_id"]) == ("t", "stop", "a")
+    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    assert counts == rs.count(trace, hops=(0, 1), pairing="any")
+
+
+@pytest.mark.parametrize("output_tokens", [1, 3])
+def test_rows_that_do_not_make_the_output_are_an_error(tmp_path: Path, output_tokens: int) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 5, new=True))
+    run_step(made, step(5, 1))
+    made.add_outcomes({("a", 0): Outcome(output_tokens=output_tokens)})
+    expected = f"put out {output_tokens} tokens, but the captured rows make 2"
+    assert expected in made.close()["error"]
+    assert not rs.Trace.open(tmp_path / "run").complete
+
+
+def test_a_stop_string_may_leave_rows_behind_the_output(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 5, new=True))
+    run_step(made, step(5, 1))
+    made.add_outcomes({("a", 0): Outcome(output_tokens=1, exact=False)})
+    assert made.close()["error"] is None
+
+
+def test_a_missing_layer_stops_the_run(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 5, new=True))
+    with pytest.raises(CaptureError, match="step 1: MoE layer 1 was not written"):
+        run_step(made, step(5, 1), layers=(0,))
+    with pytest.raises(CaptureError, match="step 1: MoE layer 1 was not written"):
+        made.begin(1)
+    assert "MoE layer 1" in made.close()["error"]
+    trace = rs.Trace.open(tmp_path / "run")
+    assert not trace.complete
+    assert "MoE layer 1" in trace.info["error"]
+    assert len(trace) == 5
+
+
+def test_what_the_writer_cannot_write_reaches_the_engine(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run", flush_rows=1)
+    (tmp_path / "run" / "tokens").write_text("a file where a folder must be")
+    run_step(made, step(0, 5, new=True))
+
+    def until_refused() -> None:
+        for i in range(10_000):
+            run_step(made, step(5 + i, 1))
+
+    with pytest.raises(CaptureError, match="cannot be written"):
+        until_refused()
+    assert "cannot be written" in made.close()["error"]
+
+
+def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run", policy="drop", ring_rows=4)
+    kept = [run_step(made, step(0, 4, new=True))]
+    kept += [run_step(made, step(4 + i, 1)) for i in range(50)]
+    totals = made.close()
+    assert totals["dropped_rows"] == kept.count(False)
+    assert totals["rows"] == 4 + sum(kept[1:])
+    result = rs.verify(tmp_path / "run")
+    dropped = next(check for check in result.checks if check.name == "no drops")
+    assert dropped.ok == (totals["dropped_rows"] == 0)
+
+
+def test_options_are_checked() -> None:
+    with pytest.raises(InvalidValueError, match="policy: expected 'block' or 'drop', got 'x'"):
+        RecorderOptions(policy="x")
+    with pytest.raises(InvalidValueError, match="ring_rows: expected at least 1, got 0"):
+        RecorderOptions(ring_rows=0)
