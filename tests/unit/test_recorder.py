@@ -49,7 +49,7 @@ def run_step(target: Recorder, one: StepRows, layers: tuple[int, ...] = (0, 1)) 
         return False
     random = np.random.default_rng(0)
     for layer in layers:
-        ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2]
+        ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2].copy()
         target.ring.write_layer(layer, ids, random.random((one.rows, 2)).astype(np.float32))
     target.commit(one)
     return True
@@ -115,6 +115,7 @@ def test_what_the_writer_cannot_write_reaches_the_engine(tmp_path: Path) -> None
     with pytest.raises(CaptureError, match="cannot be written"):
         until_refused()
     assert "cannot be written" in made.close()["error"]
+    made.close()  # any number of times
 
 
 def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:

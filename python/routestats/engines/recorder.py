@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +24,8 @@ from routestats.trace import TraceWriter
 _WAKE_ROWS = 2048
 _TAKE_ROWS = 16384
 _WAKE_SECONDS = 0.25
+# An engine that has nothing to do for so long may as well have its rows on disk: it may be killed.
+_IDLE_SECONDS = 2.0
 
 COUNTS_FILE = "counts-any.npz"
 _DOMAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
@@ -237,11 +240,17 @@ class Recorder:
 
     def _drain(self) -> None:
         try:
+            last_rows = time.monotonic()
             while True:
                 closing = self._closed
-                if self._take() == 0 and closing:
+                rows = self._take()
+                if rows == 0 and closing:
                     return
                 self._write()
+                if rows:
+                    last_rows = time.monotonic()
+                elif time.monotonic() - last_rows > _IDLE_SECONDS:
+                    self._writer.flush()
         except RouteStatsError as error:
             self.fail(str(error))
         except Exception as error:  # anything else is a defect, and must not pass in silence
