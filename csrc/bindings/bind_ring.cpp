@@ -102,6 +102,12 @@ void bind_ring(py::module_& module) {
     }
   });
 
+  py::enum_<IdType>(module, "IdType").value("int32", IdType::i32).value("int64", IdType::i64);
+  py::enum_<WeightType>(module, "WeightType")
+      .value("float32", WeightType::f32)
+      .value("float16", WeightType::f16)
+      .value("bfloat16", WeightType::bf16);
+
   py::class_<CaptureRing>(module, "CaptureRing",
                           "Bounded buffer of complete rows between an engine and a drain thread.")
       .def(py::init([](std::uint32_t layers, std::uint32_t experts, std::uint32_t top_k,
@@ -117,11 +123,12 @@ void bind_ring(py::module_& module) {
       .def("write_layer", &write_array, py::arg("layer"), py::arg("ids"), py::arg("weights"))
       .def(
           "write_layer_at",
-          [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids, const std::string& id_type,
-             std::uintptr_t weights, const std::string& weight_type, std::uint64_t rows) {
+          // Called for every layer of every step: plain integers, which convert fast.
+          [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
+             std::uintptr_t weights, WeightType weight_type, std::uint64_t rows) {
             write(ring, layer,
-                  {reinterpret_cast<const void*>(ids), id_type_of(id_type),
-                   reinterpret_cast<const void*>(weights), weight_type_of(weight_type), rows});
+                  {reinterpret_cast<const void*>(ids), id_type,
+                   reinterpret_cast<const void*>(weights), weight_type, rows});
           },
           py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("weights"),
           py::arg("weight_type"), py::arg("rows"))

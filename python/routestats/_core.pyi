@@ -1,7 +1,7 @@
 """The C++ core. `count_pairs` serves `routestats.counts`, `CaptureRing` serves capture."""
 
 from collections.abc import Sequence
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +28,15 @@ def count_pairs(
     block_tokens: int = 0,
 ) -> None: ...
 
+class IdType:
+    int32: ClassVar[IdType]
+    int64: ClassVar[IdType]
+
+class WeightType:
+    float32: ClassVar[WeightType]
+    float16: ClassVar[WeightType]
+    bfloat16: ClassVar[WeightType]
+
 class CaptureRing:
     def __init__(
         self,
@@ -42,7 +51,13 @@ class CaptureRing:
     def begin_step(self, rows: int) -> bool: ...
     def write_layer(self, layer: int, ids: npt.NDArray[Any], weights: npt.NDArray[Any]) -> None: ...
     def write_layer_at(
-        self, layer: int, ids: int, id_type: str, weights: int, weight_type: str, rows: int
+        self,
+        layer: int,
+        ids: int,
+        id_type: IdType,
+        weights: int,
+        weight_type: WeightType,
+        rows: int,
     ) -> None: ...
     def commit_step(self) -> int: ...
     def abandon_step(self) -> None: ...

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
@@ -113,17 +111,3 @@ def _observed(compute: Callable[..., Any], index: int, observe: Observe) -> Call
         return weights, ids
 
     return compute_routing
-
-
-def tensor_dtype_name(tensor: Any) -> str:
-    """``int32``, ``float32``, ... as the ring wants it."""
-    return _DTYPE_NAMES.get(tensor.dtype, str(tensor.dtype))
-
-
-_DTYPE_NAMES = {
-    torch.int32: "int32",
-    torch.int64: "int64",
-    torch.float32: "float32",
-    torch.float16: "float16",
-    torch.bfloat16: "bfloat16",
-}

@@ -10,8 +10,7 @@ from typing import Any, Protocol
 
 import torch
 
-from routestats._core import CaptureRing
-from routestats.engines.vllm.routers import tensor_dtype_name
+from routestats._core import CaptureRing, IdType, WeightType
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
@@ -47,14 +46,21 @@ def _write(layer: int, ids: Any, weights: Any) -> None:
         )
     if not ids.is_contiguous() or not weights.is_contiguous():
         ids, weights = ids.contiguous(), weights.contiguous()
+    try:
+        id_type, weight_type = _ID_TYPES[ids.dtype], _WEIGHT_TYPES[weights.dtype]
+    except KeyError as error:
+        raise CaptureError(f"MoE layer {layer}: {error} is no dtype of ids or weights") from None
     ring.write_layer_at(
-        layer,
-        ids.data_ptr(),
-        tensor_dtype_name(ids),
-        weights.data_ptr(),
-        tensor_dtype_name(weights),
-        ids.shape[0],
+        layer, ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0]
     )
+
+
+_ID_TYPES = {torch.int32: IdType.int32, torch.int64: IdType.int64}
+_WEIGHT_TYPES = {
+    torch.float32: WeightType.float32,
+    torch.float16: WeightType.float16,
+    torch.bfloat16: WeightType.bfloat16,
+}
 
 
 # An operator is opaque to torch.compile, which would otherwise trace into the callback. It claims
