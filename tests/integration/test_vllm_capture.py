@@ -151,7 +151,8 @@ def test_a_dense_model_says_so(tmp_path: Path) -> None:
 def test_kill_leaves_a_run_that_says_it_is_incomplete(tmp_path: Path) -> None:
     done = script(
         """
-    import os, signal, subprocess, threading, time
+    import os, threading, time
+    import psutil
     rs.enable()
     """
         + ENGINE
@@ -160,14 +161,15 @@ def test_kill_leaves_a_run_that_says_it_is_incomplete(tmp_path: Path) -> None:
     def kill():
         while not list(__import__("pathlib").Path(sys.argv[1]).rglob("part-000001.parquet")):
             time.sleep(0.05)
-        for pid in subprocess.check_output(["pgrep", "-f", "VLLM::Worker"], text=True).split():
-            os.kill(int(pid), signal.SIGKILL)
+        for process in psutil.Process().children(recursive=True):
+            if "VLLM::Worker" in " ".join(process.cmdline()):
+                process.kill()
     threading.Thread(target=kill, daemon=True).start()
     try:
         with rs.capture(llm, sys.argv[1], flush_rows=400):
             llm.generate(["def f(x):"] * 24, params, use_tqdm=False)
     except rs.RouteStatsError as error:
-        print("stopped:", error)
+        print("stopped:", error, flush=True)
     os._exit(0)
     """,
         str(tmp_path / "run"),
