@@ -13,7 +13,7 @@ SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.py' -o -name '*
            CMakeLists.txt pyproject.toml
 RUN ?= runs/demo
 
-.PHONY: demo test test-cpp test-python lint bench clean
+.PHONY: demo test test-cpp test-python lint bench picture clean
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -46,6 +46,12 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/pair_counts.py
 	$(BIN)/python bench/capture_fidelity.py
 	$(BIN)/python bench/capture_overhead.py tiny
+	$(BIN)/python bench/capture_overhead.py hidden-1024
+
+# The picture of README, from the last demo.
+picture:
+	mkdir -p docs/images
+	cp $(RUN)/report/hop_accuracy.png docs/images/
 
 clean:
 	rm -rf build $(VENV) runs/demo
