@@ -81,6 +81,12 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
     print("rows", capture.summary["rows"], "of", tokens)
     try:
+        with rs.capture(llm, sys.argv[1] + "-cut"):
+            llm.generate(["x"], params, use_tqdm=False)
+            raise KeyError("mine")
+    except KeyError as error:
+        print("cut:", error)
+    try:
         with rs.capture(llm, "/proc/none/run"):
             print("not reached")
     except rs.RouteStatsError as error:
@@ -95,6 +101,11 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     assert "/proc/none/run: cannot be written" in lines["unwritable"]
     _, captured, _, expected = done.stdout.splitlines()[1].split()
     assert captured == expected
+    assert lines["cut"] == "'mine'"
+    cut = rs.Trace.open(tmp_path / "run-cut")
+    assert not cut.complete
+    assert "KeyError" in cut.info["error"]
+    assert rs.verify(cut).ok
     trace = rs.Trace.open(tmp_path / "run")
     assert rs.verify(trace).ok
     assert len(trace) == int(expected)

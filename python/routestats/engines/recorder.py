@@ -224,11 +224,10 @@ class Recorder:
         self._closed = True
         self.ring.close()
         self._thread.join()
-        if self._error is None:
-            try:
-                self._finish()
-            except RouteStatsError as error:
-                self._error = str(error)
+        try:
+            self._finish()  # what a failed run has taken in is kept, too
+        except RouteStatsError as error:
+            self._error = self._error or str(error)
         totals = self._totals()
         try:
             self._writer.close(complete=self._error is None, **totals)

@@ -87,8 +87,11 @@ class Agent:
         self._recorder.domains.append(request["domain"])
         return {"writes": True, "depth": len(self._recorder.domains)}
 
-    def stop(self, outcomes: list[list[Any]]) -> dict[str, Any]:
-        """End the innermost capture; the last one closes the run and returns its totals."""
+    def stop(self, outcomes: list[list[Any]], reason: str | None) -> dict[str, Any]:
+        """End the innermost capture; the last one closes the run and returns its totals.
+
+        With a `reason` the run was cut short, and says so.
+        """
         if not self.writes:
             return {"writes": False}
         recorder = self._recorder or self._failed
@@ -99,6 +102,8 @@ class Agent:
         if recorder.domains:
             return {"writes": True, "depth": len(recorder.domains), **recorder.progress()}
         self._recorder = self._failed = None
+        if reason is not None:
+            recorder.fail(reason)
         return {"writes": True, "depth": 0, **recorder.close()}
 
     def progress(self) -> dict[str, Any]:

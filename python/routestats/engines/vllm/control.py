@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import gettempdir
@@ -70,8 +71,14 @@ class VllmCapture:
         del self._step, self._outer_step
         self._alarm.unlink(missing_ok=True)
         outcomes = [[key, sample, dict(known)] for (key, sample), known in self._outcomes.items()]
+        reason = None
+        if error is not None:
+            reason = f"stopped by {type(error).__name__}: {_first_line(error)}".rstrip(": ")
+            if not isinstance(error, _StoppedError):
+                with suppress(Exception):  # the engine may be what has died
+                    self._abort_requests()
         try:
-            answer = self._call("routestats_stop", outcomes)
+            answer = self._call("routestats_stop", outcomes, reason)
         except CaptureError as failure:
             if error is None:
                 raise

@@ -74,8 +74,8 @@ def _start(self: Any, request: dict[str, Any]) -> dict[str, Any]:
     return _answer(lambda: _agent(self).start(request))
 
 
-def _stop(self: Any, outcomes: list[list[Any]]) -> dict[str, Any]:
-    return _answer(lambda: _agent(self).stop(outcomes))
+def _stop(self: Any, outcomes: list[list[Any]], reason: str | None) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).stop(outcomes, reason))
 
 
 def _progress(self: Any) -> dict[str, Any]:
