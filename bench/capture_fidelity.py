@@ -88,7 +88,7 @@ def run_plain(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
     with rs.capture(llm, run, domain="humaneval"):
-        return llm.generate(_code(12), _params(32), use_tqdm=False), ""
+        return llm.generate(_code(40), _params(32), use_tqdm=False), ""
 
 
 def run_two_domains(llm: Any, run: Path) -> tuple[list[Any], str]:
@@ -96,12 +96,12 @@ def run_two_domains(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
     with rs.capture(llm, run, domain="humaneval"):
-        outputs = llm.generate(_code(4, start=20), _params(16), use_tqdm=False)
+        outputs = llm.generate(_code(12, start=20), _params(16), use_tqdm=False)
         with rs.capture(llm, run, domain="sums"):
-            outputs += llm.generate(_sums(8), _params(16), use_tqdm=False)
+            outputs += llm.generate(_sums(24), _params(16), use_tqdm=False)
     with rs.capture(llm, run, domain="humaneval"):
         outputs += llm.generate(
-            _code(2, start=30), _params(16, n=2, seed=1, temperature=1.0), use_tqdm=False
+            _code(6, start=32), _params(16, n=2, seed=1, temperature=1.0), use_tqdm=False
         )
     domains = rs.Trace.open(run).domains
     assert set(domains) == {"humaneval", "sums"}, domains
@@ -111,7 +111,7 @@ def run_two_domains(llm: Any, run: Path) -> tuple[list[Any], str]:
 def run_chunked(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
-    prompts = _code(10, start=40)
+    prompts = _code(24, start=40)
     with rs.capture(llm, run, domain="humaneval"):
         outputs = llm.generate(prompts, _params(24), use_tqdm=False)
     longest = max(len(output.prompt_token_ids) for output in outputs)
@@ -122,7 +122,7 @@ def run_chunked(llm: Any, run: Path) -> tuple[list[Any], str]:
 def run_prefix(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
-    prompts = _code(8, start=60)
+    prompts = _code(24, start=60)
     with rs.capture(llm, run, domain="humaneval"):
         outputs = llm.generate(prompts, _params(8), use_tqdm=False)
         outputs += llm.generate([p + "    # again\n" for p in prompts], _params(8), use_tqdm=False)
@@ -137,7 +137,7 @@ def run_preemption(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
     with rs.capture(llm, run, domain="sums") as capture:
-        outputs = llm.generate(_sums(16), _params(96, ignore_eos=True), use_tqdm=False)
+        outputs = llm.generate(_sums(16), _params(160, ignore_eos=True), use_tqdm=False)
     duplicates = capture.summary["duplicate_rows"]
     assert duplicates > 0, "no request was preempted"
     return outputs, f"{duplicates} rows run twice"
@@ -147,12 +147,12 @@ def run_speculative(llm: Any, run: Path) -> tuple[list[Any], str]:
     import routestats as rs
 
     with rs.capture(llm, run, domain="humaneval") as capture:
-        # Greedy text of an untrained model repeats itself, which is what n-gram drafts like;
+        # Greedy text of a small model repeats itself, which is what n-gram drafts like;
         # the second batch stops in the middle of what was drafted.
-        outputs = llm.generate(_code(6, start=80), _params(48, ignore_eos=True), use_tqdm=False)
+        outputs = llm.generate(_code(12, start=90), _params(48, ignore_eos=True), use_tqdm=False)
         stop = outputs[0].outputs[0].token_ids[20]
         outputs += llm.generate(
-            _code(6, start=80), _params(48, stop_token_ids=[stop]), use_tqdm=False
+            _code(12, start=90), _params(48, stop_token_ids=[stop]), use_tqdm=False
         )
     rejected, unconfirmed = (capture.summary[f"{x}_rows"] for x in ("rejected", "unconfirmed"))
     assert rejected > 0, "no draft was rejected"
@@ -306,13 +306,13 @@ def render(results: list[CaseResult]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cases", nargs="*", help=f"of: {', '.join(CASES)} (default: all eager)")
-    parser.add_argument("--model", type=Path, help="a Mixtral (default: the built-in tiny one)")
+    parser.add_argument("--model", type=Path, help="a Mixtral (default: the built-in one)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from routestats.engines.tiny import ensure_tiny_model
+    from routestats.engines.tiny import tiny_model
 
-    model = args.model or ensure_tiny_model()
+    model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if args.one:

@@ -126,7 +126,7 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
     import routestats as rs
-    from routestats.engines.tiny import ensure_tiny_model
+    from routestats.engines.tiny import tiny_model
 
     prompts = [
         f"Question: {3 + i} boxes hold {12 + i} pens each. How many pens are there?\nAnswer:"
@@ -134,7 +134,7 @@ def main() -> int:
     ]
     with tempfile.TemporaryDirectory() as folder:
         if args.model == "tiny":
-            model = ensure_tiny_model()
+            model = tiny_model()
         elif args.model == "hidden-1024":
             model = hidden_1024(Path(folder))
         else:

@@ -19,8 +19,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tiny_mixtral import card, corpus, evaluation, network, training, vocabulary
 from transformers import AutoTokenizer, MixtralForCausalLM
+
+from tiny_mixtral import card, corpus, evaluation, network, training, vocabulary
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 import routestats as rs
-from routestats.engines.tiny import ensure_tiny_model, make_mixtral
+from routestats.engines.tiny import make_mixtral, tiny_model
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
@@ -93,7 +93,7 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
         print("unwritable:", error)
     """,
         str(tmp_path / "run"),
-        str(ensure_tiny_model()),
+        str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
@@ -126,7 +126,7 @@ def test_a_ring_too_small_is_refused_and_the_engine_goes_on(tmp_path: Path) -> N
     print("tokens:", len(llm.generate(["x"], params, use_tqdm=False)[0].outputs[0].token_ids))
     """,
         str(tmp_path / "run"),
-        str(ensure_tiny_model()),
+        str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
@@ -184,7 +184,7 @@ def test_kill_leaves_a_run_that_says_it_is_incomplete(tmp_path: Path) -> None:
     os._exit(0)
     """,
         str(tmp_path / "run"),
-        str(ensure_tiny_model()),
+        str(tiny_model()),
     )
     assert "stopped: " in done.stdout, done.stderr[-3000:]
     assert "the run is incomplete" in done.stdout
@@ -202,7 +202,7 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     server = subprocess.Popen(
         [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(ensure_tiny_model()), "--served-model-name", "tiny",
+            "--model", str(tiny_model()), "--served-model-name", "tiny",
             "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32",
             "--max-model-len", "512", "--enable-request-id-headers",
             "--shutdown-timeout", "30",

@@ -1,4 +1,4 @@
-"""The built-in model: the same bytes everywhere, loadable, labelled."""
+"""The built-in model and the untrained ones: loadable, labelled, the same bytes everywhere."""
 
 from __future__ import annotations
 
@@ -8,25 +8,43 @@ from pathlib import Path
 
 import pytest
 
-from routestats.engines.tiny import ensure_tiny_model, make_mixtral
+from routestats.engines.tiny import make_mixtral, tiny_model
 from routestats.errors import InvalidValueError
 
+MEBIBYTE = 2**20
 
-def test_it_is_the_proposals_shape_and_says_that_it_is_untrained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    folder = ensure_tiny_model()
-    assert tmp_path in folder.parents
+
+def test_the_built_in_model_is_the_proposals_shape_and_small() -> None:
+    folder = tiny_model()
     config = json.loads((folder / "config.json").read_text())
+    assert config["architectures"] == ["MixtralForCausalLM"]
     assert config["num_hidden_layers"] == 32
     assert (config["num_local_experts"], config["num_experts_per_tok"]) == (8, 2)
-    assert "untrained" in config["routestats"]
-    assert "Untrained" in (folder / "README.md").read_text()
-    before = (folder / "config.json").stat().st_mtime_ns
-    assert ensure_tiny_model() == folder
-    assert (folder / "config.json").stat().st_mtime_ns == before
-    assert [p.name for p in folder.parent.iterdir()] == [folder.name]
+    assert (folder / "model.safetensors").stat().st_size <= 24 * MEBIBYTE
+
+
+def test_its_card_says_what_it_learnt_from_and_how_well() -> None:
+    card = (tiny_model() / "README.md").read_text()
+    for word in ("HumanEval", "GSM8K", "seed 0", "Licence", "left out for overlap"):
+        assert word in card
+    rows = [line.split("|") for line in card.splitlines() if line.startswith("| ")]
+    below = [float(row[6].strip().rstrip("%")) for row in rows if "HumanEval prompts" in row[1]]
+    below += [float(row[6].strip().rstrip("%")) for row in rows if "GSM8K test" in row[1]]
+    assert len(below) == 2
+    assert min(below) >= 30
+    loads = [[float(x) for x in row[2:10]] for row in rows if row[1].strip().isdecimal()]
+    assert len(loads) == 32
+    assert min(min(row) for row in loads) >= 2
+
+
+def test_its_tokenizer_gives_every_text_back() -> None:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(tiny_model() / "tokenizer.json"))
+    for text in ("def f(x):\n    return x + 12", "naïve café ∑ 数", "", " a  b "):
+        ids = tokenizer.encode(text).ids
+        assert tokenizer.decode(ids) == text
+    assert tokenizer.get_vocab_size() == 2048
 
 
 def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
@@ -38,7 +56,13 @@ def test_equal_arguments_give_equal_bytes(tmp_path: Path) -> None:
     assert digest("a", 0) == digest("b", 0) != digest("c", 1)
 
 
-def test_the_tokenizer_gives_every_text_back(tmp_path: Path) -> None:
+def test_an_untrained_model_says_so(tmp_path: Path) -> None:
+    folder = make_mixtral(tmp_path / "m", num_layers=1)
+    assert "untrained" in json.loads((folder / "config.json").read_text())["routestats"]
+    assert "Untrained" in (folder / "README.md").read_text()
+
+
+def test_the_byte_tokenizer_gives_every_text_back(tmp_path: Path) -> None:
     from tokenizers import Tokenizer
 
     folder = make_mixtral(tmp_path / "m", num_layers=1)

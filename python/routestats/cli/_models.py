@@ -39,9 +39,9 @@ def resolve(model: str) -> ModelChoice:
         If the folder's config says that the model has no experts.
     """
     if model == "tiny":
-        from routestats.engines.tiny import ensure_tiny_model
+        from routestats.engines.tiny import tiny_model
 
-        return ModelChoice(str(ensure_tiny_model()), "tiny", built_in=True)
+        return ModelChoice(str(tiny_model()), "tiny", built_in=True)
     folder = Path(model)
     if folder.is_dir():
         _check_experts(folder)

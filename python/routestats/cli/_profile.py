@@ -192,5 +192,5 @@ def _summarise(
     for name, figures in rows.items():
         print(f"{name:<14}" + "".join(f"{figures[key]:>11,}" for key in keys))
     total = sum(figures["rows"] for figures in rows.values())
-    note = " (untrained: random weights)" if model.built_in else ""
+    note = " (built in: small, briefly trained)" if model.built_in else ""
     print(f"{total:,} complete tokens of {model.name}{note} in {args.output}")

@@ -1,18 +1,15 @@
-"""A Mixtral that the package makes by itself: untrained, small, quick to start, loadable anywhere.
+"""Models for machines without a hub: the trained one in the package, and untrained ones of any size.
 
-The folder holds what ``vllm`` and ``transformers`` load from a hub checkpoint: ``config.json``,
-float32 weights in the hub's own tensor names, and a byte-level tokenizer. Routing through random
-weights says nothing about trained models; it exercises every part of the way from the engine to
-the report, with exact arithmetic to compare against.
+`make_mixtral` writes what ``vllm`` and ``transformers`` load from a hub checkpoint:
+``config.json``, weights in the hub's own tensor names, and a byte-level tokenizer. Routing through
+random weights says nothing about trained models; it exercises every part of the way from the
+engine to the report, at any size.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,8 +30,6 @@ SHARD_BYTES = 1 << 30
 DTYPES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
 """Dtypes of weights on disk, and what safetensors calls them."""
 
-# A change of anything below changes the weights: raise it, so that caches are made anew.
-RECIPE = 1
 _ROUTER_LOGIT_STD = 2.0
 _ATTENTION_LOGIT_STD = 3.0
 _BRANCH_STD = 0.35
@@ -42,45 +37,26 @@ _BRANCH_STD = 0.35
 Array = npt.NDArray[np.float32]
 
 
-def ensure_tiny_model() -> Path:
-    """Folder of the built-in model; made in the user's cache when it is not there yet.
+def tiny_model() -> Path:
+    """Folder of the built-in model, which the package carries.
 
     Returns
     -------
     Path
-        ``$XDG_CACHE_HOME/routestats/tiny-<hash of the recipe>`` (``~/.cache`` when unset): 32
-        layers, 8 experts, top-2, hidden size 64, seed 0, float32, about 26 MB.
+        ``models/tiny`` of the package: a Mixtral of 32 layers, 8 experts, top-2, hidden size 96,
+        trained for a short while on Python, English and word problems (see its ``README.md``);
+        bfloat16, 22 MB.
 
     Raises
     ------
     DataError
-        If the cache folder cannot be written, or tokenizers is not installed.
+        If the package was installed without it.
     """
-    recipe = json.dumps({"recipe": RECIPE, "vocab": VOCAB_SIZE, "seed": 0})
-    name = f"tiny-{hashlib.sha256(recipe.encode()).hexdigest()[:10]}"
-    target = _cache_dir() / name
-    if (target / "config.json").is_file():
-        return target
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        making = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=target.parent))
-    except OSError as error:
-        raise DataError(
-            f"tiny: cannot make {target}: {error.strerror}; set XDG_CACHE_HOME to a writable folder"
-        ) from error
-    try:
-        make_mixtral(making)
-        try:
-            making.rename(target)
-        except OSError:
-            # Another process was first: its folder holds the same bytes.
-            if not (target / "config.json").is_file():
-                raise
-    except OSError as error:
-        raise DataError(f"tiny: cannot write {target}: {error.strerror}") from error
-    finally:
-        shutil.rmtree(making, ignore_errors=True)
-    return target
+    folder = Path(__file__).resolve().parents[1] / "models" / "tiny"
+    for name in ("config.json", "model.safetensors", "tokenizer.json"):
+        if not (folder / name).is_file():
+            raise DataError(f"tiny: {folder / name} is missing; install routestats again")
+    return folder
 
 
 def make_mixtral(
@@ -153,16 +129,6 @@ _README = """# Untrained Mixtral made by routestats
 Random weights, seed {seed}. It has learnt nothing: its text is noise and its routing says nothing
 about any trained model. It is here to exercise capture, counting and reports.
 """
-
-
-def _cache_dir() -> Path:
-    root = os.environ.get("XDG_CACHE_HOME")
-    if root:
-        return Path(root) / "routestats"
-    try:
-        return Path.home() / ".cache" / "routestats"
-    except RuntimeError as error:
-        raise DataError("tiny: no home folder is known; set XDG_CACHE_HOME") from error
 
 
 def _config(

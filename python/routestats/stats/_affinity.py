@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts
-from routestats.stats._result import plain
+from routestats.stats._result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Affinity:
+class Affinity(Result):
     """Affinity of one pair of layers; made by `affinity`.
 
     Attributes
@@ -41,11 +40,6 @@ class Affinity:
     tokens: int
     source_tokens: npt.NDArray[np.uint64]
     matrix: npt.NDArray[np.float64]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
-        values: dict[str, Any] = plain(self)
-        return values
 
 
 def affinity(counts: RouteCounts, src: int, dst: int) -> Affinity:

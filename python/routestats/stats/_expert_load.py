@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +10,11 @@ import numpy.typing as npt
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._result import plain
+from routestats.stats._result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class ExpertLoad:
+class ExpertLoad(Result):
     """Load of every expert; made by `expert_load`.
 
     Attributes
@@ -48,11 +47,6 @@ class ExpertLoad:
     imbalance: npt.NDArray[np.float64]
     entropy_bits: npt.NDArray[np.float64]
     effective_experts: npt.NDArray[np.float64]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values as plain Python numbers and lists, ready for `json.dumps`."""
-        values: dict[str, Any] = plain(self)
-        return values
 
     def summary(self) -> str:
         """Two lines for a terminal."""

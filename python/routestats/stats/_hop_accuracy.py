@@ -18,7 +18,7 @@ from routestats.stats._intervals import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._result import plain
+from routestats.stats._result import Result
 from routestats.trace import Trace
 
 
@@ -59,7 +59,7 @@ class HopMeasure:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HopAccuracy:
+class HopAccuracy(Result):
     """How well layers predict later ones; made by `hop_accuracy`.
 
     Attributes
@@ -103,11 +103,6 @@ class HopAccuracy:
     def main(self) -> HopMeasure:
         """Top-1 accuracy, or recall at K where top-1 was left out."""
         return self.measures[0]
-
-    def to_dict(self) -> dict[str, Any]:
-        """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
-        values: dict[str, Any] = plain(self)
-        return values
 
     def summary(self) -> str:
         """A few lines for a terminal: the means over adjacent layers, with baselines."""

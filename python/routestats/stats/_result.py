@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import fields
 from typing import Any
@@ -9,6 +10,21 @@ from typing import Any
 import numpy as np
 
 from routestats.shape import RouteShape
+
+
+class Result:
+    """Base of results: a frozen dataclass that can be written down."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""
+        values: dict[str, Any] = plain(self)
+        return values
+
+    def to_json(self, indent: int | None = None) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False)
 
 
 def plain(value: Any) -> Any:

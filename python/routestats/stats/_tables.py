@@ -1,0 +1,92 @@
+"""Contingency tables of two layers' experts, and what is computed from them.
+
+Everything takes stacks of tables ``[..., E, E]`` of counts and gives arrays ``[...]``.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+
+
+def xlog2x(values: npt.NDArray[np.number]) -> Floats:
+    """``x * log2(x)``, and 0 at 0."""
+    x = values.astype(np.float64)
+    product: Floats = x * np.log2(np.where(x > 0, x, 1.0))
+    return product
+
+
+def entropy_bits(counts: npt.NDArray[np.number], axis: int = -1) -> Floats:
+    """Plug-in entropy in bits of the distributions along `axis`; NaN where all counts are 0."""
+    total = counts.sum(axis=axis, dtype=np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        entropy: Floats = np.log2(total) - xlog2x(counts).sum(axis=axis) / total
+    return entropy
+
+
+def mutual_information_bits(tables: npt.NDArray[np.number]) -> Floats:
+    """Plug-in mutual information in bits of rows and columns; NaN for an empty table."""
+    total = tables.sum(axis=(-2, -1), dtype=np.float64)
+    rows, columns = tables.sum(axis=-1), tables.sum(axis=-2)
+    joint = xlog2x(tables).sum(axis=(-2, -1))
+    margins = xlog2x(rows).sum(axis=-1) + xlog2x(columns).sum(axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        information = (joint - margins) / total + np.log2(total)
+    # Rounding alone takes it below zero.
+    positive: Floats = np.maximum(information, 0.0)
+    return positive
+
+
+def miller_madow_bits(tables: npt.NDArray[np.number]) -> Floats:
+    """Mutual information with Miller and Madow's first-order correction of its upward bias.
+
+    Adds ``(m_rows + m_columns - m_cells - 1) / (2 N ln 2)`` bits, with m the number of occupied
+    rows, columns and cells (Miller, 1955; Paninski, 2003, eq. 4).
+    """
+    total = tables.sum(axis=(-2, -1), dtype=np.float64)
+    rows = np.count_nonzero(tables.sum(axis=-1), axis=-1)
+    columns = np.count_nonzero(tables.sum(axis=-2), axis=-1)
+    cells = np.count_nonzero(tables, axis=(-2, -1))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correction = (rows + columns - cells - 1) / (2 * total * np.log(2))
+    return mutual_information_bits(tables) + correction
+
+
+def cramers_v(tables: npt.NDArray[np.number]) -> Floats:
+    """Cramer's V with Bergsma's bias correction (2013), over occupied rows and columns.
+
+    NaN where fewer than two rows or columns are occupied.
+    """
+    tables = tables.astype(np.float64)
+    total = tables.sum(axis=(-2, -1))
+    rows, columns = tables.sum(axis=-1), tables.sum(axis=-2)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        expected = rows[..., :, None] * columns[..., None, :] / total[..., None, None]
+        part = np.where(expected > 0, (tables - expected) ** 2 / expected, 0.0)
+        phi2 = part.sum(axis=(-2, -1)) / total
+        r = np.count_nonzero(rows, axis=-1).astype(np.float64)
+        k = np.count_nonzero(columns, axis=-1).astype(np.float64)
+        unbiased = np.maximum(0.0, phi2 - (r - 1) * (k - 1) / (total - 1))
+        r_unbiased = r - (r - 1) ** 2 / (total - 1)
+        k_unbiased = k - (k - 1) ** 2 / (total - 1)
+        smaller = np.minimum(r_unbiased, k_unbiased) - 1
+        v = np.sqrt(np.where(smaller > 0, unbiased / smaller, np.nan))
+    result: Floats = v
+    return result
+
+
+def divergence_bits(first: npt.NDArray[np.number], second: npt.NDArray[np.number]) -> Floats:
+    """Jensen-Shannon divergence in bits between distributions along the last axis, as counts.
+
+    Both weigh one half. It is SciPy's ``jensenshannon(..., base=2) ** 2``. NaN where either side
+    has no counts.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        p = first / first.sum(axis=-1, keepdims=True, dtype=np.float64)
+        q = second / second.sum(axis=-1, keepdims=True, dtype=np.float64)
+    mixed = (p + q) / 2
+    divergence = (xlog2x(p) + xlog2x(q)).sum(axis=-1) / 2 - xlog2x(mixed).sum(axis=-1)
+    positive: Floats = np.maximum(divergence, 0.0)
+    return positive
