@@ -154,6 +154,9 @@ def _export(
     model.config.routestats = "trained by routestats" if trained else "untrained: random weights"
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
+    for file in out.iterdir():
+        # safetensors writes for the owner alone; an installed package is for everybody.
+        file.chmod(0o644)
 
 
 def _machine(device: str) -> str:
@@ -183,7 +186,7 @@ def _parse() -> argparse.Namespace:
     train.add_argument("--text", action="append", default=[], metavar="NAME=PATH")
     train.add_argument("--share", action="append", default=[], metavar="NAME=WEIGHT")
     train.add_argument("--corpus-mb", type=float, default=24, help="of Python; half of it prose")
-    train.add_argument("--steps", type=int, default=5000)
+    train.add_argument("--steps", type=int, default=3600)
     train.add_argument("--rows", type=int, default=8, help="windows in a batch")
     train.add_argument("--context", type=int, default=256, help="tokens in a window")
     train.add_argument("--learning-rate", type=float, default=3e-3)

@@ -1,4 +1,4 @@
-"""Models for machines without a hub: the trained one in the package, and untrained ones of any size.
+"""Models for machines without a hub: a trained one in the package, untrained ones of any size.
 
 `make_mixtral` writes what ``vllm`` and ``transformers`` load from a hub checkpoint:
 ``config.json``, weights in the hub's own tensor names, and a byte-level tokenizer. Routing through

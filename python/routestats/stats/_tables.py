@@ -51,7 +51,8 @@ def miller_madow_bits(tables: npt.NDArray[np.number]) -> Floats:
     cells = np.count_nonzero(tables, axis=(-2, -1))
     with np.errstate(invalid="ignore", divide="ignore"):
         correction = (rows + columns - cells - 1) / (2 * total * np.log(2))
-    return mutual_information_bits(tables) + correction
+    corrected: Floats = mutual_information_bits(tables) + correction
+    return corrected
 
 
 def cramers_v(tables: npt.NDArray[np.number]) -> Floats:
