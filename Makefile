@@ -70,9 +70,9 @@ picture:
 clean:
 	rm -rf build $(VENV) runs/demo
 
-$(VENV)/.tools: requirements/dev.txt
+$(VENV)/.tools: requirements/dev.txt requirements/bench.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/dev.txt
+	$(PIP) -r requirements/dev.txt -r requirements/bench.txt
 	touch $@
 
 # torch first: on the CPU it must not be chosen by what the engine would like.
