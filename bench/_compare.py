@@ -17,7 +17,6 @@ from importlib import metadata
 from pathlib import Path
 
 from _workload import SHAPES, Shape
-
 from routestats import _core
 from routestats.counts._device import choose_threads
 
