@@ -2,6 +2,8 @@
 
 from routestats.stats._affinity import Affinity as Affinity
 from routestats.stats._affinity import affinity as affinity
+from routestats.stats._agreement import Agreement as Agreement
+from routestats.stats._agreement import agreement as agreement
 from routestats.stats._domains import Divergence as Divergence
 from routestats.stats._domains import DomainDifference as DomainDifference
 from routestats.stats._domains import compare_domains as compare_domains
@@ -16,6 +18,7 @@ from routestats.stats._intervals import Estimate as Estimate
 
 __all__ = [
     "Affinity",
+    "Agreement",
     "Divergence",
     "DomainDifference",
     "Estimate",
@@ -24,6 +27,7 @@ __all__ = [
     "HopMeasure",
     "Information",
     "affinity",
+    "agreement",
     "compare_domains",
     "expert_load",
     "hop_accuracy",

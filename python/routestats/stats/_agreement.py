@@ -1,0 +1,243 @@
+"""Do two runs route the same tokens alike?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.shape import RouteShape
+from routestats.stats._intervals import (
+    Estimate,
+    Floats,
+    percentile_interval,
+    resampling_weights,
+)
+from routestats.stats._result import Result
+from routestats.trace import Trace
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Agreement(Result):
+    """How often two runs route the same token alike; made by `agreement`.
+
+    All shares are of 1, per layer, and their intervals resample prompt groups.
+
+    Attributes
+    ----------
+    shape : RouteShape
+    layer_ids : tuple of int, length L
+    tokens, groups : int
+        Tokens that both runs hold after the same tokens, and their prompt groups.
+    confidence : float
+    bootstrap, seed : int
+    same_first : Estimate of shape [L]
+        Share of tokens with the same first choice; NaN where the order is not known.
+    same_set : Estimate of shape [L]
+        Share of tokens with the same K experts.
+    overlap : Estimate of shape [L]
+        Mean share of the K experts that are common.
+    chance_first, chance_overlap : ndarray, shape [L]
+        What tokens paired at random would give at the same loads: the sum over experts of the
+        product of the two runs' shares (of first choices; times K, of all choices).
+    """
+
+    shape: RouteShape
+    layer_ids: tuple[int, ...]
+    tokens: int
+    groups: int
+    confidence: float
+    bootstrap: int
+    seed: int
+    same_first: Estimate
+    same_set: Estimate
+    overlap: Estimate
+    chance_first: Floats
+    chance_overlap: Floats
+
+    def to_table(self) -> pa.Table:
+        """One row per layer."""
+        columns: dict[str, object] = {"layer_id": list(self.layer_ids)}
+        for name in ("same_first", "same_set", "overlap"):
+            estimate = getattr(self, name)
+            columns |= {
+                name: estimate.value,
+                f"{name}_low": estimate.low,
+                f"{name}_high": estimate.high,
+            }
+        columns |= {"chance_first": self.chance_first, "chance_overlap": self.chance_overlap}
+        return pa.table(columns)
+
+    def summary(self) -> str:
+        """Means over layers, and the layer that differs most."""
+        worst = int(self.overlap.value.argmin())
+        return (
+            f"same routing of the same {self.tokens:,} tokens ({self.groups} prompt groups), mean "
+            f"over layers: first choice {self.same_first.value.mean():.2%} (chance "
+            f"{self.chance_first.mean():.2%}), whole set {self.same_set.value.mean():.2%}, overlap "
+            f"{self.overlap.value.mean():.2%} (chance {self.chance_overlap.mean():.2%}); least at "
+            f"layer {self.layer_ids[worst]}, overlap {self.overlap.value[worst]:.2%}"
+        )
+
+
+def agreement(
+    first: Trace,
+    second: Trace,
+    *,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> Agreement:
+    """Compare the routing of the tokens that two runs have in common.
+
+    Two runs of one model on the same prompts, say before and after quantisation, hold the same
+    token where the request's prompt group, the position and all tokens up to it are equal. So
+    text that was written differently is compared up to the first difference.
+
+    Parameters
+    ----------
+    first, second : Trace
+        Of one shape; token ids must be known. Of several samples of a prompt the first is taken.
+    bootstrap : int
+        Resamples of the prompt groups; 0 for no intervals.
+    seed : int
+    confidence : float
+        Level of the percentile intervals.
+
+    Returns
+    -------
+    Agreement
+
+    Raises
+    ------
+    InvalidTypeError
+        If either is no trace.
+    InvalidValueError
+        If the shapes or layers differ, token ids are unknown, or no token is common.
+    """
+    for name, trace in (("first", first), ("second", second)):
+        if not isinstance(trace, Trace):
+            raise InvalidTypeError(f"{name}: expected a Trace, got {type(trace).__name__}")
+    if not 0.0 < confidence < 1.0:
+        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
+    for what in ("shape", "layer_ids"):
+        mine, theirs = getattr(first, what), getattr(second, what)
+        if mine != theirs:
+            raise InvalidValueError(f"second.{what}: expected {mine} as in first, got {theirs}")
+    rows, others, groups = _common_rows(first, second)
+    if len(rows) == 0:
+        raise InvalidValueError("second: expected tokens that first holds too, got none")
+    mine, theirs = first.experts[rows], second.experts[others]
+    codes = np.unique(groups, return_inverse=True)[1]
+    sums = _Sums(codes)
+    weights = resampling_weights(np.zeros(sums.groups, np.int32), resamples=bootstrap, seed=seed)
+
+    def share(hits: npt.NDArray[np.number]) -> Estimate:
+        by_group = sums.of(hits)
+        value = by_group.sum(axis=0) / len(codes)
+        if weights is None:
+            return percentile_interval(value, None, confidence)
+        drawn = (weights @ by_group) / (weights @ sums.sizes)[:, None]
+        return percentile_interval(value, drawn, confidence)
+
+    size = first.shape.top_k
+    common = np.zeros(mine.shape[:2])
+    for slot in range(size):
+        common += (theirs == mine[:, :, slot : slot + 1]).any(axis=2)
+    ordered = first.ordered and second.ordered
+    same_first = (mine[:, :, 0] == theirs[:, :, 0]).astype(np.float64)
+    if not ordered:
+        same_first[:] = np.nan
+    loads = [_shares(part, first.shape.num_experts) for part in (mine, theirs)]
+    firsts = [_shares(part[:, :, :1], first.shape.num_experts) for part in (mine, theirs)]
+    chance = (firsts[0] * firsts[1]).sum(axis=1)
+    return Agreement(
+        shape=first.shape,
+        layer_ids=tuple(first.layer_ids),
+        tokens=len(rows),
+        groups=sums.groups,
+        confidence=confidence,
+        bootstrap=bootstrap,
+        seed=seed,
+        same_first=share(same_first),
+        same_set=share(common == size),
+        overlap=share(common / size),
+        chance_first=chance if ordered else np.full_like(chance, np.nan),
+        chance_overlap=(loads[0] * loads[1]).sum(axis=1) * size,
+    )
+
+
+class _Sums:
+    """Sums over the rows of each group."""
+
+    def __init__(self, codes: npt.NDArray[np.intp]) -> None:
+        self._order = np.argsort(codes, kind="stable")
+        self.sizes = np.bincount(codes).astype(np.float64)
+        self.groups = len(self.sizes)
+        self._starts = np.concatenate(([0], np.cumsum(self.sizes[:-1]))).astype(np.intp)
+
+    def of(self, values: npt.NDArray[np.number]) -> Floats:
+        sums: Floats = np.add.reduceat(values[self._order].astype(np.float64), self._starts, axis=0)
+        return sums
+
+
+def _shares(experts: npt.NDArray[np.integer], num_experts: int) -> Floats:
+    """Shares [L, E] of the choices of each layer."""
+    layers = experts.shape[1]
+    loads = [
+        np.bincount(experts[:, layer].ravel(), minlength=num_experts) for layer in range(layers)
+    ]
+    shares: Floats = np.stack(loads) / (len(experts) * experts.shape[2])
+    return shares
+
+
+def _common_rows(
+    first: Trace, second: Trace
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.int64]]:
+    """Rows of either trace that hold the same token after the same tokens, and their groups."""
+    numbers: dict[str, int] = {}
+    sides = [_Rows(trace, numbers) for trace in (first, second)]
+    _, left, right = np.intersect1d(
+        sides[0].keys, sides[1].keys, assume_unique=True, return_indices=True
+    )
+    rows, others = sides[0].rows[left], sides[1].rows[right]
+    groups = sides[0].keys[left] >> 32
+    # Sorted by group and position: equal up to a row while no row of its group before differs.
+    differs = sides[0].token_ids[rows] != sides[1].token_ids[others]
+    before = np.cumsum(differs)
+    starts = np.flatnonzero(np.diff(groups, prepend=-1))
+    base = np.zeros(len(groups), np.int64)
+    if len(starts):
+        at_start = before[starts] - differs[starts]
+        base = np.repeat(at_start, np.diff(np.append(starts, len(groups))))
+    keep = before - base == 0
+    return rows[keep], others[keep], groups[keep]
+
+
+class _Rows:
+    """The rows of the first request of each prompt group, keyed by group and position."""
+
+    def __init__(self, trace: Trace, numbers: dict[str, int]) -> None:
+        table = trace.requests
+        group_of: dict[str, int] = {}
+        taken: set[int | None] = set()
+        for request, group in zip(
+            table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True
+        ):
+            if numbers.get(group) in taken:
+                continue
+            group_of[request] = numbers.setdefault(group, len(numbers))
+            taken.add(group_of[request])
+        rows = trace.rows
+        requests = rows["request_id"].combine_chunks()
+        names = requests.dictionary.to_pylist()
+        number = np.array([group_of.get(name, -1) for name in names], np.int64)
+        groups = number[requests.indices.to_numpy()] if len(rows) else np.empty(0, np.int64)
+        self.token_ids = rows["token_id"].to_numpy()
+        if (self.token_ids < 0).any():
+            raise InvalidValueError("token_ids: expected to be known, got -1")
+        self.rows = np.flatnonzero(groups >= 0)
+        self.keys = (groups[self.rows] << 32) | rows["position"].to_numpy()[self.rows]

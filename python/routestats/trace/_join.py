@@ -1,0 +1,99 @@
+"""Several traces as one, each a domain of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import pyarrow as pa
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import RoutingBatch, request_schema
+from routestats.shape import RouteShape
+from routestats.trace._trace import Trace, _Selection
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class JoinedSource:
+    """The rows of `parts`, read when they are asked for; each part is one domain."""
+
+    shape: RouteShape
+    layer_ids: tuple[int, ...]
+    parts: Mapping[str, Trace]
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    @property
+    def has_weights(self) -> bool:
+        return all(part.has_weights for part in self.parts.values())
+
+    def num_rows(self, domains: tuple[str, ...]) -> int:
+        return sum(len(part) for name, part in self.parts.items() if name in domains)
+
+    def batches(
+        self, rows: int, domains: tuple[str, ...], *, light: bool
+    ) -> Iterator[RoutingBatch]:
+        for name, part in self.parts.items():
+            if name not in domains:
+                continue
+            for batch in part._batches(rows, light=light):
+                yield replace(
+                    batch,
+                    domain=name,
+                    request_ids=tuple(f"{name}/{request}" for request in batch.request_ids),
+                    weights=batch.weights if self.has_weights else None,
+                )
+
+    def requests(self) -> pa.Table:
+        tables = []
+        for name, part in self.parts.items():
+            table = part.requests
+            ids = pa.array([f"{name}/{request}" for request in table["request_id"].to_pylist()])
+            domain = pa.array([name] * len(table), pa.string())
+            table = table.set_column(0, "request_id", ids.cast(pa.string()))
+            tables.append(table.set_column(1, "domain", domain))
+        return pa.concat_tables(tables).cast(request_schema())
+
+
+def join(traces: Mapping[str, Trace]) -> Trace:
+    """Several traces as one trace, whose domains are their names.
+
+    Rows stay where they are and are read when they are used. A request's id is preceded by the
+    name of its trace; its group is not, so that a prompt that several traces hold stays one group.
+
+    Parameters
+    ----------
+    traces : mapping from name to Trace
+        All of the same shape and layers.
+
+    Returns
+    -------
+    Trace
+        Its order is known, and it has weights, where that holds for all.
+
+    Raises
+    ------
+    InvalidTypeError
+        If one is no trace.
+    InvalidValueError
+        If there is none, or two differ in shape or layers.
+    """
+    for name, trace in traces.items():
+        if not isinstance(trace, Trace):
+            raise InvalidTypeError(f"{name}: expected a Trace, got {type(trace).__name__}")
+    if not traces:
+        raise InvalidValueError("traces: expected at least 1, got 0")
+    first_name, first = next(iter(traces.items()))
+    for name, trace in traces.items():
+        for what in ("shape", "layer_ids"):
+            mine, theirs = getattr(first, what), getattr(trace, what)
+            if mine != theirs:
+                raise InvalidValueError(
+                    f"{name}: expected {what} {mine} as in {first_name}, got {theirs}"
+                )
+    source = JoinedSource(first.shape, first.layer_ids, dict(traces))
+    info = {"complete": all(trace.complete for trace in traces.values())}
+    ordered = all(trace.ordered for trace in traces.values())
+    return Trace(source, _Selection(source.domains), info, ordered)

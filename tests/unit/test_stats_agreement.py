@@ -1,0 +1,89 @@
+"""Agreement of two runs: which rows are compared, and what is counted about them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+import routestats as rs
+from routestats.errors import InvalidValueError
+from routestats.stats import agreement
+
+
+def trace_of(
+    experts: npt.ArrayLike,
+    requests: list[str],
+    tokens: list[int],
+    groups: dict[str, str],
+    positions: list[int] | None = None,
+) -> rs.Trace:
+    return rs.Trace.from_arrays(
+        np.asarray(experts, np.uint8),
+        num_experts=4,
+        request_ids=requests,
+        token_ids=tokens,
+        positions=positions,
+        groups=groups,
+        ordered=True,
+    )
+
+
+def test_rows_count_until_the_text_differs() -> None:
+    # Prompt p: tokens 1 2 3 against 1 2 9 then 4 again; prompt q: in the other run only as a
+    # second sample; prompt r is in one run alone.
+    first = trace_of(
+        [[[0, 1]], [[2, 3]], [[0, 1]], [[0, 1]], [[1, 0]], [[3, 2]]],
+        ["a", "a", "a", "a", "b", "c"],
+        [1, 2, 3, 4, 7, 8],
+        {"a": "p", "b": "q", "c": "r"},
+    )
+    second = trace_of(
+        [[[1, 0]], [[2, 0]], [[0, 1]], [[0, 1]], [[0, 3]], [[1, 0]]],
+        ["x", "x", "x", "x", "y", "z"],
+        [1, 2, 9, 4, 7, 7],
+        {"x": "p", "y": "q", "z": "q"},
+    )
+    found = agreement(first, second, bootstrap=0)
+    # Compared: p at 0 and 1, q at 0 (request y, its first).
+    assert (found.tokens, found.groups) == (3, 2)
+    assert found.same_first.value.tolist() == pytest.approx([1 / 3])
+    assert found.same_set.value.tolist() == pytest.approx([1 / 3])
+    assert found.overlap.value.tolist() == pytest.approx([(2 + 1 + 1) / 6])
+    # First choices 0, 2, 1 against 1, 2, 0.
+    assert found.chance_first.tolist() == pytest.approx([3 / 9])
+
+
+def test_rows_match_by_position_whatever_their_order() -> None:
+    rng = np.random.default_rng(0)
+    experts = rng.permuted(np.tile(np.arange(4), (40, 3, 1)), axis=2)[:, :, :2]
+    requests = [f"r{i // 8}" for i in range(40)]
+    positions = [i % 8 for i in range(40)]
+    groups = {f"r{i}": f"p{i}" for i in range(5)}
+    tokens = rng.integers(0, 99, 40)
+    order = rng.permutation(40)
+    first = trace_of(experts, requests, tokens.tolist(), groups, positions)
+    second = trace_of(
+        experts[order],
+        [requests[i] for i in order],
+        tokens[order].tolist(),
+        groups,
+        [positions[i] for i in order],
+    )
+    found = agreement(first, second, bootstrap=50)
+    assert found.tokens == 40
+    for estimate in (found.same_first, found.same_set, found.overlap):
+        assert np.array_equal(estimate.value, np.ones(3))
+        assert np.array_equal(estimate.low, np.ones(3))
+    assert found.to_table().num_rows == 3
+    assert "40 tokens" in found.summary()
+
+
+def test_what_cannot_be_compared_is_named() -> None:
+    a = trace_of([[[0, 1]]], ["a"], [1], {"a": "p"})
+    with pytest.raises(InvalidValueError, match="tokens that first holds too"):
+        agreement(a, trace_of([[[0, 1]]], ["a"], [1], {"a": "other"}))
+    with pytest.raises(InvalidValueError, match="token_ids"):
+        agreement(a, trace_of([[[0, 1]]], ["a"], [-1], {"a": "p"}))
+    with pytest.raises(InvalidValueError, match=r"second\.shape"):
+        agreement(a, trace_of([[[0, 1], [0, 1]]], ["a"], [1], {"a": "p"}))
