@@ -12,21 +12,15 @@ class Source:
     Attributes
     ----------
     paper, arxiv, place : str
-        `place` is the table or figure.
-    quoted_by : str
-        The paper that quotes it, where it was not read in the original; else empty.
+        `place` is the table or figure, where the figures stand in one.
     """
 
     paper: str
     arxiv: str
     place: str = ""
-    quoted_by: str = ""
 
     def __str__(self) -> str:
-        text = f"{self.paper} (arXiv {self.arxiv})"
-        if self.place:
-            text += f", {self.place}"
-        return f"{text}, as quoted by {self.quoted_by}" if self.quoted_by else text
+        return f"{self.paper}, arXiv {self.arxiv}" + (f", {self.place}" if self.place else "")
 
 
 MIXTRAL = Source("Mixtral of Experts", "2401.04088", "table 5")
@@ -67,7 +61,7 @@ SRP: dict[str, float] = {
     "OpenMoE": 28.8,
 }
 
-OLMOE = Source("OLMoE", "2409.02060", "domain specialization")
+OLMOE = Source("OLMoE", "2409.02060")
 # Percent of a domain's tokens that a uniform router would send to an expert.
 OLMOE_UNIFORM: dict[str, float] = {"OLMoE": 12.5, "Mixtral": 25.0}
 
