@@ -7,4 +7,5 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_build_info(module);
   routestats::bindings::bind_counts(module);
   routestats::bindings::bind_ring(module);
+  routestats::bindings::bind_segments(module);
 }

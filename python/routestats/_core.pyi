@@ -1,4 +1,4 @@
-"""The C++ core. `count_pairs` serves `routestats.counts`, `CaptureRing` serves capture."""
+"""The C++ core: `count_*` serve `routestats.counts`, `CaptureRing` serves capture."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
@@ -27,6 +27,19 @@ def count_pairs(
     method: str | None = None,
     isa: str | None = None,
     block_tokens: int = 0,
+) -> None: ...
+def count_segments(
+    experts: npt.NDArray[np.integer[Any]],
+    *,
+    num_experts: int,
+    tokens: npt.NDArray[np.int64],
+    starts: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.int64],
+    m: int,
+    capacity: int,
+    uses: npt.NDArray[np.uint64],
+    hits: npt.NDArray[np.uint64],
+    threads: int,
 ) -> None: ...
 
 class IdType:
