@@ -4,6 +4,10 @@ from routestats.stats._affinity import Affinity as Affinity
 from routestats.stats._affinity import affinity as affinity
 from routestats.stats._agreement import Agreement as Agreement
 from routestats.stats._agreement import agreement as agreement
+from routestats.stats._coactivation import Coactivation as Coactivation
+from routestats.stats._coactivation import coactivation as coactivation
+from routestats.stats._correlation import Correlation as Correlation
+from routestats.stats._correlation import correlation as correlation
 from routestats.stats._domains import Divergence as Divergence
 from routestats.stats._domains import DomainDifference as DomainDifference
 from routestats.stats._domains import compare_domains as compare_domains
@@ -15,10 +19,21 @@ from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
 from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
+from routestats.stats._repetition import Repetition as Repetition
+from routestats.stats._repetition import repetition as repetition
+from routestats.stats._segment_routing import SegmentRouting as SegmentRouting
+from routestats.stats._segment_routing import segment_routing as segment_routing
+from routestats.stats._specialization import Specialization as Specialization
+from routestats.stats._specialization import specialization as specialization
+from routestats.stats._transfer import Transfer as Transfer
+from routestats.stats._transfer import TransferMeasure as TransferMeasure
+from routestats.stats._transfer import transfer as transfer
 
 __all__ = [
     "Affinity",
     "Agreement",
+    "Coactivation",
+    "Correlation",
     "Divergence",
     "DomainDifference",
     "Estimate",
@@ -26,10 +41,21 @@ __all__ = [
     "HopAccuracy",
     "HopMeasure",
     "Information",
+    "Repetition",
+    "SegmentRouting",
+    "Specialization",
+    "Transfer",
+    "TransferMeasure",
     "affinity",
     "agreement",
+    "coactivation",
     "compare_domains",
+    "correlation",
     "expert_load",
     "hop_accuracy",
     "information",
+    "repetition",
+    "segment_routing",
+    "specialization",
+    "transfer",
 ]

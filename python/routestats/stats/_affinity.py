@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.stats._result import Result
@@ -40,6 +41,45 @@ class Affinity(Result):
     tokens: int
     source_tokens: npt.NDArray[np.uint64]
     matrix: npt.NDArray[np.float64]
+
+    @property
+    def target_share(self) -> npt.NDArray[np.float64]:
+        """Share of all tokens that chose each target expert, [E]: affinity without a source."""
+        pairs = np.nansum(self.matrix * self.source_tokens[:, None], axis=0)
+        share: npt.NDArray[np.float64] = pairs / self.source_tokens.sum(dtype=np.float64)
+        return share
+
+    def to_table(self) -> pa.Table:
+        """One row per pair of experts."""
+        source, target = (axis.ravel() for axis in np.indices(self.matrix.shape))
+        return pa.table(
+            {
+                "source_expert": source,
+                "target_expert": target,
+                "source_tokens": self.source_tokens[source],
+                "affinity": self.matrix.ravel(),
+                "target_share": self.target_share[target],
+            }
+        )
+
+    def summary(self, top: int = 3) -> str:
+        """The strongest affinities, beside the share of all tokens that the target has."""
+        lines = [
+            f"affinity ({self.pairing}) of layer {self.layer_ids[1]} to layer {self.layer_ids[0]}, "
+            f"{self.tokens:,} tokens; the strongest, beside the share of all tokens"
+        ]
+        values = np.where(np.isfinite(self.matrix), self.matrix, -1.0)
+        if self.src == self.dst:
+            np.fill_diagonal(values, -1.0)  # an expert goes with itself
+        share = self.target_share
+        for place in np.argsort(-values, axis=None, kind="stable")[:top]:
+            source, target = np.unravel_index(place, values.shape)
+            if values[source, target] >= 0:
+                lines.append(
+                    f"  expert {source} -> {target}: {values[source, target]:.1%} "
+                    f"(all tokens {share[target]:.1%})"
+                )
+        return "\n".join(lines)
 
 
 def affinity(counts: RouteCounts, src: int, dst: int) -> Affinity:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
@@ -47,6 +48,22 @@ class ExpertLoad(Result):
     imbalance: npt.NDArray[np.float64]
     entropy_bits: npt.NDArray[np.float64]
     effective_experts: npt.NDArray[np.float64]
+
+    def to_table(self) -> pa.Table:
+        """One row per layer and expert; what is known per layer is repeated."""
+        layer, expert = (axis.ravel() for axis in np.indices(self.load.shape))
+        return pa.table(
+            {
+                "layer": layer,
+                "layer_id": np.array(self.layer_ids)[layer],
+                "expert": expert,
+                "load": self.load.ravel(),
+                "share": self.share.ravel(),
+                "imbalance": self.imbalance[layer],
+                "entropy_bits": self.entropy_bits[layer],
+                "effective_experts": self.effective_experts[layer],
+            }
+        )
 
     def summary(self) -> str:
         """Two lines for a terminal."""

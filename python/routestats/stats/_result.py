@@ -13,9 +13,16 @@ from routestats.shape import RouteShape
 
 
 class Result:
-    """Base of results: a frozen dataclass that can be written down."""
+    """Base of results: a frozen dataclass that can be written down; `print` shows its summary."""
 
     __slots__ = ()
+
+    def summary(self) -> str:
+        """A few lines for a terminal."""
+        raise NotImplementedError(f"{type(self).__name__} has no summary")
+
+    def __str__(self) -> str:
+        return self.summary()
 
     def to_dict(self) -> dict[str, Any]:
         """All values as plain Python numbers and lists (NaN as None), ready for `json.dumps`."""

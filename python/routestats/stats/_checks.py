@@ -1,0 +1,91 @@
+"""Preconditions that several statistics share; each error names the thing."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.counts import RouteCounts
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.trace import Trace
+
+Ids = npt.NDArray[np.integer[Any]]
+
+
+def check_trace(trace: object) -> Trace:
+    """`trace`, if it is one and holds tokens."""
+    if not isinstance(trace, Trace):
+        raise InvalidTypeError(f"trace: expected a Trace, got {type(trace).__name__}")
+    if len(trace) == 0:
+        raise InvalidValueError("trace: expected at least 1 token, got 0")
+    return trace
+
+
+def check_order(trace: Trace, needed_by: str) -> None:
+    """Refuse a trace that does not know each token's first choice."""
+    if not trace.ordered:
+        raise InvalidValueError(
+            f"trace.ordered: expected experts in order of weight, which {needed_by} needs, got a "
+            "trace of unknown order"
+        )
+
+
+def check_integer(name: str, value: object, least: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
+    if value < least:
+        raise InvalidValueError(f"{name}: expected at least {least}, got {value}")
+    return int(value)
+
+
+def check_confidence(confidence: float) -> float:
+    if not 0.0 < confidence < 1.0:
+        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
+    return float(confidence)
+
+
+def checked_experts(trace: Trace, *, distinct: bool = False) -> Ids:
+    """All ids of a trace, [T, L, K], each below E and, if asked, no two of a token equal.
+
+    A file can hold anything; an id too large would be counted as another's.
+    """
+    experts: Ids = trace.experts
+    if experts.size and experts.max() >= trace.shape.num_experts:
+        t, layer, k = np.argwhere(experts >= trace.shape.num_experts)[0]
+        raise InvalidValueError(
+            f"experts[{t}, {layer}, {k}] = {experts[t, layer, k]}, but num_experts is "
+            f"{trace.shape.num_experts}"
+        )
+    if distinct:
+        for i, j in combinations(range(trace.shape.top_k), 2):
+            same = experts[:, :, i] == experts[:, :, j]
+            if same.any():
+                t, layer = np.argwhere(same)[0]
+                raise InvalidValueError(
+                    f"experts[{t}, {layer}]: expected distinct experts, got "
+                    f"{experts[t, layer, i]} in slots {i} and {j}"
+                )
+    return experts
+
+
+def check_sets(counts: RouteCounts) -> None:
+    """Refuse counts in which a token can be seen to hold an expert twice at one layer.
+
+    With hop 0 among the hops every such token shows; without it, only an expert that has more
+    slots than there are tokens.
+    """
+    if counts.tokens == 0:
+        raise InvalidValueError("counts.tokens: expected at least 1, got 0")
+    for layer in range(counts.shape.num_layers):
+        load = counts.expert[layer]
+        bad = load > counts.tokens
+        if 0 in counts.hops:
+            bad = bad | (np.diagonal(counts.pair(layer, layer)) != load)
+        if bad.any():
+            raise InvalidValueError(
+                f"counts: expected distinct experts per token, but some token holds expert "
+                f"{int(np.argmax(bad))} twice at layer {layer}"
+            )
