@@ -1,7 +1,7 @@
 """Every benchmark of counting, one after the other, and their rows in one file.
 
-    python bench/all.py --quick
-    python bench/all.py --json bench/results/all.json
+python bench/all.py --quick
+python bench/all.py --json bench/results/all.json
 """
 
 from __future__ import annotations

@@ -50,6 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
     _add_profile(commands)
     _add_report(commands)
+    _add_compare(commands)
+    _add_table(commands)
     _add_verify(commands)
     _add_info(commands)
     return parser
@@ -108,6 +110,29 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("run_dir", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/report")
     command.set_defaults(run=_report.run)
+
+
+def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _compare
+
+    command = commands.add_parser("compare", help="two runs of one shape beside each other")
+    command.add_argument("first", type=Path, metavar="A")
+    command.add_argument("second", type=Path, metavar="B")
+    command.add_argument("--permutations", type=_positive, default=999, metavar="N")
+    command.add_argument("--bootstrap", type=_positive, default=1000, metavar="N")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", action="store_true", help="print the results as JSON")
+    command.set_defaults(run=_compare.run)
+
+
+def _add_table(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _table
+
+    command = commands.add_parser("table", help="a run in the format of a published table")
+    command.add_argument("name", choices=_table.NAMES, metavar="NAME", help=", ".join(_table.NAMES))
+    command.add_argument("run_dir", type=Path, metavar="RUN")
+    command.add_argument("--json", action="store_true", help="print the table as JSON")
+    command.set_defaults(run=_table.run)
 
 
 def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:

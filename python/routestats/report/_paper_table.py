@@ -46,8 +46,8 @@ class PaperTable(Result):
     rows : tuple of PaperRow
     notes : tuple of str
         How the values were made, and what differs from the paper.
-    decimals : int
-        Printed.
+    whole : tuple of str
+        Columns of whole numbers; the others are printed with one decimal.
     """
 
     name: str
@@ -57,7 +57,7 @@ class PaperTable(Result):
     columns: tuple[str, ...]
     rows: tuple[PaperRow, ...]
     notes: tuple[str, ...]
-    decimals: int = 1
+    whole: tuple[str, ...] = ()
 
     def to_table(self) -> pa.Table:
         """One row per row of the table, with the bounds of each column that has intervals."""
@@ -99,10 +99,11 @@ class PaperTable(Result):
     def _cells(self, row: PaperRow) -> list[str]:
         texts = []
         for i, value in enumerate(row.values):
-            text = "" if np.isnan(value) else f"{value:.{self.decimals}f}"
+            decimals = 0 if self.columns[i] in self.whole else 1
+            text = "" if np.isnan(value) else f"{value:.{decimals}f}"
             low, high = _bound(row.low, i), _bound(row.high, i)
             if not np.isnan(low):
-                text += f" [{low:.{self.decimals}f}, {high:.{self.decimals}f}]"
+                text += f" [{low:.1f}, {high:.1f}]"
             texts.append(text)
         return texts
 
