@@ -41,6 +41,30 @@ def count_segments(
     hits: npt.NDArray[np.uint64],
     threads: int,
 ) -> None: ...
+def shuffle_rows(
+    *,
+    rows: npt.NDArray[np.uint32],
+    starts: npt.NDArray[np.uint64],
+    seed: int,
+    stream: int,
+    first_class: int,
+    orders: npt.NDArray[np.uint32],
+    threads: int,
+) -> None: ...
+def sum_changes_without_groups(
+    experts: npt.NDArray[np.integer[Any]],
+    *,
+    num_experts: int,
+    counted_slots: int,
+    layer_pairs: Sequence[tuple[int, int]],
+    rows: npt.NDArray[np.uint32],
+    starts: npt.NDArray[np.uint64],
+    expert: npt.NDArray[np.uint64],
+    pairs: npt.NDArray[np.uint64],
+    pair_changes: npt.NDArray[np.float64],
+    layer_changes: npt.NDArray[np.float64],
+    threads: int,
+) -> None: ...
 
 class IdType:
     int32: ClassVar[IdType]

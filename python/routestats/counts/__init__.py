@@ -1,7 +1,15 @@
 """Counts of experts and of pairs of experts: exact, and mergeable in any order."""
 
 from routestats.counts._count import count as count
+from routestats.counts._groups import GroupedRows as GroupedRows
+from routestats.counts._groups import sum_changes_without_groups as sum_changes_without_groups
 from routestats.counts._recount import recount as recount
 from routestats.counts._route_counts import RouteCounts as RouteCounts
 
-__all__ = ["RouteCounts", "count", "recount"]
+__all__ = [
+    "GroupedRows",
+    "RouteCounts",
+    "count",
+    "recount",
+    "sum_changes_without_groups",
+]

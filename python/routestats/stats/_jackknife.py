@@ -1,4 +1,4 @@
-"""Mutual information without each prompt group in turn.
+"""Information without each prompt group in turn, and intervals from it.
 
 A percentile bootstrap of a plug-in information is biased upward (resampling repeats rows and so
 makes cells emptier), therefore intervals come from the delete-a-group jackknife.
@@ -6,75 +6,143 @@ makes cells emptier), therefore intervals come from the delete-a-group jackknife
 
 from __future__ import annotations
 
-from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from routestats.counts import GroupedRows, RouteCounts, sum_changes_without_groups
 from routestats.stats._intervals import Estimate, Floats
 from routestats.stats._tables import xlog2x
 
-Codes = npt.NDArray[np.integer]
-
 
 def information_without_groups(
-    source: Codes, target: Codes, groups: Codes, num_groups: int, num_experts: int
+    experts: npt.NDArray[np.integer],
+    counts: RouteCounts,
+    groups: GroupedRows,
+    row_order: npt.NDArray[np.uint32] | None = None,
 ) -> Floats:
-    """Mutual information in bits of two layers with each group left out.
+    """Plug-in mutual information in bits of every layer pair with each group left out.
 
-    Only the cells that a group touches change, so this costs one pass over the tokens and not one
+    Only the cells that a group touches change, so this costs one count of the rows and not one
     for every group.
 
     Parameters
     ----------
-    source, target : integer arrays, shape [T, k]
-        Experts whose k x k pairs count.
-    groups : integer array, shape [T]
-        Group of each token, 0..num_groups-1.
+    experts : integer array, shape [T, L, K]
+    counts : RouteCounts
+        Of all T tokens.
+    groups : GroupedRows
+        All groups, or some.
+    row_order : ndarray of uint32, shape [L, n], optional
+        Stands for the groups' rows where `counts` are of permuted ones.
 
     Returns
     -------
-    ndarray of float64, shape [num_groups]
+    ndarray of float64, shape [G, P]
+        In the order of the pairs of `counts`: by hop, then by source. NaN where no token is left.
     """
-    slots = source.shape[1]
-    cells = num_experts**2
-    pair = (source[:, :, None].astype(np.int64) * num_experts + target[:, None, :]).reshape(-1)
-    group = np.repeat(groups.astype(np.int64), slots * slots)
-    touched, count = np.unique(group * cells + pair, return_counts=True)
-    owner, cell = np.divmod(touched, cells)
-    row, column = np.divmod(cell, num_experts)
-
-    def change(of: npt.NDArray[np.int64], width: int) -> tuple[Floats, float]:
-        """Change of the sum of x log x over a margin without each group, and the sum itself."""
-        by_group = np.bincount(owner * width + of, count, num_groups * width)
-        whole = np.bincount(of, count, width)
-        kept = xlog2x(np.maximum(whole - by_group.reshape(num_groups, width), 0))
-        full = xlog2x(whole)
-        return kept.sum(axis=1) - full.sum(), float(full.sum())
-
-    table = np.bincount(cell, count, cells)
-    before, after = xlog2x(table[cell]), xlog2x(table[cell] - count)
-    joint = xlog2x(table).sum() + np.bincount(owner, after - before, num_groups)
-    row_change, row_sum = change(row, num_experts)
-    column_change, column_sum = change(column, num_experts)
-    total = count.sum() - np.bincount(owner, count, num_groups)
+    slots = counts.shape.top_k if counts.pairing == "any" else 1
+    layers = counts.shape.num_layers
+    places = [(src, src + hop) for hop in counts.hops for src in range(layers - hop)]
+    source, target = np.transpose(places)
+    joint, margin = sum_changes_without_groups(experts, counts, groups, row_order)
+    # In place: with many groups and pairs these are the largest arrays.
+    joint += [xlog2x(counts.pair(src, dst)).sum() for src, dst in places]
+    margin += xlog2x(counts.expert * np.uint64(slots)).sum(axis=1)
+    joint -= margin[:, source]
+    joint -= margin[:, target]
+    total = slots**2 * (counts.tokens - groups.sizes[:, None]).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
-        margins = row_sum + row_change + column_sum + column_change
-        information: Floats = (joint - margins) / total + np.log2(total)
-    return information
+        joint /= total
+        joint += np.log2(total)
+    return joint
 
 
-def jackknife_interval(value: Floats, without: Floats, confidence: float) -> Estimate:
-    """`value` [...] with a normal interval from its values without each group [G, ...].
+class Jackknifed(NamedTuple):
+    """What the jackknife says of a plug-in value: arrays of one shape.
 
-    The variance is ``(G - 1) / G`` times the sum of squared deviations (Efron and Stein, 1981).
-    NaN bounds with fewer than two groups.
+    Attributes
+    ----------
+    corrected : ndarray
+        The value less the jackknife's estimate of its bias.
+    low, high : ndarray
+        Interval for what the value estimates.
     """
-    groups = len(without)
-    if groups < 2:
+
+    corrected: Floats
+    low: Floats
+    high: Floats
+
+    def around(self, value: Floats) -> Estimate:
+        """`value` with this interval."""
+        return Estimate(value, self.low, self.high)
+
+
+def jackknife(
+    value: Floats, without: Floats, strata: npt.NDArray[np.integer], confidence: float
+) -> Jackknifed:
+    """Delete-a-group jackknife, stratified.
+
+    Parameters
+    ----------
+    value : ndarray, shape [...]
+        Computed from all groups.
+    without : ndarray, shape [G, ...]
+        Computed without each group.
+    strata : integer array, shape [G]
+        Stratum (domain) of each group.
+    confidence : float
+
+    Returns
+    -------
+    Jackknifed
+        NaN where a stratum has fewer than two groups.
+
+    Notes
+    -----
+    With d the deviation of a value without a group from the mean of its stratum's, the variance is
+    the sum over strata of ``(G_h - 1) / G_h`` times the sum of d^2, and the bias that of
+    ``(G_h - 1)`` times the mean difference from `value` (Quenouille 1956; Efron and Stein 1981).
+    The bias is taken off before the interval is laid: a plug-in information is too large by
+    (rows - 1)(columns - 1) / (2 N ln 2) bits for N independent tokens, and by many times that where
+    the tokens of a group are alike, often more than the interval is wide.
+
+    The bounds are those of Student's t with ``G - strata`` degrees of freedom, corrected for the
+    skewness of the groups' contributions by the monotone transformation of Hall (1992, J. R.
+    Statist. Soc. B 54, 221-228): a studentised skew estimate is short of the nominal level.
+    """
+    _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    if len(sizes) == 0 or sizes.min() < 2:
         missing = np.full_like(value, np.nan)
-        return Estimate(value, missing, missing.copy())
-    spread = without - without.mean(axis=0)
-    error = np.sqrt((groups - 1) / groups * (spread**2).sum(axis=0))
-    reach = NormalDist().inv_cdf(0.5 + confidence / 2) * error
-    return Estimate(value, value - reach, value + reach)
+        return Jackknifed(missing, missing.copy(), missing.copy())
+    from scipy.special import stdtrit
+
+    bias, variance, second, third = (np.zeros_like(value) for _ in range(4))
+    for index, size in enumerate(sizes):
+        part = without[stratum == index]
+        mean = part.mean(axis=0)
+        deviation = mean - part
+        squares = (deviation**2).sum(axis=0)
+        bias += (size - 1) * (mean - value)
+        variance += (size - 1) / size * squares
+        second += squares
+        third += (deviation**3).sum(axis=0)
+    corrected, error = value - bias, np.sqrt(variance)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        skewness = np.where(second > 0, third / second**1.5, 0.0)
+    reach = float(stdtrit(len(strata) - len(sizes), 0.5 + confidence / 2))
+    return Jackknifed(
+        corrected,
+        corrected - error * _unskewed(reach, skewness),
+        corrected - error * _unskewed(-reach, skewness),
+    )
+
+
+def _unskewed(quantile: float, skewness: Floats) -> Floats:
+    """Quantile of a studentised estimate whose skewness is given; Hall (1992), g3 inverted."""
+    slight = np.abs(skewness) < 1e-6
+    s = np.where(slight, 1.0, skewness)
+    root = np.cbrt(1.0 + s * (quantile - s / 6.0))
+    result: Floats = np.where(slight, quantile, 3.0 / s * (root - 1.0))
+    return result

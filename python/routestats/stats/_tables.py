@@ -55,27 +55,40 @@ def miller_madow_bits(tables: npt.NDArray[np.number]) -> Floats:
     return corrected
 
 
-def cramers_v(tables: npt.NDArray[np.number]) -> Floats:
-    """Cramer's V with Bergsma's bias correction (2013), over occupied rows and columns.
-
-    NaN where fewer than two rows or columns are occupied.
-    """
+def chi_square(tables: npt.NDArray[np.number]) -> Floats:
+    """Pearson's chi-square statistic of independence of rows and columns; NaN for no counts."""
     tables = tables.astype(np.float64)
     total = tables.sum(axis=(-2, -1))
     rows, columns = tables.sum(axis=-1), tables.sum(axis=-2)
     with np.errstate(invalid="ignore", divide="ignore"):
         expected = rows[..., :, None] * columns[..., None, :] / total[..., None, None]
         part = np.where(expected > 0, (tables - expected) ** 2 / expected, 0.0)
-        phi2 = part.sum(axis=(-2, -1)) / total
-        r = np.count_nonzero(rows, axis=-1).astype(np.float64)
-        k = np.count_nonzero(columns, axis=-1).astype(np.float64)
-        unbiased = np.maximum(0.0, phi2 - (r - 1) * (k - 1) / (total - 1))
-        r_unbiased = r - (r - 1) ** 2 / (total - 1)
-        k_unbiased = k - (k - 1) ** 2 / (total - 1)
-        smaller = np.minimum(r_unbiased, k_unbiased) - 1
-        v = np.sqrt(np.where(smaller > 0, unbiased / smaller, np.nan))
-    result: Floats = v
-    return result
+    statistic: Floats = np.where(total > 0, part.sum(axis=(-2, -1)), np.nan)
+    return statistic
+
+
+def cramers_v(tables: npt.NDArray[np.number], *, corrected: bool = True) -> Floats:
+    """Cramer's V, over occupied rows and columns; NaN where fewer than two of either are.
+
+    Parameters
+    ----------
+    tables : array of counts, shape [..., E, E]
+    corrected : bool
+        With Bergsma's correction of its upward bias (2013), or as SciPy's
+        ``contingency.association`` has it.
+    """
+    total = tables.sum(axis=(-2, -1), dtype=np.float64)
+    r = np.count_nonzero(tables.sum(axis=-1), axis=-1).astype(np.float64)
+    k = np.count_nonzero(tables.sum(axis=-2), axis=-1).astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        phi2 = chi_square(tables) / total
+        if corrected:
+            phi2 = np.maximum(0.0, phi2 - (r - 1) * (k - 1) / (total - 1))
+            r = r - (r - 1) ** 2 / (total - 1)
+            k = k - (k - 1) ** 2 / (total - 1)
+        smaller = np.minimum(r, k) - 1
+        v: Floats = np.sqrt(np.where(smaller > 0, phi2 / smaller, np.nan))
+    return v
 
 
 def divergence_bits(first: npt.NDArray[np.number], second: npt.NDArray[np.number]) -> Floats:

@@ -1,0 +1,154 @@
+#include "routestats/group_sums.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+#include "routestats/row_shuffle.hpp"
+#include "routestats/workers.hpp"
+
+namespace routestats {
+namespace {
+
+constexpr std::size_t kBlockCells = std::size_t{1} << 20;  // 8 MiB of counts per thread
+constexpr std::size_t kBlockEntries = 16'384;
+
+double n_log2_n(std::uint64_t n) {
+  const auto x = static_cast<double>(n);
+  return n == 0 ? 0.0 : x * std::log2(x);
+}
+
+std::vector<double> all_n_log2_n(const std::uint64_t* counts, std::size_t cells,
+                                 std::uint64_t factor) {
+  std::vector<double> values(cells);
+  for (std::size_t i = 0; i < cells; ++i) values[i] = n_log2_n(factor * counts[i]);
+  return values;
+}
+
+// Sum over cells of f(factor * (whole - part)) - f(factor * whole), the latter given as `before`.
+double sum_change(const std::uint64_t* whole, const std::uint64_t* part, const double* before,
+                  std::size_t cells, std::uint64_t factor) {
+  double change = 0.0;
+  for (std::size_t i = 0; i < cells; ++i) {
+    if (part[i] == 0) continue;
+    if (part[i] > whole[i]) {
+      throw std::invalid_argument("counts: expected those of all entries, got fewer");
+    }
+    change += n_log2_n(factor * (whole[i] - part[i])) - before[i];
+  }
+  return change;
+}
+
+// The counted slots of some entries, side by side in memory.
+template <class Id>
+class GatheredRows {
+ public:
+  GatheredRows(const ExpertView& from, std::size_t max_entries)
+      : from_(from), ids_(max_entries * from.layers * from.slots) {}
+
+  ExpertView fill(const GroupedRows& grouped, std::size_t first, std::size_t count) {
+    for (std::size_t l = 0; l < from_.layers; ++l) {
+      const std::uint32_t* row = grouped.rows + l * grouped.layer_stride + first;
+      Id* out = ids_.data() + l * from_.slots;
+      for (std::size_t i = 0; i < count; ++i, out += from_.layers * from_.slots) {
+        for (std::size_t k = 0; k < from_.slots; ++k) out[k] = load_id<Id>(from_, row[i], l, k);
+      }
+    }
+    constexpr auto item = static_cast<std::ptrdiff_t>(sizeof(Id));
+    const auto slots = static_cast<std::ptrdiff_t>(from_.slots);
+    ExpertView view = from_;
+    view.data = reinterpret_cast<const std::byte*>(ids_.data());
+    view.tokens = count;
+    view.token_stride = item * slots * static_cast<std::ptrdiff_t>(from_.layers);
+    view.layer_stride = item * slots;
+    view.slot_stride = item;
+    return view;
+  }
+
+ private:
+  const ExpertView& from_;
+  std::vector<Id> ids_;
+};
+
+void check_rows(const GroupedRows& grouped, const ExpertView& view, unsigned threads) {
+  const std::size_t entries = grouped.starts.back();
+  const std::size_t orders = grouped.layer_stride == 0 ? 1 : view.layers;
+  std::atomic<bool> found{false};
+  run_workers(orders, threads, [&](ItemQueue& queue) {
+    while (const auto order = queue.next()) {
+      const std::uint32_t* row = grouped.rows + *order * grouped.layer_stride;
+      std::uint32_t largest = 0;
+      for (std::size_t i = 0; i < entries; ++i) largest = std::max(largest, row[i]);
+      if (entries != 0 && largest >= view.tokens) found = true;
+    }
+  });
+  if (found) {
+    throw std::invalid_argument("rows: expected less than " + std::to_string(view.tokens));
+  }
+}
+
+}  // namespace
+
+void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts,
+                                std::span<const LayerPair> pairs, const GroupedRows& grouped,
+                                const WholeCounts& whole, const SumChanges& changes,
+                                const CountOptions& options) {
+  check_starts(grouped.starts, grouped.starts.empty() ? 0 : grouped.starts.back());
+  check_rows(grouped, all_slots, options.threads);
+  check_experts(all_slots, experts, options.first_token, options.threads);
+  const ExpertView view =
+      options.counted_slots == 0
+          ? all_slots
+          : all_slots.first_slots(std::min(options.counted_slots, all_slots.slots));
+  const std::size_t cells = experts * experts;
+  const std::size_t pairs_at_once = std::max<std::size_t>(1, kBlockCells / cells);
+  CountOptions alone = options;
+  alone.threads = 1;
+
+  std::uint64_t longest = 0;
+  for (std::size_t g = 0; g < grouped.groups(); ++g) {
+    longest = std::max(longest, grouped.starts[g + 1] - grouped.starts[g]);
+  }
+  const std::size_t block = std::min<std::size_t>(longest, kBlockEntries);
+
+  const auto layers_before = all_n_log2_n(whole.expert, view.layers * experts, view.slots);
+  // At least one round, for the layers' own sums.
+  for (std::size_t begin = 0; begin == 0 || begin < pairs.size(); begin += pairs_at_once) {
+    const auto some = pairs.subspan(begin, std::min(pairs_at_once, pairs.size() - begin));
+    const std::uint64_t* tables = whole.pairs + begin * cells;
+    const auto before = all_n_log2_n(tables, some.size() * cells, 1);
+    run_workers(grouped.groups(), options.threads, [&](ItemQueue& queue) {
+      with_id_type(view, [&]<class Id>(Id) {
+        GatheredRows<Id> gathered(view, block);
+        std::vector<std::uint64_t> expert(view.layers * experts);
+        std::vector<std::uint64_t> part(some.size() * cells);
+        while (const auto group = queue.next()) {
+          std::fill(expert.begin(), expert.end(), 0);
+          std::fill(part.begin(), part.end(), 0);
+          const std::size_t end = grouped.starts[*group + 1];
+          for (std::size_t first = grouped.starts[*group]; first < end; first += block) {
+            const auto rows = gathered.fill(grouped, first, std::min(block, end - first));
+            count_pairs(rows, experts, some, {expert.data(), part.data()}, alone);
+          }
+          double* out = changes.pairs + *group * pairs.size() + begin;
+          for (std::size_t p = 0; p < some.size(); ++p) {
+            const std::size_t at = p * cells;
+            out[p] = sum_change(tables + at, part.data() + at, before.data() + at, cells, 1);
+          }
+          if (begin != 0) continue;
+          for (std::size_t l = 0; l < view.layers; ++l) {
+            const std::size_t at = l * experts;
+            changes.layers[*group * view.layers + l] =
+                sum_change(whole.expert + at, expert.data() + at, layers_before.data() + at,
+                           experts, view.slots);
+          }
+        }
+      });
+    });
+  }
+}
+
+}  // namespace routestats
