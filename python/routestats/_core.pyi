@@ -1,4 +1,4 @@
-"""The C++ core. `count_pairs` serves `routestats.counts`, `CaptureRing` serves capture."""
+"""The C++ core: `routestats.counts` counts and ranks by it, capture drains its ring."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
@@ -26,6 +26,18 @@ def count_pairs(
     method: str | None = None,
     isa: str | None = None,
     block_tokens: int = 0,
+) -> None: ...
+def add_rank_hits(
+    *,
+    tables: npt.NDArray[np.float64],
+    base: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.uint32],
+    chosen: npt.NDArray[np.uint16],
+    group_of: npt.NDArray[np.uint32],
+    best: Sequence[int],
+    hits: npt.NDArray[np.int64],
+    threads: int,
+    isa: str | None = None,
 ) -> None: ...
 
 class IdType:

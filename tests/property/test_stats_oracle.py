@@ -73,16 +73,15 @@ def as_trace(experts: Experts, e: int, groups: int) -> rs.Trace:
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-@pytest.mark.parametrize("small_blocks", [False, True])
+@pytest.mark.parametrize("small_batches", [False, True])
 def test_hop_accuracy_is_what_loops_say(
-    small_blocks: bool, case: tuple[Experts, Experts, int, str]
+    small_batches: bool, case: tuple[Experts, Experts, int, str]
 ) -> None:
     train, test, e, pairing = case
     layers, k = train.shape[1:]
     traces = as_trace(train, e, 2), as_trace(test, e, 3)
     with pytest.MonkeyPatch.context() as patch:
-        if small_blocks:
-            patch.setattr(_hits, "BLOCK_BYTES", 8 * 2 * layers * e)
+        if small_batches:
             patch.setattr(_hits, "BATCH_ROWS", 7)
         result = hop_accuracy(*traces, pairing=pairing, bootstrap=0)
     sizes = [m for m in (k, 2 * k, 4 * k) if m == k or m < e]

@@ -139,7 +139,8 @@ def test_a_domain_with_one_group_gives_no_interval() -> None:
     result = hop_accuracy(trace(experts[:60], 8), trace(experts[60:], 8, domain=domain))
     assert result.domains == ("code", "maths") or result.domains == ("maths", "code")
     assert np.isnan(result.main.hop_by_distance.low[0])
-    assert "no interval" in result.summary()
+    assert "no intervals" in result.summary()
+    assert "[" not in result.summary()
 
 
 def test_the_seed_decides_and_results_become_json() -> None:
@@ -156,9 +157,10 @@ def test_training_counts_serve_as_well_as_a_training_trace() -> None:
     experts = random_sets(np.random.default_rng(9), 200, 3, 8, 2)
     train, test = trace(experts[:100], 8), trace(experts[100:], 8)
     counts = rs.count(train, pairing="any")
+    names = ("previous_token", "single_hop")
     assert (
-        hop_accuracy(counts, test, bootstrap=20).to_dict()
-        == hop_accuracy(train, test, bootstrap=20).to_dict()
+        hop_accuracy(counts, test, predictors=names, bootstrap=20).to_dict()
+        == hop_accuracy(train, test, predictors=names, bootstrap=20).to_dict()
     )
     with pytest.raises(InvalidValueError, match=r"train\.pairing: expected 'top1', got 'any'"):
         hop_accuracy(counts, test, pairing="top1")
@@ -194,11 +196,21 @@ def test_wrong_arguments() -> None:
         hop_accuracy(good, good, bootstrap=0)["recall"]
 
 
-def test_summary_shows_baselines_beside_the_number() -> None:
-    experts = random_sets(np.random.default_rng(12), 200, 3, 8, 2)
-    text = hop_accuracy(trace(experts[:100], 8), trace(experts[100:], 8), bootstrap=50).summary()
-    assert "single-hop prediction (any)" in text
-    for line in text.splitlines()[1:]:
-        assert "marginal" in line
-        assert "uniform" in line
-        assert "[" in line
+def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
+    experts = random_sets(np.random.default_rng(12), 200, 6, 8, 2)
+    train, test = trace(experts[:100], 8), trace(experts[100:], 8)
+    result = hop_accuracy(train, test, bootstrap=50)
+    lines = result.summary().splitlines()
+    assert "prediction of later layers (any)" in lines[0]
+    assert lines[2].split() == "top-1 accuracy hop 1 hop 2 hop 4".split()
+    for line, label in zip(
+        lines[3:8],
+        ("uniform guess", "marginal", "previous token", "single hop", "hop - marginal"),
+        strict=True,
+    ):
+        assert line.strip().startswith(label)
+        assert line.count("[") == (0 if label == "uniform guess" else 3)
+    low, high = (part[3] * 100 for part in result.main.hop_by_distance[1:])
+    assert lines[6].rstrip().endswith(f"[{low:.1f},{high:.1f}]")
+    assert lines[-1] == "  token_id: not measured, train has rows without a token id"
+    assert str(result) == result.summary()
