@@ -180,19 +180,24 @@ def _predict(
 ) -> Prediction:
     source, target = np.triu_indices(num_layers, 1)
     hop = target - source - 1
-    # Every cell has the same tokens, so the mean over cells weighs them evenly.
-    by_hop = np.zeros((len(source), num_layers - 1))
-    by_hop[np.arange(len(source)), hop] = 1.0 / (num_layers - 1 - hop)
+    cells_of_hop = np.arange(num_layers - 1, 0, -1)
+    in_hop = np.zeros((len(source), num_layers - 1))
+    in_hop[np.arange(len(source)), hop] = 1.0
     target_column = target - 1
     if own.value.shape == marginal.value.shape:  # one value per target, at every source
         cells = target_column
         of_target = np.zeros((num_layers - 1, num_layers - 1))
-        np.add.at(of_target, target_column, by_hop)
-        by_hop = of_target
+        np.add.at(of_target, target_column, in_hop)
+        in_hop = of_target
         less = np.arange(num_layers - 1)
     else:
         cells = np.arange(len(source))
         less = target_column
+
+    def mean(shares: Floats) -> Floats:
+        # Every cell has the same tokens, so the mean over cells weighs them evenly.
+        of_hop: Floats = shares @ in_hop / cells_of_hop
+        return of_hop
 
     def estimate(pick: Callable[[Floats, Floats], Floats]) -> Estimate:
         samples = None
@@ -211,6 +216,6 @@ def _predict(
         label=LABELS[name],
         matrix=matrix(estimate(lambda x, m: x)),
         gain=matrix(estimate(lambda x, m: x - m[:, less])),
-        by_hop=estimate(lambda x, m: x @ by_hop),
-        gain_by_hop=estimate(lambda x, m: (x - m[:, less]) @ by_hop),
+        by_hop=estimate(lambda x, m: mean(x)),
+        gain_by_hop=estimate(lambda x, m: mean(x - m[:, less])),
     )
