@@ -1,4 +1,7 @@
 """The C++ core: `count_*` serve `routestats.counts`, `CaptureRing` serves capture."""
+    threads: int,
+) -> None: ...
+"""The C++ core: `routestats.counts` counts and ranks by it, capture drains its ring."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
@@ -64,6 +67,19 @@ def sum_changes_without_groups(
     pair_changes: npt.NDArray[np.float64],
     layer_changes: npt.NDArray[np.float64],
     threads: int,
+    threads: int,
+) -> None: ...
+def add_rank_hits(
+    *,
+    tables: npt.NDArray[np.float64],
+    base: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.uint32],
+    chosen: npt.NDArray[np.uint16],
+    group_of: npt.NDArray[np.uint32],
+    best: Sequence[int],
+    hits: npt.NDArray[np.int64],
+    threads: int,
+    isa: str | None = None,
 ) -> None: ...
 
 class IdType:

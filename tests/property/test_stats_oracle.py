@@ -73,16 +73,15 @@ def as_trace(experts: Experts, e: int, groups: int) -> rs.Trace:
 
 @settings(max_examples=60, deadline=None)
 @given(cases())
-@pytest.mark.parametrize("small_blocks", [False, True])
+@pytest.mark.parametrize("small_batches", [False, True])
 def test_hop_accuracy_is_what_loops_say(
-    small_blocks: bool, case: tuple[Experts, Experts, int, str]
+    small_batches: bool, case: tuple[Experts, Experts, int, str]
 ) -> None:
     train, test, e, pairing = case
     layers, k = train.shape[1:]
     traces = as_trace(train, e, 2), as_trace(test, e, 3)
     with pytest.MonkeyPatch.context() as patch:
-        if small_blocks:
-            patch.setattr(_hits, "BLOCK_BYTES", 8 * 2 * layers * e)
+        if small_batches:
             patch.setattr(_hits, "BATCH_ROWS", 7)
         result = hop_accuracy(*traces, pairing=pairing, bootstrap=0)
     sizes = [m for m in (k, 2 * k, 4 * k) if m == k or m < e]
@@ -114,6 +113,82 @@ def test_hop_accuracy_is_what_loops_say(
                     assert isnan(got)
                 else:
                     assert got == pytest.approx(hits / len(test))
+
+
+def marginal_order(train: Experts, e: int, layer: int, slots: int) -> list[int]:
+    used = Counter(int(x) for token in train for x in token[layer, :slots])
+    return sorted(range(e), key=lambda x: (-used[x], x))
+
+
+def token_id_guess(
+    train: Experts, train_ids: Experts, token_id: int, e: int, layer: int, slots: int
+) -> list[int]:
+    same = [token for token, other in zip(train, train_ids, strict=True) if other == token_id]
+    return marginal_order(np.array(same) if same else train, e, layer, slots)
+
+
+def previous_guess(
+    train: Experts, earlier: Experts | None, e: int, layer: int, slots: int
+) -> list[int]:
+    again = [] if earlier is None else [int(x) for x in earlier[layer, :slots]]
+    return again + [x for x in marginal_order(train, e, layer, slots) if x not in again]
+
+
+@settings(max_examples=60, deadline=None)
+@given(cases(), st.integers(0, 2**32))
+def test_token_predictors_are_what_loops_say(
+    case: tuple[Experts, Experts, int, str], seed: int
+) -> None:
+    train, test, e, pairing = case
+    layers, k = train.shape[1:]
+    slots = k if pairing == "any" else 1
+    rng = np.random.default_rng(seed)
+    train_ids, test_ids = (rng.integers(0, 6, len(side)) for side in (train, test))
+    # Requests with gaps in their positions, and rows in no order at all.
+    owner = rng.integers(0, 3, len(test))
+    position = np.zeros(len(test), dtype=int)
+    for request in range(3):
+        mine = np.flatnonzero(owner == request)
+        position[mine] = rng.permutation(np.arange(2 * len(mine)))[: len(mine)]
+    result = hop_accuracy(
+        rs.Trace.from_arrays(train, num_experts=e, token_ids=train_ids, ordered=True),
+        rs.Trace.from_arrays(
+            test,
+            num_experts=e,
+            request_ids=[f"r{i}" for i in owner],
+            positions=position,
+            token_ids=test_ids,
+            ordered=True,
+        ),
+        pairing=pairing,
+        bootstrap=0,
+    )
+    at = {(int(o), int(p)): t for t, (o, p) in enumerate(zip(owner, position, strict=True))}
+    before = [at.get((int(o), int(p) - 1)) for o, p in zip(owner, position, strict=True)]
+    assert result.fallback_tokens == {
+        "token_id": sum(x not in train_ids for x in test_ids),
+        "previous_token": before.count(None),
+    }
+    for dst in range(1, layers):
+        guesses = {
+            "token_id": [token_id_guess(train, train_ids, x, e, dst, slots) for x in test_ids],
+            "previous_token": [
+                previous_guess(train, None if b is None else test[b], e, dst, slots) for b in before
+            ],
+        }
+        truth = [[int(x) for x in token[dst]] for token in test]
+        for predictor, best in guesses.items():
+            pairs = list(zip(best, truth, strict=True))
+            expected = {"top1_accuracy": sum(b[0] == t[0] for b, t in pairs) / len(test)}
+            expected["exact_set"] = sum(set(b[:k]) == set(t) for b, t in pairs) / len(test)
+            for m in (m for m in (k, 2 * k, 4 * k) if m == k or m < e):
+                found = sum(len(set(b[:m]) & set(t)) for b, t in pairs)
+                expected[f"recall_at_{m}"] = found / k / len(test)
+            for name, share in expected.items():
+                # The same at every source before the target, and nothing after.
+                column = result[name][predictor].matrix.value[:, dst]
+                assert column[:dst] == pytest.approx([share] * dst)
+                assert all(isnan(x) for x in column[dst:])
 
 
 @settings(max_examples=60, deadline=None)

@@ -139,7 +139,8 @@ def test_a_domain_with_one_group_gives_no_interval() -> None:
     result = hop_accuracy(trace(experts[:60], 8), trace(experts[60:], 8, domain=domain))
     assert result.domains == ("code", "maths") or result.domains == ("maths", "code")
     assert np.isnan(result.main.hop_by_distance.low[0])
-    assert "no interval" in result.summary()
+    assert "no intervals" in result.summary()
+    assert "[" not in result.summary()
 
 
 def test_the_seed_decides_and_results_become_json() -> None:
@@ -156,9 +157,10 @@ def test_training_counts_serve_as_well_as_a_training_trace() -> None:
     experts = random_sets(np.random.default_rng(9), 200, 3, 8, 2)
     train, test = trace(experts[:100], 8), trace(experts[100:], 8)
     counts = rs.count(train, pairing="any")
+    names = ("previous_token", "single_hop")
     assert (
-        hop_accuracy(counts, test, bootstrap=20).to_dict()
-        == hop_accuracy(train, test, bootstrap=20).to_dict()
+        hop_accuracy(counts, test, predictors=names, bootstrap=20).to_dict()
+        == hop_accuracy(train, test, predictors=names, bootstrap=20).to_dict()
     )
     with pytest.raises(InvalidValueError, match=r"train\.pairing: expected 'top1', got 'any'"):
         hop_accuracy(counts, test, pairing="top1")
@@ -194,11 +196,173 @@ def test_wrong_arguments() -> None:
         hop_accuracy(good, good, bootstrap=0)["recall"]
 
 
-def test_summary_shows_baselines_beside_the_number() -> None:
-    experts = random_sets(np.random.default_rng(12), 200, 3, 8, 2)
-    text = hop_accuracy(trace(experts[:100], 8), trace(experts[100:], 8), bootstrap=50).summary()
-    assert "single-hop prediction (any)" in text
-    for line in text.splitlines()[1:]:
-        assert "marginal" in line
-        assert "uniform" in line
-        assert "[" in line
+def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
+    experts = random_sets(np.random.default_rng(12), 200, 6, 8, 2)
+    train, test = trace(experts[:100], 8), trace(experts[100:], 8)
+    result = hop_accuracy(train, test, bootstrap=50)
+    lines = result.summary().splitlines()
+    assert "prediction of later layers (any)" in lines[0]
+    assert lines[2].split() == ["top-1", "accuracy", "hop", "1", "hop", "2", "hop", "4"]
+    for line, label in zip(
+        lines[3:8],
+        ("uniform guess", "marginal", "previous token", "single hop", "hop - marginal"),
+        strict=True,
+    ):
+        assert line.strip().startswith(label)
+        assert line.count("[") == (0 if label == "uniform guess" else 3)
+    low, high = (part[3] * 100 for part in result.main.hop_by_distance[1:])
+    assert lines[6].rstrip().endswith(f"[{low:.1f},{high:.1f}]")
+    assert lines[-1] == "  token_id: not measured, train has rows without a token id"
+    assert str(result) == result.summary()
+
+
+def with_token_ids(seed: int = 13, **options: object) -> tuple[rs.Trace, rs.Trace]:
+    rng = np.random.default_rng(seed)
+    experts = random_sets(rng, 200, 4, 8, 2)
+    ids = rng.integers(0, 30, 200)
+    return (
+        trace(experts[:100], 8, token_ids=ids[:100]),
+        trace(experts[100:], 8, token_ids=ids[100:], **options),
+    )
+
+
+def test_a_token_id_that_decides_everything_is_found() -> None:
+    rng = np.random.default_rng(14)
+    paths = random_sets(rng, 40, 5, 8, 2)
+    ids = rng.integers(0, 40, 2000)
+    train = trace(paths[ids[:1600]], 8, token_ids=ids[:1600])
+    test = trace(paths[ids[1600:]], 8, token_ids=ids[1600:])
+    result = hop_accuracy(train, test, bootstrap=50)
+    for measure in (result["recall_at_2"], result["exact_set"]):
+        assert (measure["token_id"].by_hop.value == 1.0).all()
+        assert (measure["token_id"].gain_by_hop.low > 0.5).all()
+        assert measure["previous_token"].by_hop.value.max() < 0.5
+    assert result.fallback_tokens["token_id"] == 0
+
+
+def test_a_request_that_repeats_itself_is_known_from_the_previous_token() -> None:
+    rng = np.random.default_rng(15)
+    experts = np.repeat(random_sets(rng, 40, 3, 8, 2), 10, axis=0)  # one path per request
+    train, test = trace(experts[:200], 8), trace(experts[200:], 8)
+    result = hop_accuracy(train, test, predictors=["previous_token"], bootstrap=0)
+    assert result.predictors == ("uniform", "marginal", "previous_token", "single_hop")
+    assert result.fallback_tokens == {"previous_token": 20}
+    top1, recall = (result[name]["previous_token"] for name in ("top1_accuracy", "recall_at_2"))
+    # Nine tokens of ten are certain; the first of each request is the marginal's guess.
+    assert (top1.by_hop.value >= 0.9).all()
+    assert (recall.by_hop.value >= 0.9).all()
+    assert (recall.by_hop.value < 1.0).all()
+
+
+def test_predictors_compare_at_equal_targets() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=30)
+    source, target = np.triu_indices(4, 1)
+    for measure in result.measures:
+        assert tuple(p.name for p in measure.predictions) == result.predictors
+        marginal = measure["marginal"]
+        assert (marginal.gain.value[source, target] == 0).all()
+        assert np.array_equal(marginal.by_hop.value, measure.marginal_by_distance.value)
+        assert measure["single_hop"].matrix is measure.hop
+        assert (measure["uniform"].matrix.value[source, target] == measure.uniform).all()
+        for each in measure.predictions:
+            assert np.isnan(each.matrix.value[target, source]).all()
+            difference = each.matrix.value - marginal.matrix.value
+            assert each.gain.value[source, target] == pytest.approx(difference[source, target])
+            for k in range(1, 4):
+                cells = np.diagonal(each.matrix.value, k)
+                assert each.by_hop.value[k - 1] == pytest.approx(cells.mean())
+            low, high = each.by_hop.low, each.by_hop.high
+            assert ((low <= each.by_hop.value + 1e-12) & (each.by_hop.value <= high + 1e-12)).all()
+    with pytest.raises(InvalidValueError, match=r"predictor: expected one of uniform.*'history'"):
+        result.main["history"]
+
+
+def test_gains_are_resampled_together_with_the_marginal() -> None:
+    # Where the previous token says what the marginal says, the gain has no spread at all.
+    experts = np.zeros((200, 3, 1), dtype=np.uint8)
+    experts[:, 1:, 0] = np.random.default_rng(16).integers(0, 2, 200)[:, None] * 3
+    result = hop_accuracy(
+        trace(experts[:100], 8, requests=100), trace(experts[100:], 8, requests=100)
+    )
+    previous = result.main["previous_token"]
+    assert previous.by_hop.high[0] - previous.by_hop.low[0] > 0.1
+    assert [float(part[0]) for part in previous.gain_by_hop] == [0.0, 0.0, 0.0]
+
+
+def test_predictors_that_cannot_be_measured() -> None:
+    train, test = with_token_ids()
+    unknown = trace(random_sets(np.random.default_rng(17), 100, 4, 8, 2), 8)
+    counts = rs.count(train, pairing="any")
+    for sides, reason in (
+        ((unknown, test), "train has rows without a token id"),
+        ((train, unknown), "test has rows without a token id"),
+        ((counts, test), "it is fitted on a trace, and train is counts"),
+    ):
+        result = hop_accuracy(*sides, bootstrap=0)
+        assert "token_id" not in result.predictors
+        assert result.left_out == {"token_id": reason}
+        assert reason in result.summary()
+        with pytest.raises(InvalidValueError, match=f"'token_id' cannot be measured: {reason}"):
+            hop_accuracy(*sides, predictors=["token_id"])
+    assert hop_accuracy(train, test, bootstrap=0).left_out == {}
+    with pytest.raises(InvalidValueError, match="predictors: expected 'all' or some of uniform"):
+        hop_accuracy(train, test, predictors=["token"])
+    with pytest.raises(InvalidTypeError, match="predictors: expected names, got 3"):
+        hop_accuracy(train, test, predictors=[3])  # type: ignore[list-item]
+    with pytest.raises(InvalidTypeError, match="predictors: expected 'all' or names, got 3"):
+        hop_accuracy(train, test, predictors=3)  # type: ignore[arg-type]
+    one = hop_accuracy(train, test, predictors="token_id", bootstrap=0)
+    assert one.predictors == ("uniform", "marginal", "token_id", "single_hop")
+
+
+def test_an_expert_twice_in_one_layer_is_refused() -> None:
+    experts = random_sets(np.random.default_rng(18), 100, 3, 8, 2)
+    good = trace(experts, 8)
+    experts[70, 1] = 5
+    message = r"test\.experts\[70, 1\]: expected 2 different experts, got \[5, 5\]"
+    with pytest.raises(InvalidValueError, match=message):
+        hop_accuracy(good, trace(experts, 8), bootstrap=0)
+
+
+def test_unknown_order_leaves_all_predictors_of_sets() -> None:
+    train, test = with_token_ids()
+    result = hop_accuracy(train, test, bootstrap=0)
+    unordered = [
+        rs.Trace.from_arrays(
+            side.experts[:, :, ::-1],
+            num_experts=8,
+            request_ids=side.rows["request_id"].to_pylist(),
+            positions=side.rows["position"].to_numpy(),
+            token_ids=side.rows["token_id"].to_numpy(),
+        )
+        for side in (train, test)
+    ]
+    sets = hop_accuracy(*unordered, top1=False, bootstrap=0)
+    assert [m.name for m in sets.measures] == [m.name for m in result.measures[1:]]
+    for measure in sets.measures:
+        for each in measure.predictions:
+            same = result[measure.name][each.name]
+            assert np.array_equal(each.by_hop.value, same.by_hop.value)
+
+
+def test_the_table_holds_every_value_once() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=30)
+    table = result.to_table()
+    cells = len(result.measures) * len(result.predictors)
+    assert table.num_rows == cells * (6 + 3)
+    rows = {
+        (r["measure"], r["predictor"], r["source"], r["target"], r["hop"]): r
+        for r in table.to_pylist()
+    }
+    assert len(rows) == table.num_rows
+    token_id = result["exact_set"]["token_id"]
+    pair = rows["exact_set", "token_id", 1, 3, 2]
+    assert pair["kind"] == "pair"
+    assert pair["value"] == token_id.matrix.value[1, 3]
+    assert pair["gain_high"] == token_id.gain.high[1, 3]
+    mean = rows["exact_set", "token_id", None, None, 2]
+    assert mean["kind"] == "hop"
+    assert (mean["low"], mean["gain"]) == (token_id.by_hop.low[1], token_id.gain_by_hop.value[1])
+    without = hop_accuracy(*with_token_ids(), bootstrap=0).to_table()
+    assert without["low"].null_count == without.num_rows
+    assert without["value"].null_count == 0

@@ -14,8 +14,9 @@ from routestats.stats._domains import compare_domains as compare_domains
 from routestats.stats._expert_load import ExpertLoad as ExpertLoad
 from routestats.stats._expert_load import expert_load as expert_load
 from routestats.stats._hop_accuracy import HopAccuracy as HopAccuracy
-from routestats.stats._hop_accuracy import HopMeasure as HopMeasure
 from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
+from routestats.stats._hop_measure import HopMeasure as HopMeasure
+from routestats.stats._hop_measure import Prediction as Prediction
 from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
@@ -41,6 +42,7 @@ __all__ = [
     "HopAccuracy",
     "HopMeasure",
     "Information",
+    "Prediction",
     "Repetition",
     "SegmentRouting",
     "Specialization",

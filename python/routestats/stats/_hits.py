@@ -1,4 +1,4 @@
-"""Hits of the single-hop and the marginal predictor, summed per prompt group."""
+"""Hits of the predictors, summed per prompt group."""
 
 from __future__ import annotations
 
@@ -7,117 +7,141 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from routestats.counts import RouteCounts
-from routestats.stats._scores import (
-    Ranking,
-    distinct_sets,
-    marginal_keys,
-    source_keys,
-    transition_keys,
-)
+from routestats.counts import RouteCounts, rank_hits
+from routestats.errors import InvalidValueError
+from routestats.shape import RouteShape
+from routestats.stats._scores import ScoreTables, marginal_scores, single_hop_scores
 from routestats.trace import Trace
 
-# Bytes of one block of keys: small enough to stay in a core's cache between the passes over it.
-BLOCK_BYTES = 8 << 20
 BATCH_ROWS = 65_536
+
+Hits = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class HitSums:
-    """Hits per measure and prompt group; enough for every estimate and its bootstrap.
+class Tally:
+    """What is measured, and for which prompt groups.
 
     Attributes
     ----------
     names : tuple of str, length m
+        Measures: ``top1_accuracy`` (unless left out), ``recall_at_<M>``, ``exact_set``.
+    sizes : tuple of int
+        The M of the recalls.
     trials : ndarray of float64, shape [m]
         What one token can score at most: K for a recall, else 1.
+    group_of : ndarray of uint32, shape [T]
+        Group (0..G-1) of each test token.
     tokens : ndarray of int64, shape [G]
         Test tokens of each group.
     strata : ndarray of int32, shape [G]
-        Domain of each group.
-    hop : ndarray of int64, shape [m, G, P]
-        Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
-    marginal : ndarray of int64, shape [m, G, L - 1]
-        Hits at target layers 1..L-1.
+        Domain of each group, that of its first row.
     """
 
     names: tuple[str, ...]
+    sizes: tuple[int, ...]
     trials: npt.NDArray[np.float64]
+    group_of: npt.NDArray[np.uint32]
     tokens: npt.NDArray[np.int64]
     strata: npt.NDArray[np.int32]
-    hop: npt.NDArray[np.int64]
-    marginal: npt.NDArray[np.int64]
+
+    @classmethod
+    def of(cls, test: Trace, *, top1: bool) -> Tally:
+        size, experts = test.shape.top_k, test.shape.num_experts
+        sizes = tuple(m for m in (size, 2 * size, 4 * size) if m == size or m < experts)
+        recalls = [f"recall_at_{m}" for m in sizes]
+        _, first_row, groups, tokens = np.unique(
+            test.row_groups(), return_index=True, return_inverse=True, return_counts=True
+        )
+        return cls(
+            names=tuple(["top1_accuracy"] * top1 + recalls + ["exact_set"]),
+            sizes=sizes,
+            trials=np.array([1.0] * top1 + [float(size)] * len(sizes) + [1.0]),
+            group_of=groups.astype(np.uint32),
+            tokens=tokens.astype(np.int64),
+            strata=test.row_domains()[first_row],
+        )
+
+    def hits(
+        self,
+        scores: ScoreTables,
+        rows: npt.NDArray[np.integer],
+        chosen: npt.NDArray[np.integer],
+        group_of: npt.NDArray[np.integer],
+    ) -> Hits:
+        """Hits [m, G, P] of tokens of the groups `group_of`; see `routestats.counts.rank_hits`."""
+        hits = rank_hits(
+            scores.tables,
+            scores.base,
+            rows,
+            chosen,
+            group_of,
+            best=self.sizes,
+            num_groups=len(self.tokens),
+        )
+        # The core always measures the first choice; it means nothing where the order is unknown.
+        return hits.transpose(2, 1, 0)[2 + len(self.sizes) - len(self.names) :]
 
 
-def sum_hits(fitted: RouteCounts, test: Trace, *, top1: bool) -> HitSums:
-    """One pass over `test` in batches; scratch memory does not grow with its length."""
-    shape = fitted.shape
-    layers, size = shape.num_layers, shape.top_k
-    recalls = [m for m in (size, 2 * size, 4 * size) if m == size or m < shape.num_experts]
-    names = ["top1_accuracy"] * top1 + [f"recall_at_{m}" for m in recalls] + ["exact_set"]
-    trials = [1.0] * top1 + [float(size)] * len(recalls) + [1.0]
-    best = sorted({1, *recalls})
+def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits]:
+    """One pass over `test` in batches; scratch memory does not grow with its length.
 
-    row_groups, row_domains = test.row_groups(), test.row_domains()
-    _, first_row, groups = np.unique(row_groups, return_index=True, return_inverse=True)
-    num_groups = len(first_row)
-    hop = np.zeros((len(names), num_groups, layers * (layers - 1) // 2), dtype=np.int64)
-    marginal = np.zeros((len(names), num_groups, layers - 1), dtype=np.int64)
-    marginal_ranking = Ranking.of(marginal_keys(fitted)[None, 1:], best)
+    Returns
+    -------
+    single_hop : ndarray of int64, shape [m, G, P]
+        Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
+    marginal : ndarray of int64, shape [m, G, L - 1]
+        Hits at target layers 1..L-1.
 
-    def add(
-        into: npt.NDArray[np.int64],
-        ranking: Ranking,
-        which: npt.NDArray[np.intp],
-        targets: npt.NDArray[np.integer],
-        codes: npt.NDArray[np.intp],
-    ) -> None:
-        """Score rows that are sorted by group, and add their hits to their groups' sums."""
-        first, found = ranking.hits(which, targets)
-        starts = np.flatnonzero(np.diff(codes, prepend=-1))
-        hits = [first] * top1 + [found[m] for m in recalls] + [found[size] == size]
-        for sums, hit in zip(into, hits, strict=True):
-            sums[codes[starts]] += np.add.reduceat(hit, starts, axis=0, dtype=np.int64)
-
-    row = 0
+    Raises
+    ------
+    InvalidValueError
+        If a row of `test` has an expert twice in one layer.
+    """
+    shape = test.shape
+    layers = shape.num_layers
+    measures, groups = len(tally.names), len(tally.tokens)
+    single_hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
+    marginal = np.zeros((measures, groups, layers - 1), dtype=np.int64)
+    slots = shape.top_k if fitted.pairing == "any" else 1
+    marginal_tables = marginal_scores(fitted)
+    first_row = 0
     for batch in test.iter_experts(rows=BATCH_ROWS):
-        codes = groups[row : row + len(batch)].astype(np.intp)
-        row += len(batch)
-        order = np.argsort(codes, kind="stable")
-        codes, experts = codes[order], np.ascontiguousarray(batch[order])
-        whole = np.zeros(len(codes), dtype=np.intp)
-        for rows in _blocks(len(codes), (layers - 1) * shape.num_experts):
-            add(marginal, marginal_ranking, whole[rows], experts[rows, 1:], codes[rows])
+        check_sets("test", batch, shape, first_row)
+        group_of = tally.group_of[first_row : first_row + len(batch)]
+        first_row += len(batch)
+        order = np.argsort(group_of, kind="stable")
+        group_of = group_of[order]
+        chosen = layer_major(batch[order])
+        no_rows = np.empty((1, len(batch), 0), dtype=np.uint32)
+        marginal += tally.hits(marginal_tables, no_rows, chosen[1:], group_of)
         column = 0
         for src in range(layers - 1):
-            width = layers - 1 - src
-            into = hop[:, :, column : column + width]
-            column += width
-            table = transition_keys(fitted, src)
-            slots = size if fitted.pairing == "any" else 1
-            sets = experts[:, src, :slots]
-            shared = distinct_sets(sets, shape.num_experts)
-            ranking = None
-            if shared is not None and shared[0].size * table[0].nbytes <= 4 * BLOCK_BYTES:
-                ranking = Ranking.of(source_keys(shared[0], table), best)
-            for rows in _blocks(len(codes), width * shape.num_experts):
-                if ranking is not None and shared is not None:
-                    block, which = ranking, shared[1][rows]
-                else:
-                    block = Ranking.of(source_keys(sets[rows], table), best)
-                    which = np.arange(rows.stop - rows.start)
-                add(into, block, which, experts[rows, src + 1 :], codes[rows])
-    return HitSums(
-        names=tuple(names),
-        trials=np.array(trials),
-        tokens=np.bincount(groups, minlength=num_groups).astype(np.int64),
-        strata=row_domains[first_row],
-        hop=hop,
-        marginal=marginal,
+            columns = slice(column, column + layers - 1 - src)
+            column = columns.stop
+            rows = chosen[src : src + 1, :, :slots]
+            scores = single_hop_scores(fitted, src)
+            single_hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)
+    return single_hop, marginal
+
+
+def layer_major(experts: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
+    """Experts [T, L, K] as [L, T, K], in which one layer is one run of memory."""
+    return np.ascontiguousarray(experts.transpose(1, 0, 2), dtype=np.uint16)
+
+
+def check_sets(
+    side: str, experts: npt.NDArray[np.integer], shape: RouteShape, first_row: int
+) -> None:
+    """Raise InvalidValueError where a row [T, L, K] has an expert twice in one layer."""
+    if shape.top_k == 1:
+        return
+    ordered = np.sort(experts, axis=2)
+    twice = ordered[:, :, 1:] == ordered[:, :, :-1]
+    if not twice.any():
+        return
+    row, layer, _ = (int(i) for i in np.argwhere(twice)[0])
+    raise InvalidValueError(
+        f"{side}.experts[{first_row + row}, {layer}]: expected {shape.top_k} different experts, "
+        f"got {experts[row, layer].tolist()}"
     )
-
-
-def _blocks(rows: int, keys_per_row: int) -> list[slice]:
-    """Slices of `rows` whose keys fill about one block each."""
-    step = max(1, BLOCK_BYTES // (8 * keys_per_row))
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]

@@ -1,61 +1,24 @@
-"""Held-out prediction of one layer's experts from those of an earlier layer."""
+"""Held-out prediction of a layer's experts: from earlier layers, and by what else is known."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from math import comb
-from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._hits import HitSums, sum_hits
-from routestats.stats._intervals import (
-    Estimate,
-    Floats,
-    percentile_interval,
-    resampling_weights,
-)
+from routestats.stats._hits import Hits, Tally, hop_hits
+from routestats.stats._hop_measure import HopMeasure, estimate_measure
+from routestats.stats._hop_tables import measures_table, table_by_hop
+from routestats.stats._intervals import resampling_weights
+from routestats.stats._predictors import choose_predictors
 from routestats.stats._result import Result
+from routestats.stats._token_hits import previous_token_hits, token_id_hits
 from routestats.trace import Trace
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class HopMeasure:
-    """One measure of `HopAccuracy`, for the single-hop predictor and both baselines.
-
-    All values are shares of 1. `Estimate` holds ``value``, ``low`` and ``high``.
-
-    Attributes
-    ----------
-    name : str
-        ``top1_accuracy``, ``recall_at_<M>`` or ``exact_set``.
-    label : str
-        The same for people.
-    hop : Estimate of shape [L, L]
-        Single hop, ``[source, target]``; NaN where target <= source.
-    marginal : Estimate of shape [L]
-        Marginal baseline per target layer; NaN at layer 0, which is no target.
-    uniform : float
-        What guessing at random reaches.
-    gain : Estimate of shape [L, L]
-        ``hop - marginal`` of the target, resampled together (paired).
-    hop_by_distance, marginal_by_distance, gain_by_distance : Estimate of shape [L - 1]
-        Means over the pairs ``k`` layers apart at index ``k - 1``; the first is the mean over
-        adjacent layers.
-    """
-
-    name: str
-    label: str
-    hop: Estimate
-    marginal: Estimate
-    uniform: float
-    gain: Estimate
-    hop_by_distance: Estimate
-    marginal_by_distance: Estimate
-    gain_by_distance: Estimate
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +41,14 @@ class HopAccuracy(Result):
     bootstrap, seed : int
     measures : tuple of HopMeasure
         Top-1 accuracy (unless left out), recall at K, 2K and 4K where below E, exact set.
+    predictors : tuple of str
+        Those that were measured, in the order of ``measure.predictions``.
+    left_out : dict of str to str
+        Of ``predictors="all"`` those that could not be measured, each with the reason.
+    fallback_tokens : dict of str to int
+        Test tokens for which a predictor knew no more than the marginal, and guessed it: of
+        ``token_id`` those of an id that training never saw, of ``previous_token`` those without a
+        row one position before in their request.
     """
 
     shape: RouteShape
@@ -91,6 +62,9 @@ class HopAccuracy(Result):
     bootstrap: int
     seed: int
     measures: tuple[HopMeasure, ...]
+    predictors: tuple[str, ...]
+    left_out: dict[str, str]
+    fallback_tokens: dict[str, int]
 
     def __getitem__(self, name: str) -> HopMeasure:
         for measure in self.measures:
@@ -104,29 +78,38 @@ class HopAccuracy(Result):
         """Top-1 accuracy, or recall at K where top-1 was left out."""
         return self.measures[0]
 
+    def to_table(self) -> pa.Table:
+        """One row per measure, predictor and layer pair, and one per measure, predictor and hop.
+
+        Columns ``measure, predictor, kind, source, target, hop, value, low, high, gain, gain_low,
+        gain_high``. `kind` is ``pair``, with layers as indices 0..L-1, or ``hop``, the mean over
+        all pairs of that hop, without layers. Values are shares of 1, gains over the marginal.
+        """
+        return measures_table(self.measures)
+
     def summary(self) -> str:
-        """A few lines for a terminal: the means over adjacent layers, with baselines."""
+        """Every predictor at hops 1, 2, 4, 8, 16 and 31, where they exist, with intervals."""
         lines = [
-            f"single-hop prediction ({self.pairing}), {self.shape}: fitted on "
+            f"prediction of later layers ({self.pairing}), {self.shape}: fitted on "
             f"{self.train_tokens:,} tokens, measured on {self.test_tokens:,} of "
-            f"{self.test_groups} prompt groups; mean over adjacent layers"
+            f"{self.test_groups:,} prompt groups",
+            f"in %, means over the layer pairs of a hop{self._interval_note()}",
         ]
-        for measure in self.measures:
-            hop, gain = measure.hop_by_distance, measure.gain_by_distance
-            lines.append(
-                f"  {measure.label:16s}{_percent(hop)}   marginal "
-                f"{measure.marginal_by_distance.value[0]:6.1%}   uniform {measure.uniform:6.1%}   "
-                f"gain over marginal {_percent(gain, sign='+')}"
-            )
+        recall = self[f"recall_at_{self.shape.top_k}"]
+        for measure in dict.fromkeys((self.main, recall)):
+            lines += table_by_hop(measure)
+        lines += [
+            f"  {name}: {count / self.test_tokens:.1%} of the tokens fell back to the marginal"
+            for name, count in self.fallback_tokens.items()
+            if count
+        ]
+        lines += [f"  {name}: not measured, {why}" for name, why in self.left_out.items()]
         return "\n".join(lines)
 
-
-def _percent(estimate: Estimate, sign: str = "") -> str:
-    """First entry of `estimate` with its interval, in percent."""
-    value, low, high = (float(part[0]) * 100 for part in estimate)
-    if np.isnan(low):
-        return f"{value:{sign}.1f}% (no interval)"
-    return f"{value:{sign}.1f}% [{low:{sign}.1f}, {high:{sign}.1f}]"
+    def _interval_note(self) -> str:
+        if np.isnan(self.main.hop_by_distance.low).all():
+            return ", no intervals"
+        return f" [{self.confidence:.0%} intervals]"
 
 
 def hop_accuracy(
@@ -134,17 +117,27 @@ def hop_accuracy(
     test: Trace,
     pairing: str = "any",
     *,
+    predictors: str | Iterable[str] = "all",
     top1: bool = True,
     bootstrap: int = 1000,
     seed: int = 0,
     confidence: float = 0.95,
 ) -> HopAccuracy:
-    """Predict every layer from every earlier one; fitted on `train`, measured on `test`.
+    """Predict layers' experts by every predictor; fitted on `train`, measured on `test`.
 
-    The score of expert f at the target layer, given the set S of a token at the source layer, is
-    the sum over e in S of the affinity A[e, f] in the training counts. With pairing ``any`` S is
-    the token's top-K set and A its co-selection; with ``top1`` both are of first choices. Ties
-    go to the lowest id. An expert that training never saw contributes the marginal instead.
+    ``single_hop`` predicts every layer from every earlier one: the score of expert f at the target
+    layer, given the set S of a token at the source layer, is the sum over e in S of the affinity
+    A[e, f] in the training counts. With pairing ``any`` S is the token's top-K set and A its
+    co-selection; with ``top1`` both are of first choices. Ties go to the lowest id. An expert that
+    training never saw contributes the marginal instead. What it is worth shows beside
+
+    - ``uniform``: a guess drawn evenly;
+    - ``marginal``: the experts that training used most at the target layer;
+    - ``token_id``: those that training tokens of the same id used most there, or the marginal for
+      an id that training never saw;
+    - ``previous_token``: those that the token one position before chose there, in its order, then
+      the others in the order of the marginal; the marginal alone for a request's first token and
+      after a gap in the positions. It is fitted on nothing.
 
     Parameters
     ----------
@@ -153,7 +146,11 @@ def hop_accuracy(
     test : Trace
         Tokens that `train` does not hold, of other prompts: see `Trace.split`.
     pairing : str
-        ``any`` or ``top1``.
+        ``any`` or ``top1``: what is known of the source layer, of equal token ids and of the
+        previous token. The measures are the same.
+    predictors : "all" or iterable of str
+        Names as above. ``uniform``, ``marginal`` and ``single_hop`` are always measured; ``all``
+        leaves out what cannot be, and says so (`HopAccuracy.left_out`).
     top1 : bool
         Whether to measure top-1 accuracy, which needs to know each token's first choice. Pass
         False for a trace whose order of experts is not known.
@@ -171,10 +168,12 @@ def hop_accuracy(
     Raises
     ------
     InvalidTypeError
-        If `test` is no trace, or `bootstrap` or `seed` no integer.
+        If `test` is no trace, `bootstrap` or `seed` no integer, or a predictor no name.
     InvalidValueError
         If there is one layer only, a side is empty, the two sides differ in shape or layers, the
-        counts have another pairing, or first choices are needed and not known.
+        counts have another pairing, first choices are needed and not known, a row of `test` has an
+        expert twice in one layer, a predictor does not exist, or ``token_id`` was named and cannot
+        be measured (`train` is counts, or token ids are not known).
 
     Notes
     -----
@@ -182,6 +181,7 @@ def hop_accuracy(
     are conditional on the fit: they resample prompt groups of the test side, within each domain
     (a group belongs to the domain of its first row). They are NaN where a domain has fewer than
     two groups. Rounding: scores are compared in fixed point, to 40 binary digits where they fit.
+    ``token_id`` and ``previous_token`` hold the experts in memory, the others read in chunks.
     """
     if not isinstance(test, Trace):
         raise InvalidTypeError(f"test: expected a Trace, got {type(test).__name__}")
@@ -190,6 +190,7 @@ def hop_accuracy(
     if pairing not in ("any", "top1"):
         raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
     _check_traces(train, test, need_order=top1 or pairing == "top1")
+    names, left_out = choose_predictors(predictors, train, test)
     fitted = train
     if not isinstance(fitted, RouteCounts):
         fitted = count(fitted, hops=range(1, test.shape.num_layers), pairing=pairing)
@@ -198,25 +199,37 @@ def hop_accuracy(
     if fitted.tokens == 0:
         raise InvalidValueError("train: expected at least 1 token, got 0")
 
-    sums = sum_hits(fitted, test, top1=top1)
-    weights = resampling_weights(sums.strata, resamples=bootstrap, seed=seed)
+    tally = Tally.of(test, top1=top1)
+    weights = resampling_weights(tally.strata, resamples=bootstrap, seed=seed)
+    hits: dict[str, Hits] = {}
+    fallback: dict[str, int] = {}
+    hits["single_hop"], hits["marginal"] = hop_hits(fitted, test, tally)
+    if "token_id" in names and isinstance(train, Trace):
+        hits["token_id"], fallback["token_id"] = token_id_hits(fitted, train, test, tally)
+    if "previous_token" in names:
+        hits["previous_token"], fallback["previous_token"] = previous_token_hits(
+            fitted, test, tally
+        )
     measures = tuple(
-        _measure(name, index, sums, weights, confidence, test.shape)
-        for index, name in enumerate(sums.names)
+        estimate_measure(index, tally, hits, names, weights, confidence, test.shape)
+        for index in range(len(tally.names))
     )
     domains = test.domains
     return HopAccuracy(
         shape=test.shape,
         layer_ids=tuple(int(i) for i in test.layer_ids),
         pairing=pairing,
-        domains=tuple(domains[int(i)] for i in np.unique(sums.strata)),
+        domains=tuple(domains[int(i)] for i in np.unique(tally.strata)),
         train_tokens=int(fitted.tokens),
-        test_tokens=int(sums.tokens.sum()),
-        test_groups=len(sums.tokens),
+        test_tokens=int(tally.tokens.sum()),
+        test_groups=len(tally.tokens),
         confidence=float(confidence),
         bootstrap=int(bootstrap),
         seed=int(seed),
         measures=measures,
+        predictors=names,
+        left_out=left_out,
+        fallback_tokens=fallback,
     )
 
 
@@ -240,68 +253,3 @@ def _check_traces(train: Trace | RouteCounts, test: Trace, *, need_order: bool) 
                 f"{name}.ordered: expected experts in order of weight, which first choices need, "
                 "got a trace of unknown order (pairing='any' with top1=False does without)"
             )
-
-
-def _measure(
-    name: str,
-    index: int,
-    sums: HitSums,
-    weights: Floats | None,
-    confidence: float,
-    shape: RouteShape,
-) -> HopMeasure:
-    """Turn per-group hit sums into estimates with intervals."""
-    num_layers = shape.num_layers
-    source, target = np.triu_indices(num_layers, 1)
-    distance = target - source - 1
-    # Every cell has the same tokens, so the mean over cells weighs them evenly.
-    by_distance = np.zeros((len(source), num_layers - 1))
-    by_distance[np.arange(len(source)), distance] = 1.0 / (num_layers - 1 - distance)
-
-    def shares(drawn: Floats) -> tuple[Floats, Floats]:
-        """Hop shares [n, P] and marginal shares [n, L - 1] of n draws of groups [n, G]."""
-        scale = (drawn @ sums.tokens)[:, None] * sums.trials[index]
-        return drawn @ sums.hop[index] / scale, drawn @ sums.marginal[index] / scale
-
-    hop, marginal = shares(np.ones((1, len(sums.tokens))))
-    drawn = None if weights is None else shares(weights)
-
-    def estimate(pick: Any) -> Estimate:
-        samples = None if drawn is None else pick(*drawn)
-        return percentile_interval(pick(hop, marginal)[0], samples, confidence)
-
-    def matrix(flat: Estimate) -> Estimate:
-        parts = [np.full((num_layers, num_layers), np.nan) for _ in flat]
-        for part, values in zip(parts, flat, strict=True):
-            part[source, target] = values
-        return Estimate(*parts)
-
-    def pad(flat: Estimate) -> Estimate:
-        return Estimate(*(np.concatenate(([np.nan], part)) for part in flat))
-
-    return HopMeasure(
-        name=name,
-        label=_label(name),
-        hop=matrix(estimate(lambda h, m: h)),
-        marginal=pad(estimate(lambda h, m: m)),
-        uniform=_uniform(name, shape),
-        gain=matrix(estimate(lambda h, m: h - m[:, target - 1])),
-        hop_by_distance=estimate(lambda h, m: h @ by_distance),
-        marginal_by_distance=estimate(lambda h, m: m[:, target - 1] @ by_distance),
-        gain_by_distance=estimate(lambda h, m: (h - m[:, target - 1]) @ by_distance),
-    )
-
-
-def _label(name: str) -> str:
-    if name.startswith("recall_at_"):
-        return f"recall@{name.removeprefix('recall_at_')}"
-    return {"top1_accuracy": "top-1 accuracy", "exact_set": "exact set"}[name]
-
-
-def _uniform(name: str, shape: RouteShape) -> float:
-    """Expected value of a guess drawn evenly from all experts, or sets of experts."""
-    if name == "top1_accuracy":
-        return 1.0 / shape.num_experts
-    if name == "exact_set":
-        return 1.0 / comb(shape.num_experts, shape.top_k)
-    return int(name.removeprefix("recall_at_")) / shape.num_experts
