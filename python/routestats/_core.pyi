@@ -1,6 +1,3 @@
-"""The C++ core: `count_*` serve `routestats.counts`, `CaptureRing` serves capture."""
-    threads: int,
-) -> None: ...
 """The C++ core: `routestats.counts` counts and ranks by it, capture drains its ring."""
 
 from collections.abc import Sequence
@@ -66,7 +63,6 @@ def sum_changes_without_groups(
     pairs: npt.NDArray[np.uint64],
     pair_changes: npt.NDArray[np.float64],
     layer_changes: npt.NDArray[np.float64],
-    threads: int,
     threads: int,
 ) -> None: ...
 def add_rank_hits(
