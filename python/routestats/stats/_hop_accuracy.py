@@ -11,7 +11,7 @@ import pyarrow as pa
 from routestats.counts import RouteCounts, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._hits import Hits, Tally, hop_hits
+from routestats.stats._hits import Hits, sum_hits
 from routestats.stats._hop_measure import HopMeasure, estimate_measure
 from routestats.stats._hop_tables import measures_table, table_by_hop
 from routestats.stats._intervals import resampling_weights
@@ -199,11 +199,10 @@ def hop_accuracy(
     if fitted.tokens == 0:
         raise InvalidValueError("train: expected at least 1 token, got 0")
 
-    tally = Tally.of(test, top1=top1)
+    tally = sum_hits(fitted, test, top1=top1)
     weights = resampling_weights(tally.strata, resamples=bootstrap, seed=seed)
-    hits: dict[str, Hits] = {}
+    hits: dict[str, Hits] = {"single_hop": tally.hop, "marginal": tally.marginal}
     fallback: dict[str, int] = {}
-    hits["single_hop"], hits["marginal"] = hop_hits(fitted, test, tally)
     if "token_id" in names and isinstance(train, Trace):
         hits["token_id"], fallback["token_id"] = token_id_hits(fitted, train, test, tally)
     if "previous_token" in names:
