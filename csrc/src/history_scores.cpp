@@ -151,7 +151,10 @@ void HistoryScores<Id, Key>::score_sets(std::uint32_t interval) {
   const std::uint32_t begin = first_use_[interval], end = first_use_[interval + 1];
   const bool sorted = end - begin >= kUsesWorthSorting;
   if (sorted) rank_all();
-  for (std::uint32_t i = begin; i < end; ++i) score_set(uses_[i], sorted);
+  for (std::uint32_t i = begin; i < end; ++i) {
+    const bool asked = result_.groups == nullptr || sinks_[uses_[i]] < result_.num_groups;
+    if (asked) score_set(uses_[i], sorted);
+  }
 }
 
 template <class Id, class Key>

@@ -1,4 +1,4 @@
-"""The C++ core. `count_pairs` serves `routestats.counts`, `CaptureRing` serves capture."""
+"""The C++ core. `count_pairs`, `history_hits` serve `routestats.counts`, `CaptureRing` capture."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypedDict
@@ -26,6 +26,23 @@ def count_pairs(
     method: str | None = None,
     isa: str | None = None,
     block_tokens: int = 0,
+) -> None: ...
+def history_hits(
+    train: npt.NDArray[np.integer[Any]],
+    test: npt.NDArray[np.integer[Any]],
+    *,
+    num_experts: int,
+    sets: bool,
+    top1: bool,
+    best: Sequence[int],
+    orders: Sequence[int],
+    supports: Sequence[int],
+    hits: npt.NDArray[np.int64],
+    resolved: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.uint32] | None = None,
+    num_groups: int = 0,
+    chosen: npt.NDArray[np.uint32] | None = None,
+    threads: int,
 ) -> None: ...
 
 class IdType:

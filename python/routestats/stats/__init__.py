@@ -7,6 +7,10 @@ from routestats.stats._domains import DomainDifference as DomainDifference
 from routestats.stats._domains import compare_domains as compare_domains
 from routestats.stats._expert_load import ExpertLoad as ExpertLoad
 from routestats.stats._expert_load import expert_load as expert_load
+from routestats.stats._history import History as History
+from routestats.stats._history import history as history
+from routestats.stats._history_hits import HistoryHits as HistoryHits
+from routestats.stats._history_hits import history_hits as history_hits
 from routestats.stats._hop_accuracy import HopAccuracy as HopAccuracy
 from routestats.stats._hop_accuracy import HopMeasure as HopMeasure
 from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
@@ -20,12 +24,16 @@ __all__ = [
     "DomainDifference",
     "Estimate",
     "ExpertLoad",
+    "History",
+    "HistoryHits",
     "HopAccuracy",
     "HopMeasure",
     "Information",
     "affinity",
     "compare_domains",
     "expert_load",
+    "history",
+    "history_hits",
     "hop_accuracy",
     "information",
 ]
