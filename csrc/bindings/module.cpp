@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_build_info(module);
   routestats::bindings::bind_counts(module);
   routestats::bindings::bind_groups(module);
+  routestats::bindings::bind_history(module);
   routestats::bindings::bind_rank_hits(module);
   routestats::bindings::bind_ring(module);
   routestats::bindings::bind_segments(module);

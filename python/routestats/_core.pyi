@@ -77,6 +77,23 @@ def add_rank_hits(
     threads: int,
     isa: str | None = None,
 ) -> None: ...
+def history_hits(
+    train: npt.NDArray[np.integer[Any]],
+    test: npt.NDArray[np.integer[Any]],
+    *,
+    num_experts: int,
+    sets: bool,
+    top1: bool,
+    best: Sequence[int],
+    orders: Sequence[int],
+    supports: Sequence[int],
+    hits: npt.NDArray[np.int64],
+    resolved: npt.NDArray[np.int64],
+    groups: npt.NDArray[np.uint32] | None = None,
+    num_groups: int = 0,
+    chosen: npt.NDArray[np.uint32] | None = None,
+    threads: int,
+) -> None: ...
 
 class IdType:
     int32: ClassVar[IdType]

@@ -13,6 +13,10 @@ from routestats.stats._domains import DomainDifference as DomainDifference
 from routestats.stats._domains import compare_domains as compare_domains
 from routestats.stats._expert_load import ExpertLoad as ExpertLoad
 from routestats.stats._expert_load import expert_load as expert_load
+from routestats.stats._history import History as History
+from routestats.stats._history import history as history
+from routestats.stats._history_hits import HistoryHits as HistoryHits
+from routestats.stats._history_hits import history_hits as history_hits
 from routestats.stats._hop_accuracy import HopAccuracy as HopAccuracy
 from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
 from routestats.stats._hop_measure import HopMeasure as HopMeasure
@@ -39,6 +43,8 @@ __all__ = [
     "DomainDifference",
     "Estimate",
     "ExpertLoad",
+    "History",
+    "HistoryHits",
     "HopAccuracy",
     "HopMeasure",
     "Information",
@@ -54,6 +60,8 @@ __all__ = [
     "compare_domains",
     "correlation",
     "expert_load",
+    "history",
+    "history_hits",
     "hop_accuracy",
     "information",
     "repetition",

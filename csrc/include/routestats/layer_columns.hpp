@@ -1,0 +1,60 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <stdexcept>
+#include <vector>
+
+#include "routestats/expert_view.hpp"
+
+namespace routestats {
+
+// The ids of two views, one after the other, layer by layer: [layers, tokens, slots]. `Id` must
+// hold them; they must be checked already.
+template <class Id>
+class LayerColumns {
+ public:
+  LayerColumns() = default;
+  LayerColumns(const ExpertView& before, const ExpertView& after, std::size_t slots,
+               unsigned threads);
+
+  std::span<const Id> layer(std::size_t layer) const {
+    return std::span(ids_).subspan(layer * tokens_ * slots_, tokens_ * slots_);
+  }
+  std::size_t slots() const { return slots_; }
+
+ private:
+  std::size_t tokens_ = 0;
+  std::size_t slots_ = 0;
+  std::vector<Id> ids_;
+};
+
+// Numbers the distinct sets of experts of each layer, in the order in which they first occur: equal
+// sets have equal numbers, whatever the order of their slots.
+class SetColumns {
+ public:
+  SetColumns() = default;
+  SetColumns(const LayerColumns<std::uint8_t>& members, std::size_t layers, std::size_t experts,
+             unsigned threads);
+  SetColumns(const LayerColumns<std::uint16_t>& members, std::size_t layers, std::size_t experts,
+             unsigned threads);
+
+  std::span<const std::uint32_t> layer(std::size_t layer) const { return codes_[layer]; }
+  std::size_t distinct(std::size_t layer) const { return distinct_[layer]; }
+
+ private:
+  std::vector<std::vector<std::uint32_t>> codes_;
+  std::vector<std::size_t> distinct_;
+};
+
+// A token that names an expert twice at one layer where a set is needed; what() says where.
+class ExpertRepeated : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// Throws ExpertRepeated unless the slots of each token and layer are distinct. `name` is what the
+// caller calls the view.
+void check_distinct(const ExpertView& view, const char* name, unsigned threads);
+
+}  // namespace routestats

@@ -1,0 +1,217 @@
+"""Held-out hits of history prediction, counted in C++."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats import _core
+from routestats.counts._device import choose_threads
+from routestats.counts._source import Ids, as_ids
+from routestats.errors import InvalidTypeError, InvalidValueError
+
+Context = Literal["top1", "set"]
+Sums = npt.NDArray[np.int64]
+MAX_SETTINGS = 64  # of one sweep
+MAX_LAYERS = 255
+
+
+def check_context(context: str) -> Context:
+    """Return `context`, or raise InvalidValueError if there is none of that name."""
+    if context == "top1":
+        return "top1"
+    if context == "set":
+        return "set"
+    raise InvalidValueError(f"context: expected one of {get_args(Context)}, got {context!r}")
+
+
+def ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    """`values` as distinct ascending integers from 1; errors begin with `name`."""
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+            raise InvalidTypeError(f"{name}: expected integers, got {value!r}")
+        if not 1 <= value < 2**32:
+            raise InvalidValueError(f"{name}: expected at least 1, got {value}")
+    if not len(values):
+        raise InvalidValueError(f"{name}: expected at least one number, got none")
+    return tuple(sorted({int(value) for value in values}))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class HistoryQuestion:
+    """What is predicted from what, and how it is measured.
+
+    Attributes
+    ----------
+    num_experts : int
+    context : {"top1", "set"}
+        Whether a context is made of first choices or of whole sets.
+    top1 : bool
+        Measure whether the most frequent first choice is the token's.
+    best : tuple of int
+        Measure how many of a token's K experts are among the most frequent M, for each M; the
+        first is K. After them comes whether the K most frequent are the token's set. May be empty.
+    """
+
+    num_experts: int
+    context: Context
+    top1: bool
+    best: tuple[int, ...]
+
+    @property
+    def measures(self) -> int:
+        """Measures in the results: top1, one for each of `best`, exact set."""
+        return int(self.top1) + (len(self.best) + 1 if self.best else 0)
+
+
+def history_totals(
+    train: npt.ArrayLike,
+    test: npt.ArrayLike,
+    question: HistoryQuestion,
+    *,
+    orders: Sequence[int],
+    supports: Sequence[int],
+    threads: int | None = None,
+) -> tuple[Sums, Sums]:
+    """Hits over all test tokens, for every order and minimum support, in one sweep.
+
+    Parameters
+    ----------
+    train, test : array of integers, shape [T, L, K]
+        Views are read as they are; the ids that are needed are copied once, layer by layer.
+    question : HistoryQuestion
+    orders : sequence of int
+        Most layers in a context; any number from L on means all.
+    supports : sequence of int
+        Training tokens that a context needs.
+    threads : int, optional
+        By default one for each CPU that this process may use.
+
+    Returns
+    -------
+    hits : ndarray of int64, shape [supports, orders, measures, P]
+        The P = L * (L - 1) / 2 layer pairs in the order of ``numpy.triu_indices(L, 1)``.
+    resolved : ndarray of int64, shape [supports, L - 1, L]
+        Test tokens whose longest context with so much support has 0..L-1 layers, at each source
+        layer and without a limit on the order.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If an array or a number is of the wrong kind, an id not below E, an expert named twice in a
+        set, there is no training token, or there are more than 255 layers.
+
+    Notes
+    -----
+    Memory: the copied ids (slot 0; all K slots where `best` or sets ask for them; 4 bytes per
+    token and layer for sets), 10 bytes per token, and about 70 bytes per token and thread.
+    """
+    train, test = _sides(train, test)
+    orders, supports = ascending("orders", orders), ascending("supports", supports)
+    layers = train.shape[1]
+    pairs = layers * (layers - 1) // 2
+    hits = np.zeros((len(supports), len(orders), question.measures, pairs), np.int64)
+    resolved = np.zeros((len(supports), max(layers - 1, 0), layers), np.int64)
+    if len(orders) > MAX_SETTINGS:
+        raise InvalidValueError(f"orders: expected at most {MAX_SETTINGS}, got {len(orders)}")
+    step = MAX_SETTINGS // len(orders)
+    for first in range(0, len(supports), step):
+        part = slice(first, first + step)
+        _sweep(
+            train,
+            test,
+            question,
+            orders=orders,
+            supports=supports[part],
+            hits=hits[part].reshape(len(supports[part]) * len(orders), question.measures, pairs),
+            resolved=resolved[part],
+            threads=choose_threads(threads),
+        )
+    return hits, resolved
+
+
+def history_group_hits(
+    train: npt.ArrayLike,
+    test: npt.ArrayLike,
+    question: HistoryQuestion,
+    *,
+    orders: Sequence[int],
+    supports: Sequence[int],
+    chosen_order: npt.NDArray[np.integer[Any]],
+    chosen_support: npt.NDArray[np.integer[Any]],
+    groups: npt.NDArray[np.integer[Any]],
+    num_groups: int,
+    threads: int | None = None,
+) -> tuple[Sums, Sums]:
+    """Hits per group of test tokens, each layer pair with an order and a support of its own.
+
+    Parameters
+    ----------
+    train, test, question, orders, supports, threads
+        As of `history_totals`; at most 64 combinations.
+    chosen_order, chosen_support : ndarray of integers, shape [P]
+        One of `orders` and one of `supports` for each layer pair.
+    groups : ndarray of integers, shape [T of test]
+        Group 0..num_groups-1 of each test token.
+    num_groups : int
+
+    Returns
+    -------
+    hits : ndarray of int64, shape [measures, num_groups, P]
+    resolved : ndarray of int64, shape [supports, L - 1, L]
+    """
+    train, test = _sides(train, test)
+    orders, supports = ascending("orders", orders), ascending("supports", supports)
+    layers = train.shape[1]
+    pairs = layers * (layers - 1) // 2
+    chosen = np.searchsorted(supports, chosen_support) * len(orders) + np.searchsorted(
+        orders, chosen_order
+    )
+    hits = np.zeros((question.measures, num_groups, pairs), np.int64)
+    resolved = np.zeros((len(supports), max(layers - 1, 0), layers), np.int64)
+    _sweep(
+        train,
+        test,
+        question,
+        orders=orders,
+        supports=supports,
+        hits=hits,
+        resolved=resolved,
+        groups=np.ascontiguousarray(groups, np.uint32),
+        num_groups=num_groups,
+        chosen=np.ascontiguousarray(chosen, np.uint32),
+        threads=choose_threads(threads),
+    )
+    return hits, resolved
+
+
+def _sides(train: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Ids, Ids]:
+    first, second = as_ids(train), as_ids(test)
+    if first.shape[1:] != second.shape[1:]:
+        raise InvalidValueError(
+            f"test: expected [T, {first.shape[1]}, {first.shape[2]}] as in train, "
+            f"got {list(second.shape)}"
+        )
+    if len(first) == 0:
+        raise InvalidValueError("train: expected at least 1 token, got 0")
+    if first.shape[1] > MAX_LAYERS:
+        raise InvalidValueError(
+            f"train: expected at most {MAX_LAYERS} layers, got {first.shape[1]}"
+        )
+    return first, second
+
+
+def _sweep(train: Ids, test: Ids, question: HistoryQuestion, **arguments: Any) -> None:
+    _core.history_hits(
+        train,
+        test,
+        num_experts=question.num_experts,
+        sets=question.context == "set",
+        top1=question.top1,
+        best=list(question.best),
+        **arguments,
+    )
