@@ -26,7 +26,7 @@ def result(layers: int, bootstrap: int = 30) -> HopAccuracy:
     return rs.stats.hop_accuracy(*both.split(test=0.5), bootstrap=bootstrap)
 
 
-@pytest.mark.parametrize(("layers", "bands"), [(9, 4), (3, 4)])
+@pytest.mark.parametrize(("layers", "bands"), [(9, 6), (3, 6)])
 def test_every_predictor_is_drawn_with_its_values_and_named(layers: int, bands: int) -> None:
     found = result(layers)
     figure = rs.plots.prediction(found)

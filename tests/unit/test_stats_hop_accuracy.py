@@ -11,6 +11,7 @@ import pytest
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import hop_accuracy
+from routestats.stats._history_hits import history_hits
 
 Experts = npt.NDArray[np.uint8]
 
@@ -188,6 +189,8 @@ def test_wrong_arguments() -> None:
         hop_accuracy(good, good, pairing="all")
     with pytest.raises(InvalidValueError, match="confidence"):
         hop_accuracy(good, good, confidence=95)
+    with pytest.raises(InvalidTypeError, match="seed: expected an integer, got 'x'"):
+        hop_accuracy(good, good, seed="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="at least 2 layers"):
         hop_accuracy(good, trace(experts[:, :1], 8))
     with pytest.raises(InvalidValueError, match=r"train\.shape"):
@@ -203,11 +206,16 @@ def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
     lines = result.summary().splitlines()
     assert "prediction of later layers (any)" in lines[0]
     assert lines[2].split() == ["top-1", "accuracy", "hop", "1", "hop", "2", "hop", "4"]
-    for line, label in zip(
-        lines[3:8],
-        ("uniform guess", "marginal", "previous token", "single hop", "hop - marginal"),
-        strict=True,
-    ):
+    labels = (
+        "uniform guess",
+        "marginal",
+        "previous token",
+        "single hop",
+        "history, longest",
+        "history, selected",
+        "hop - marginal",
+    )
+    for line, label in zip(lines[3:10], labels, strict=True):
         assert line.strip().startswith(label)
         assert line.count("[") == (0 if label == "uniform guess" else 3)
     low, high = (part[3] * 100 for part in result.main.hop_by_distance[1:])
@@ -299,8 +307,9 @@ def test_predictors_that_cannot_be_measured() -> None:
         ((counts, test), "it is fitted on a trace, and train is counts"),
     ):
         result = hop_accuracy(*sides, bootstrap=0)
-        assert "token_id" not in result.predictors
-        assert result.left_out == {"token_id": reason}
+        history = ("history_longest", "history_selected") if sides[0] is counts else ()
+        assert not {"token_id", *history} & set(result.predictors)
+        assert result.left_out == dict.fromkeys(("token_id", *history), reason)
         assert reason in result.summary()
         with pytest.raises(InvalidValueError, match=f"'token_id' cannot be measured: {reason}"):
             hop_accuracy(*sides, predictors=["token_id"])
@@ -313,6 +322,52 @@ def test_predictors_that_cannot_be_measured() -> None:
         hop_accuracy(train, test, predictors=3)  # type: ignore[arg-type]
     one = hop_accuracy(train, test, predictors="token_id", bootstrap=0)
     assert one.predictors == ("uniform", "marginal", "token_id", "single_hop")
+
+
+def test_history_is_that_of_the_history_predictor() -> None:
+    train, test = with_token_ids()
+    for pairing, context in (("any", "set"), ("top1", "top1")):
+        result = hop_accuracy(train, test, pairing, predictors="history_selected", bootstrap=20)
+        # The longest context overfits: it comes along, and never alone.
+        assert result.predictors[-2:] == ("history_longest", "history_selected")
+        names = [measure.name for measure in result.measures]
+        history = history_hits(train, test, context=context, names=names, seed=0)
+        source, target = np.triu_indices(4, 1)
+        for index, measure in enumerate(result.measures):
+            most = 100 * (2 if measure.name.startswith("recall") else 1)
+            for kind, hits in (("longest", history.longest), ("selected", history.selected)):
+                got = measure[f"history_{kind}"].matrix.value[source, target]
+                assert got == pytest.approx(hits[index].sum(axis=0) / most)
+        assert result.history_order is not None
+        assert result.history_support is not None
+        assert (result.history_order[source, target] == history.selected_order).all()
+        assert (result.history_support[source, target] == history.selected_support).all()
+        assert (result.history_order[target, source] == 0).all()
+
+
+def test_history_beats_single_hop_where_two_layers_decide() -> None:
+    # The third layer is the sum of the first two: neither alone says anything about it.
+    rng = np.random.default_rng(19)
+    pair = rng.integers(0, 4, (3000, 2))
+    experts = np.stack([pair[:, 0], pair[:, 1], pair.sum(axis=1) % 4], axis=1)[:, :, None]
+    experts = experts.astype(np.uint8)
+    result = hop_accuracy(trace(experts[:2000], 4), trace(experts[2000:], 4), bootstrap=50)
+    for name in ("history_longest", "history_selected"):
+        assert result.main[name].matrix.value[1, 2] == 1.0
+        assert result.main[name].gain.low[1, 2] > 0.6
+    assert result.main.hop.value[1, 2] < 0.35
+    assert result.history_order is not None
+    assert result.history_order[1, 2] >= 2
+
+
+def test_history_needs_two_prompts_to_choose_its_order() -> None:
+    experts = random_sets(np.random.default_rng(20), 100, 3, 8, 2)
+    one, test = trace(experts[:50], 8, requests=1), trace(experts[50:], 8)
+    result = hop_accuracy(one, test, bootstrap=0)
+    assert set(result.left_out) == {"token_id", "history_longest", "history_selected"}
+    assert result.history_order is None
+    with pytest.raises(InvalidValueError, match="'history_longest' cannot be measured: its order"):
+        hop_accuracy(one, test, predictors="history_longest")
 
 
 def test_an_expert_twice_in_one_layer_is_refused() -> None:

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
+from routestats.stats._checks import check_confidence, check_integer
+from routestats.stats._history_hits import history_hits
 from routestats.stats._hits import Hits, sum_hits
 from routestats.stats._hop_measure import HopMeasure, estimate_measure
 from routestats.stats._hop_tables import measures_table, table_by_hop
@@ -49,6 +52,9 @@ class HopAccuracy(Result):
         Test tokens for which a predictor knew no more than the marginal, and guessed it: of
         ``token_id`` those of an id that training never saw, of ``previous_token`` those without a
         row one position before in their request.
+    history_order, history_support : ndarray of int64, shape [L, L], or None
+        Of ``history_selected``: most layers of context, and least training tokens that share it,
+        chosen for each ``[source, target]``; 0 where target <= source. None without history.
     """
 
     shape: RouteShape
@@ -65,6 +71,8 @@ class HopAccuracy(Result):
     predictors: tuple[str, ...]
     left_out: dict[str, str]
     fallback_tokens: dict[str, int]
+    history_order: npt.NDArray[np.int64] | None
+    history_support: npt.NDArray[np.int64] | None
 
     def __getitem__(self, name: str) -> HopMeasure:
         for measure in self.measures:
@@ -137,7 +145,11 @@ def hop_accuracy(
       an id that training never saw;
     - ``previous_token``: those that the token one position before chose there, in its order, then
       the others in the order of the marginal; the marginal alone for a request's first token and
-      after a gap in the positions. It is fitted on nothing.
+      after a gap in the positions. It is fitted on nothing;
+    - ``history_longest`` and ``history_selected``: by all layers up to the source, the longest
+      context that training saw, or the order and support that did best on a part of `train`
+      (context: sets with pairing ``any``, first choices with ``top1``; see `history`). The first
+      overfits, so naming one of the two measures both.
 
     Parameters
     ----------
@@ -157,7 +169,7 @@ def hop_accuracy(
     bootstrap : int
         Resamples of the prompt groups of `test`; 0 for no intervals.
     seed : int
-        Of the resampling.
+        Of the resampling, and of the inner split that history is selected on.
     confidence : float
         Level of the percentile intervals, between 0 and 1.
 
@@ -172,8 +184,9 @@ def hop_accuracy(
     InvalidValueError
         If there is one layer only, a side is empty, the two sides differ in shape or layers, the
         counts have another pairing, first choices are needed and not known, a row of `test` has an
-        expert twice in one layer, a predictor does not exist, or ``token_id`` was named and cannot
-        be measured (`train` is counts, or token ids are not known).
+        expert twice in one layer, a predictor does not exist, or ``token_id`` or history was named
+        and cannot be measured (`train` is counts or has one prompt group, or token ids are not
+        known).
 
     Notes
     -----
@@ -181,16 +194,18 @@ def hop_accuracy(
     are conditional on the fit: they resample prompt groups of the test side, within each domain
     (a group belongs to the domain of its first row). They are NaN where a domain has fewer than
     two groups. Rounding: scores are compared in fixed point, to 40 binary digits where they fit.
-    ``token_id`` and ``previous_token`` hold the experts in memory, the others read in chunks.
+    ``token_id``, ``previous_token`` and history hold the experts in memory, the others read in
+    chunks.
     """
     if not isinstance(test, Trace):
         raise InvalidTypeError(f"test: expected a Trace, got {type(test).__name__}")
-    if not 0.0 < confidence < 1.0:
-        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
+    confidence = check_confidence(confidence)
+    check_integer("bootstrap", bootstrap, 0)
+    seed = check_integer("seed", seed, 0)
     if pairing not in ("any", "top1"):
         raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
     _check_traces(train, test, need_order=top1 or pairing == "top1")
-    names, left_out = choose_predictors(predictors, train, test)
+    names, left_out = choose_predictors(predictors, train, test, seed=seed)
     fitted = train
     if not isinstance(fitted, RouteCounts):
         fitted = count(fitted, hops=range(1, test.shape.num_layers), pairing=pairing)
@@ -209,6 +224,18 @@ def hop_accuracy(
         hits["previous_token"], fallback["previous_token"] = previous_token_hits(
             fitted, test, tally
         )
+    order = support = None
+    if "history_selected" in names and isinstance(train, Trace):
+        history = history_hits(
+            train,
+            test,
+            context="set" if pairing == "any" else "top1",
+            names=tally.names,
+            seed=seed,
+        )
+        hits["history_longest"], hits["history_selected"] = history.longest, history.selected
+        order = _matrix(history.selected_order, test.shape)
+        support = _matrix(history.selected_support, test.shape)
     measures = tuple(
         estimate_measure(index, tally, hits, names, weights, confidence, test.shape)
         for index in range(len(tally.names))
@@ -229,7 +256,16 @@ def hop_accuracy(
         predictors=names,
         left_out=left_out,
         fallback_tokens=fallback,
+        history_order=order,
+        history_support=support,
     )
+
+
+def _matrix(of_pairs: npt.NDArray[np.int64], shape: RouteShape) -> npt.NDArray[np.int64]:
+    """Values of the layer pairs in the order of ``numpy.triu_indices`` as [L, L], else 0."""
+    matrix = np.zeros((shape.num_layers, shape.num_layers), dtype=np.int64)
+    matrix[np.triu_indices(shape.num_layers, 1)] = of_pairs
+    return matrix
 
 
 def _check_traces(train: Trace | RouteCounts, test: Trace, *, need_order: bool) -> None:

@@ -26,7 +26,7 @@ class Prediction:
     Attributes
     ----------
     name : str
-        ``uniform``, ``marginal``, ``token_id``, ``previous_token`` or ``single_hop``.
+        As in `hop_accuracy`.
     label : str
         The same for people.
     matrix : Estimate of shape [L, L]
