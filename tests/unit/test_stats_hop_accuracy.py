@@ -396,6 +396,8 @@ def test_unknown_order_leaves_all_predictors_of_sets() -> None:
     assert [m.name for m in sets.measures] == [m.name for m in result.measures[1:]]
     for measure in sets.measures:
         for each in measure.predictions:
+            if each.name == "history_selected":
+                continue  # selected by the first measure, which here is another
             same = result[measure.name][each.name]
             assert np.array_equal(each.by_hop.value, same.by_hop.value)
 

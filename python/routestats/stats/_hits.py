@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -83,35 +83,25 @@ class Tally:
         return hits.transpose(2, 1, 0)[2 + len(self.sizes) - len(self.names) :]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class HitSums(Tally):
-    """A tally with the hits of single hop and of the marginal.
+def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits]:
+    """One pass over `test` in batches; scratch memory does not grow with its length.
 
-    Attributes
-    ----------
-    hop : ndarray of int64, shape [m, G, P]
+    Returns
+    -------
+    single_hop : ndarray of int64, shape [m, G, P]
         Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
     marginal : ndarray of int64, shape [m, G, L - 1]
         Hits at target layers 1..L-1.
-    """
-
-    hop: Hits
-    marginal: Hits
-
-
-def sum_hits(fitted: RouteCounts, test: Trace, *, top1: bool) -> HitSums:
-    """One pass over `test` in batches; scratch memory does not grow with its length.
 
     Raises
     ------
     InvalidValueError
         If a row of `test` has an expert twice in one layer.
     """
-    tally = Tally.of(test, top1=top1)
     shape = test.shape
     layers = shape.num_layers
     measures, groups = len(tally.names), len(tally.tokens)
-    hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
+    single_hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
     marginal = np.zeros((measures, groups, layers - 1), dtype=np.int64)
     slots = shape.top_k if fitted.pairing == "any" else 1
     marginal_tables = marginal_scores(fitted)
@@ -131,12 +121,8 @@ def sum_hits(fitted: RouteCounts, test: Trace, *, top1: bool) -> HitSums:
             column = columns.stop
             rows = chosen[src : src + 1, :, :slots]
             scores = single_hop_scores(fitted, src)
-            hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)
-    return HitSums(
-        **{field.name: getattr(tally, field.name) for field in fields(tally)},
-        hop=hop,
-        marginal=marginal,
-    )
+            single_hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)
+    return single_hop, marginal
 
 
 def layer_major(experts: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:

@@ -14,7 +14,7 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_confidence, check_integer
 from routestats.stats._history_hits import history_hits
-from routestats.stats._hits import Hits, sum_hits
+from routestats.stats._hits import Hits, Tally, hop_hits
 from routestats.stats._hop_measure import HopMeasure, estimate_measure
 from routestats.stats._hop_tables import measures_table, table_by_hop
 from routestats.stats._intervals import resampling_weights
@@ -214,10 +214,11 @@ def hop_accuracy(
     if fitted.tokens == 0:
         raise InvalidValueError("train: expected at least 1 token, got 0")
 
-    tally = sum_hits(fitted, test, top1=top1)
+    tally = Tally.of(test, top1=top1)
     weights = resampling_weights(tally.strata, resamples=bootstrap, seed=seed)
-    hits: dict[str, Hits] = {"single_hop": tally.hop, "marginal": tally.marginal}
+    hits: dict[str, Hits] = {}
     fallback: dict[str, int] = {}
+    hits["single_hop"], hits["marginal"] = hop_hits(fitted, test, tally)
     if "token_id" in names and isinstance(train, Trace):
         hits["token_id"], fallback["token_id"] = token_id_hits(fitted, train, test, tally)
     if "previous_token" in names:
