@@ -14,7 +14,7 @@ from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_confidence, check_integer, check_order, check_trace
 from routestats.stats._domains import two_domains
-from routestats.stats._hits import HitSums, sum_hits
+from routestats.stats._hits import Hits, Tally, hop_hits
 from routestats.stats._intervals import (
     Estimate,
     Floats,
@@ -222,7 +222,11 @@ def transfer(
     tests = [_side(held_out, name, "hold out") for name in names]
     tokens = min(len(side) for side in trains)
     fits = [_fit(side, pairing, tokens, np.random.default_rng(seed)) for side in trains]
-    sums = [[sum_hits(fit, side, top1=top1) for side in tests] for fit, _ in fits]
+    tallies = [Tally.of(side, top1=top1) for side in tests]
+    hits = [
+        [hop_hits(fit, side, tally) for side, tally in zip(tests, tallies, strict=True)]
+        for fit, _ in fits
+    ]
     return Transfer(
         shape=trace.shape,
         layer_ids=tuple(trace.layer_ids),
@@ -232,12 +236,12 @@ def transfer(
         train_tokens=tokens,
         train_groups=(fits[0][1], fits[1][1]),
         test_tokens=(len(tests[0]), len(tests[1])),
-        test_groups=(len(sums[0][0].tokens), len(sums[0][1].tokens)),
+        test_groups=(len(tallies[0].tokens), len(tallies[1].tokens)),
         test_share=float(test),
         confidence=confidence,
         bootstrap=int(bootstrap),
         seed=seed,
-        measures=_measures(sums, trace.shape, bootstrap, seed, confidence),
+        measures=_measures(hits, tallies, trace.shape, bootstrap, seed, confidence),
     )
 
 
@@ -274,20 +278,28 @@ def _fit(
 
 
 def _measures(
-    sums: list[list[HitSums]], shape: RouteShape, bootstrap: int, seed: int, confidence: float
+    hits: list[list[tuple[Hits, Hits]]],
+    tallies: list[Tally],
+    shape: RouteShape,
+    bootstrap: int,
+    seed: int,
+    confidence: float,
 ) -> tuple[TransferMeasure, ...]:
     """Shares by hop of each (trained on, tested on); draws of a test are shared by both fits."""
-    weights = [resampling_weights(side.strata, resamples=bootstrap, seed=seed) for side in sums[0]]
+    weights = [
+        resampling_weights(tally.strata, resamples=bootstrap, seed=seed) for tally in tallies
+    ]
     chances = {
         "top1_accuracy": 1.0 / shape.num_experts,
         f"recall_at_{shape.top_k}": shape.top_k / shape.num_experts,
     }
     measures = []
     for name, uniform in chances.items():
-        if name not in sums[0][0].names:
+        if name not in tallies[0].names:
             continue
         cells = [
-            [_Cell.of(sums[a][b], name, weights[b], shape) for b in range(2)] for a in range(2)
+            [_Cell.of(hits[a][b], tallies[b], name, weights[b], shape) for b in range(2)]
+            for a in range(2)
         ]
 
         def grid(kind: str, cells: list[list[_Cell]] = cells) -> Estimate:
@@ -329,21 +341,29 @@ class _Cell(NamedTuple):
     marginal: _Drawn
 
     @classmethod
-    def of(cls, side: HitSums, name: str, weights: Floats | None, shape: RouteShape) -> _Cell:
-        hop, marginal = _by_hop(side, name, np.ones((1, len(side.tokens))), shape)
+    def of(
+        cls,
+        hits: tuple[Hits, Hits],
+        tally: Tally,
+        name: str,
+        weights: Floats | None,
+        shape: RouteShape,
+    ) -> _Cell:
+        hop, marginal = _by_hop(hits, tally, name, np.ones((1, len(tally.tokens))), shape)
         if weights is None:
             return cls(_Drawn(hop[0], None), _Drawn(marginal[0], None))
-        hops, marginals = _by_hop(side, name, weights, shape)
+        hops, marginals = _by_hop(hits, tally, name, weights, shape)
         return cls(_Drawn(hop[0], hops), _Drawn(marginal[0], marginals))
 
 
-def _by_hop(side: HitSums, name: str, drawn: Floats, shape: RouteShape) -> tuple[Floats, Floats]:
+def _by_hop(
+    hits: tuple[Hits, Hits], tally: Tally, name: str, drawn: Floats, shape: RouteShape
+) -> tuple[Floats, Floats]:
     """Mean shares [n, L - 1] over the layer pairs of each hop: single hop, marginal."""
-    index = side.names.index(name)
+    index = tally.names.index(name)
     source, target = np.triu_indices(shape.num_layers, 1)
     same = (target - source - 1)[:, None] == np.arange(shape.num_layers - 1)
     average = same / same.sum(axis=0)
-    scale = (drawn @ side.tokens)[:, None] * side.trials[index]
-    hop = drawn @ side.hop[index] / scale
-    marginal = drawn @ side.marginal[index] / scale
+    scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+    hop, marginal = (drawn @ part[index] / scale for part in hits)
     return hop @ average, marginal[:, target - 1] @ average
