@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from stats_cases import claim_fewer_experts
+from stats_cases import make_trace as small_trace
 
 import routestats as rs
 from routestats.errors import InvalidValueError
-from routestats.stats import _tables
+from routestats.stats import _domains, _tables
 
 
 def make_trace(seed: int, *, shift: bool = False, groups: int = 20, phase: str = "prefill"):  # type: ignore[no-untyped-def]
@@ -76,3 +78,91 @@ def test_one_phase_at_a_time_and_wrong_names() -> None:
         rs.stats.compare_domains(trace, "a", "c")
     with pytest.raises(InvalidValueError, match="hops: expected 1 to 2, got 3"):
         rs.stats.compare_domains(trace, hops=(3,), phase="decode")
+
+
+def test_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    trace = make_trace(3, shift=True)
+    whole = rs.stats.compare_domains(trace, hops=(1, 2), permutations=50)
+    monkeypatch.setattr(_domains, "BLOCK_CELLS", 40 * 4 * 3)  # 3 and 1 source experts, 7 labellings
+    blocks = rs.stats.compare_domains(trace, hops=(1, 2), permutations=50)
+    np.testing.assert_allclose(blocks.affinity.bits, whole.affinity.bits)
+    np.testing.assert_allclose(blocks.affinity.null_mean_bits, whole.affinity.null_mean_bits)
+    np.testing.assert_array_equal(blocks.affinity.p_value, whole.affinity.p_value)
+
+
+def null_p_values(sets: int) -> tuple[list[float], list[float]]:
+    """p of load and of affinity where both domains draw their prompts alike."""
+    rng = np.random.default_rng(7)
+    load, affinity = [], []
+    for _ in range(sets):
+        liking = rng.normal(size=(16, 1, 2, 4))
+        keys = rng.gumbel(size=(16, 6, 2, 4)) + liking
+        experts = np.argsort(-keys, axis=3)[..., :2].reshape(96, 2, 2).astype(np.uint8)
+        requests = np.repeat([f"r{i}" for i in range(16)], 6)
+        domains = {f"r{i}": "ab"[i % 2] for i in range(16)}
+        trace = rs.Trace.from_arrays(experts, num_experts=4, request_ids=requests, domain=domains)
+        found = rs.stats.compare_domains(trace, permutations=99, seed=int(rng.integers(1 << 30)))
+        load.append(found.load.p_value[0])
+        affinity.append(found.affinity.p_value[0])
+    return load, affinity
+
+
+def test_p_values_are_uniform_where_nothing_differs() -> None:
+    from scipy.stats import kstest
+
+    for values in null_p_values(400):
+        # They are multiples of 1/100, which adds at most that to the distance from uniform.
+        assert kstest(values, "uniform").statistic < 1.63 / np.sqrt(400) + 0.01  # 1 % level
+        assert min(values) <= 0.05
+
+
+def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
+    from scipy.stats import false_discovery_control
+
+    rng = np.random.default_rng(0)
+    observed, null = rng.random(40) ** 0.5, rng.random((40, 199))
+    found = _domains._test([np.append(o, n) for o, n in zip(observed, null, strict=True)])
+    p = [(1 + sum(n >= o for n in ns)) / 200 for o, ns in zip(observed, null, strict=True)]
+    np.testing.assert_allclose(found.p_value, p)
+    np.testing.assert_allclose(found.q_value, false_discovery_control(p, method="bh"))
+    # By hand: the least of p * n / rank over the ranks from one's own upwards.
+    rank = np.argsort(np.argsort(p, kind="stable"), kind="stable") + 1
+    for i in range(40):
+        above = [p[j] * 40 / rank[j] for j in range(40) if rank[j] >= rank[i]]
+        assert found.q_value[i] == pytest.approx(min(1.0, *above))
+
+
+def test_what_has_no_divergence_has_no_p_and_a_permutation_without_one_counts_against() -> None:
+    found = _domains._test(
+        [np.array([np.nan, 0.1, 0.2]), np.array([0.5, np.nan, 0.1]), np.array([0.5, 0.4, 0.1])]
+    )
+    np.testing.assert_array_equal(found.p_value, [np.nan, 2 / 3, 1 / 3])
+    np.testing.assert_array_equal(found.q_value, [np.nan, 2 / 3, 2 / 3])
+    np.testing.assert_allclose(found.null_mean_bits, [0.15, 0.1, 0.25])
+
+
+def test_domains_without_a_source_expert_in_common_have_no_affinity_to_compare() -> None:
+    experts = np.array([[[0], [0]], [[1], [1]]] * 10, np.uint8)
+    requests = [f"r{i}" for i in range(20)]
+    domains = {f"r{i}": "ab"[i % 2] for i in range(20)}
+    trace = rs.Trace.from_arrays(experts, num_experts=2, request_ids=requests, domain=domains)
+    found = rs.stats.compare_domains(trace, permutations=99)
+    assert found.load.bits.tolist() == [1.0, 1.0]
+    assert np.isnan(found.affinity.p_value).all()
+    assert "divergence not known" in str(found)
+
+
+def test_groups_and_domains_that_are_too_few() -> None:
+    trace, rows = small_trace(0)
+    one = [row.request for row in rows if row.domain == "a" or row.group == "b0"]
+    with pytest.raises(InvalidValueError, match="b: expected at least 2 prompt groups in prefill"):
+        rs.stats.compare_domains(trace.filter(requests=one))
+    only_a = [row.request for row in rows if row.domain == "a"]
+    with pytest.raises(InvalidValueError, match="b: expected at least 2 .* in prefill, got 0"):
+        rs.stats.compare_domains(trace.filter(requests=only_a))
+    with pytest.raises(InvalidValueError, match="first, second: .* the trace's 1 domains"):
+        rs.stats.compare_domains(trace.filter(domain="a"))
+    with pytest.raises(InvalidValueError, match=r"= 4, but num_experts is 4"):
+        rs.stats.compare_domains(claim_fewer_experts(trace, 4))
+    with pytest.raises(InvalidValueError, match="permutations: expected at least 1, got 0"):
+        rs.stats.compare_domains(trace, permutations=0)

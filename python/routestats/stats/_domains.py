@@ -189,11 +189,9 @@ def compare_domains(
     groups, sides = _groups(part, names, phase)
     labels = _labels(sides, permutations, seed)
 
-    ids = checked_experts(part)
-    num_groups = len(sides)
-    loads = np.stack(
-        [_by_group(ids[:, layer], groups, num_groups, experts) for layer in range(layers)]
-    )
+    # One layer after the other in memory: each is read for several pairs.
+    columns = np.ascontiguousarray(checked_experts(part).transpose(1, 0, 2))
+    loads = np.stack([_by_group(column, groups, len(sides), experts) for column in columns])
     totals = loads.sum(axis=1)
     side_loads = [labels @ load for load in loads]
     observed_load = np.stack([side[0] for side in side_loads])
@@ -204,7 +202,9 @@ def compare_domains(
         ]
     )
     pairs = [(src, src + hop) for hop in hops for src in range(layers - hop)]
-    affinity = _test([_affinity_divergence(ids, pair, groups, labels, experts) for pair in pairs])
+    affinity = _test(
+        [_affinity_divergence(columns, pair, groups, labels, experts) for pair in pairs]
+    )
     share = np.stack((observed_load, totals - observed_load))
     tokens = np.bincount(sides[groups], minlength=2)
     return DomainDifference(
@@ -279,26 +279,26 @@ def _by_group(
 
 
 def _affinity_divergence(
-    ids: npt.NDArray[np.integer],
+    columns: npt.NDArray[np.integer],
     pair: tuple[int, int],
     groups: npt.NDArray[np.intp],
     labels: Floats,
     experts: int,
 ) -> Floats:
-    """Divergence [1 + B] of the affinity of one layer pair between the sides of each labelling."""
+    """Divergence [1 + B] of the affinity of one layer pair between the sides of each labelling.
+
+    `columns` [L, T, K] are the ids, layer by layer.
+    """
     num_groups = labels.shape[1]
-    source, target = (ids[:, layer].astype(np.int64) for layer in pair)
-    owner, row, column = (
-        np.broadcast_to(part, (len(ids), ids.shape[2], ids.shape[2])).ravel()
-        for part in (groups[:, None, None], source[:, :, None], target[:, None, :])
-    )
+    source, target = (columns[layer].astype(np.int64) for layer in pair)
     weighted, weight = np.zeros(len(labels)), np.zeros(len(labels))
     # Some source experts at a time, so that the table by group stays small.
     step = max(1, BLOCK_CELLS // (num_groups * experts))
     for begin in range(0, experts, step):
         width = min(step, experts - begin)
-        mine = slice(None) if width == experts else (row >= begin) & (row < begin + width)
-        cells = (owner[mine] * width + row[mine] - begin) * experts + column[mine]
+        token, slot = np.nonzero((source >= begin) & (source < begin + width))
+        rows = groups[token] * width + source[token, slot] - begin
+        cells = (rows[:, None] * experts + target[token]).ravel()
         table = np.bincount(cells, minlength=num_groups * width * experts)
         by_group = table.reshape(num_groups, width * experts).astype(np.float64)
         parts = _row_divergences(by_group, labels, experts)

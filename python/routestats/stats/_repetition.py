@@ -36,6 +36,8 @@ class Repetition(Result):
     ----------
     shape : RouteShape
     layer_ids : tuple of int, length L
+    pairing : dict from measure to str
+        ``first_choice`` is over first choices (``top1``), ``shared`` over sets (``any``).
     domains : tuple of str, length D
     pairs, groups : tuple of int, length D
         Pairs of consecutive positions and prompt groups of each domain.
@@ -53,6 +55,7 @@ class Repetition(Result):
 
     shape: RouteShape
     layer_ids: tuple[int, ...]
+    pairing: dict[str, str]
     domains: tuple[str, ...]
     pairs: tuple[int, ...]
     groups: tuple[int, ...]
@@ -186,6 +189,7 @@ def repetition(
     return Repetition(
         shape=shape,
         layer_ids=tuple(trace.layer_ids),
+        pairing={"first_choice": "top1", "shared": "any"},
         domains=trace.domains,
         pairs=tuple(int(n) for n in np.bincount(units.domain, pairs, number)),
         groups=tuple(int(n) for n in np.bincount(units.domain, minlength=number)),
