@@ -48,27 +48,35 @@ def check_confidence(confidence: float) -> float:
 
 
 def checked_experts(trace: Trace, *, distinct: bool = False) -> Ids:
-    """All ids of a trace, [T, L, K], each below E and, if asked, no two of a token equal.
-
-    A file can hold anything; an id too large would be counted as another's.
-    """
+    """All ids of a trace, [T, L, K]; see `check_ids`."""
     experts: Ids = trace.experts
-    if experts.size and experts.max() >= trace.shape.num_experts:
-        t, layer, k = np.argwhere(experts >= trace.shape.num_experts)[0]
+    check_ids("experts", experts, trace.shape.num_experts, distinct=distinct)
+    return experts
+
+
+def check_ids(
+    name: str, experts: Ids, num_experts: int, *, distinct: bool, first_row: int = 0
+) -> None:
+    """Refuse ids [T, L, K] that are not all below E and, if asked, of which a token has two equal.
+
+    A file can hold anything; an id too large would be counted as another's. `first_row` is the
+    number by which the caller knows row 0.
+    """
+    if experts.size and experts.max() >= num_experts:
+        t, layer, k = np.argwhere(experts >= num_experts)[0]
         raise InvalidValueError(
-            f"experts[{t}, {layer}, {k}] = {experts[t, layer, k]}, but num_experts is "
-            f"{trace.shape.num_experts}"
+            f"{name}[{first_row + t}, {layer}, {k}] = {experts[t, layer, k]}, but num_experts is "
+            f"{num_experts}"
         )
     if distinct:
-        for i, j in combinations(range(trace.shape.top_k), 2):
+        for i, j in combinations(range(experts.shape[2]), 2):
             same = experts[:, :, i] == experts[:, :, j]
             if same.any():
                 t, layer = np.argwhere(same)[0]
                 raise InvalidValueError(
-                    f"experts[{t}, {layer}]: expected distinct experts, got "
+                    f"{name}[{first_row + t}, {layer}]: expected distinct experts, got "
                     f"{experts[t, layer, i]} in slots {i} and {j}"
                 )
-    return experts
 
 
 def check_sets(counts: RouteCounts) -> None:

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts, rank_hits
-from routestats.errors import InvalidValueError
-from routestats.shape import RouteShape
+from routestats.stats._checks import check_ids
 from routestats.stats._scores import ScoreTables, marginal_scores, single_hop_scores
 from routestats.trace import Trace
 
@@ -96,7 +95,7 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     Raises
     ------
     InvalidValueError
-        If a row of `test` has an expert twice in one layer.
+        If an id of `test` is not below E, or a row has an expert twice in one layer.
     """
     shape = test.shape
     layers = shape.num_layers
@@ -107,7 +106,7 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     marginal_tables = marginal_scores(fitted)
     first_row = 0
     for batch in test.iter_experts(rows=BATCH_ROWS):
-        check_sets("test", batch, shape, first_row)
+        check_ids("test.experts", batch, shape.num_experts, distinct=True, first_row=first_row)
         group_of = tally.group_of[first_row : first_row + len(batch)]
         first_row += len(batch)
         order = np.argsort(group_of, kind="stable")
@@ -128,20 +127,3 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
 def layer_major(experts: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
     """Experts [T, L, K] as [L, T, K], in which one layer is one run of memory."""
     return np.ascontiguousarray(experts.transpose(1, 0, 2), dtype=np.uint16)
-
-
-def check_sets(
-    side: str, experts: npt.NDArray[np.integer], shape: RouteShape, first_row: int
-) -> None:
-    """Raise InvalidValueError where a row [T, L, K] has an expert twice in one layer."""
-    if shape.top_k == 1:
-        return
-    ordered = np.sort(experts, axis=2)
-    twice = ordered[:, :, 1:] == ordered[:, :, :-1]
-    if not twice.any():
-        return
-    row, layer, _ = (int(i) for i in np.argwhere(twice)[0])
-    raise InvalidValueError(
-        f"{side}.experts[{first_row + row}, {layer}]: expected {shape.top_k} different experts, "
-        f"got {experts[row, layer].tolist()}"
-    )
