@@ -1,4 +1,4 @@
-"""The figure of all predictors: what is drawn, and where its names stand."""
+"""The figure of all predictors: what is drawn, and how it is named."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 import routestats as rs
 from routestats.errors import InvalidValueError
-from routestats.plots._prediction import LABEL_GAP, STYLES, _hop_ticks, _spread
+from routestats.plots._prediction import STYLES, _hop_ticks
 from routestats.stats import HopAccuracy
 from routestats.stats._predictors import LABELS
 
@@ -41,24 +41,29 @@ def test_every_predictor_is_drawn_with_its_values_and_named(layers: int, bands: 
     low, high = axes.get_ylim()
     assert low == 0
     assert all(np.max(line.get_ydata()) < high for line in lines.values())
-    assert {text.get_text().removesuffix(" (baseline)") for text in axes.texts} == set(lines)
     assert axes.get_ylabel() == "top-1 accuracy (%)"
     assert "top-1 accuracy" in figure.get_suptitle()
     assert "150 tokens, measured on 150 others (15 prompts)" in figure.get_supxlabel()
 
 
-def test_names_stand_apart_and_in_the_order_of_the_lines() -> None:
+def test_the_legend_is_in_the_order_of_the_lines_at_hop_1() -> None:
     found = result(9)
     figure = rs.plots.prediction(found, measure="recall_at_4", note="a note")
     (axes,) = figure.axes
     assert axes.get_ylabel() == "recall@4 (%)"
     assert figure.get_supxlabel().endswith("a note")
-    ends = {each.label: each.by_hop.value[-1] for each in found["recall_at_4"].predictions}
-    labels = sorted(axes.texts, key=lambda text: text.xyann[1])
-    heights = [text.xyann[1] for text in labels]
-    assert all(b - a >= LABEL_GAP - 1e-9 for a, b in itertools.pairwise(heights))
-    values = [ends[text.get_text().removesuffix(" (baseline)")] for text in labels]
-    assert values == sorted(values)
+    legend = axes.get_legend()
+    starts = {each.label: each.by_hop.value[0] for each in found["recall_at_4"].predictions}
+    entries = [text.get_text().split("  ") for text in legend.get_texts()]
+    names = [name.removesuffix(" (baseline)") for _, name in entries]
+    assert set(names) == set(starts)
+    assert [starts[name] for name in names] == sorted(starts.values(), reverse=True)
+    assert [value for value, _ in entries] == [f"{starts[name]:.1%}" for name in names]
+    baselines = {name.removesuffix(" (baseline)") for _, name in entries if "baseline" in name}
+    assert baselines == {"uniform guess", "marginal"}
+    # Each entry shows the colour of its own line.
+    colours = {line.get_label(): line.get_color() for line in axes.get_lines()}
+    assert [handle.get_color() for handle in legend.legend_handles] == [colours[n] for n in names]
 
 
 def test_without_intervals_there_are_no_bands() -> None:
@@ -75,12 +80,6 @@ def test_an_unknown_measure_is_refused() -> None:
 def test_every_predictor_has_a_style_of_its_own() -> None:
     assert set(LABELS) <= set(STYLES)
     assert len({style["color"] for style in STYLES.values()}) == len(STYLES)
-
-
-def test_labels_move_no_more_than_they_must() -> None:
-    assert _spread([0.1, 0.5]) == [0.1, 0.5]
-    assert _spread([0.4, 0.4]) == pytest.approx([0.4 - LABEL_GAP / 2, 0.4 + LABEL_GAP / 2])
-    assert _spread([]) == []
 
 
 def test_hop_ticks_are_round_and_show_both_ends() -> None:

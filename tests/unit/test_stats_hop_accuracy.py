@@ -189,6 +189,8 @@ def test_wrong_arguments() -> None:
         hop_accuracy(good, good, pairing="all")
     with pytest.raises(InvalidValueError, match="confidence"):
         hop_accuracy(good, good, confidence=95)
+    with pytest.raises(InvalidValueError, match="context: expected"):
+        hop_accuracy(good, good, history_context="any")
     with pytest.raises(InvalidTypeError, match="seed: expected an integer, got 'x'"):
         hop_accuracy(good, good, seed="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="at least 2 layers"):
@@ -326,8 +328,15 @@ def test_predictors_that_cannot_be_measured() -> None:
 
 def test_history_is_that_of_the_history_predictor() -> None:
     train, test = with_token_ids()
-    for pairing, context in (("any", "set"), ("top1", "top1")):
-        result = hop_accuracy(train, test, pairing, predictors="history_selected", bootstrap=20)
+    for pairing, given, context in (
+        ("any", None, "set"),
+        ("any", "top1", "top1"),
+        ("top1", None, "top1"),
+    ):
+        result = hop_accuracy(
+            train, test, pairing, predictors="history_selected", history_context=given, bootstrap=20
+        )
+        assert result.history_context == context
         # The longest context overfits: it comes along, and never alone.
         assert result.predictors[-2:] == ("history_longest", "history_selected")
         names = [measure.name for measure in result.measures]

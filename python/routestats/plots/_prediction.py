@@ -40,11 +40,10 @@ STYLES: dict[str, dict[str, Any]] = {
 }
 BASELINES = ("uniform", "marginal")
 FEW_POINTS = 4
-LABEL_GAP = 0.052  # least distance of two labels, as a share of the height
 
 
 def prediction(result: HopAccuracy, *, measure: str | None = None, note: str = "") -> Figure:
-    """One line per predictor by hop, with its interval as a band, named at its right end.
+    """One line per predictor by hop, with its interval as a band.
 
     Parameters
     ----------
@@ -124,42 +123,26 @@ def _line(axes: Axes, prediction: Prediction) -> None:
 
 
 def _name_lines(axes: Axes, predictions: Sequence[Prediction]) -> None:
-    """Labels right of the lines' ends, in their order, moved apart where they would overlap."""
-    bottom, top = axes.get_ylim()
-    ends = [(float(each.by_hop.value[-1]) * 100 - bottom) / (top - bottom) for each in predictions]
-    order = np.argsort(ends, kind="stable")
-    for index, height in zip(order, _spread([ends[i] for i in order]), strict=True):
-        each = predictions[index]
-        colour = STYLES[each.name]["color"]
-        last = float(each.by_hop.value[-1]) * 100
-        baseline = " (baseline)" if each.name in BASELINES else ""
-        axes.annotate(
-            f"{each.label}{baseline}",
-            xy=(len(each.by_hop.value), last),
-            xytext=(1.035, height),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=10,
-            color=colour,
-            fontweight="normal" if baseline else "bold",
-            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.7, "shrinkB": 4},
-        )
+    """Legend right of the lines in the order in which they start, with what they start at.
+
+    At the other end, where one pair of layers is left, lines often meet.
+    """
+    lines = dict(zip((each.name for each in predictions), axes.get_lines(), strict=True))
+    ordered = sorted(predictions, key=lambda each: -float(each.by_hop.value[0]))
+    legend = axes.legend(
+        [lines[each.name] for each in ordered],
+        [_entry(each) for each in ordered],
+        title="at hop 1",
+        loc="upper left",
+        bbox_to_anchor=(1.01, 1.0),
+        frameon=False,
+        fontsize=10,
+        labelspacing=0.75,
+        alignment="left",
+    )
+    legend.get_title().set_color(GREY)
 
 
-def _spread(heights: Sequence[float]) -> list[float]:
-    """Ascending `heights`, moved as little as leaves `LABEL_GAP` between neighbours."""
-    # Blocks of labels that touch; each is centred on the mean of where its labels belong.
-    blocks: list[list[float]] = []
-    for height in heights:
-        blocks.append([height])
-        while len(blocks) > 1 and _top(blocks[-2]) + LABEL_GAP > _bottom(blocks[-1]):
-            blocks[-2:] = [blocks[-2] + blocks[-1]]
-    return [_bottom(block) + i * LABEL_GAP for block in blocks for i in range(len(block))]
-
-
-def _bottom(block: list[float]) -> float:
-    return sum(block) / len(block) - LABEL_GAP * (len(block) - 1) / 2
-
-
-def _top(block: list[float]) -> float:
-    return _bottom(block) + LABEL_GAP * (len(block) - 1)
+def _entry(prediction: Prediction) -> str:
+    baseline = " (baseline)" if prediction.name in BASELINES else ""
+    return f"{prediction.by_hop.value[0]:.1%}  {prediction.label}{baseline}"

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
+from routestats.counts._history import check_context
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_confidence, check_integer
@@ -52,6 +53,8 @@ class HopAccuracy(Result):
         Test tokens for which a predictor knew no more than the marginal, and guessed it: of
         ``token_id`` those of an id that training never saw, of ``previous_token`` those without a
         row one position before in their request.
+    history_context : str or None
+        ``set`` or ``top1``: what history looked at; None without history.
     history_order, history_support : ndarray of int64, shape [L, L], or None
         Of ``history_selected``: most layers of context, and least training tokens that share it,
         chosen for each ``[source, target]``; 0 where target <= source. None without history.
@@ -71,6 +74,7 @@ class HopAccuracy(Result):
     predictors: tuple[str, ...]
     left_out: dict[str, str]
     fallback_tokens: dict[str, int]
+    history_context: str | None
     history_order: npt.NDArray[np.int64] | None
     history_support: npt.NDArray[np.int64] | None
 
@@ -106,6 +110,9 @@ class HopAccuracy(Result):
         recall = self[f"recall_at_{self.shape.top_k}"]
         for measure in dict.fromkeys((self.main, recall)):
             lines += table_by_hop(measure)
+        if self.history_context is not None:
+            known = "sets" if self.history_context == "set" else "first choices"
+            lines.append(f"  history: by the {known} of all layers up to the source")
         lines += [
             f"  {name}: {count / self.test_tokens:.1%} of the tokens fell back to the marginal"
             for name, count in self.fallback_tokens.items()
@@ -126,6 +133,7 @@ def hop_accuracy(
     pairing: str = "any",
     *,
     predictors: str | Iterable[str] = "all",
+    history_context: str | None = None,
     top1: bool = True,
     bootstrap: int = 1000,
     seed: int = 0,
@@ -148,8 +156,7 @@ def hop_accuracy(
       after a gap in the positions. It is fitted on nothing;
     - ``history_longest`` and ``history_selected``: by all layers up to the source, the longest
       context that training saw, or the order and support that did best on a part of `train`
-      (context: sets with pairing ``any``, first choices with ``top1``; see `history`). The first
-      overfits, so naming one of the two measures both.
+      (see `history`). The first overfits, so naming one of the two measures both.
 
     Parameters
     ----------
@@ -163,6 +170,10 @@ def hop_accuracy(
     predictors : "all" or iterable of str
         Names as above. ``uniform``, ``marginal`` and ``single_hop`` are always measured; ``all``
         leaves out what cannot be, and says so (`HopAccuracy.left_out`).
+    history_context : "set", "top1" or None
+        Whether history looks at the layers' sets or at their first choices. By default sets with
+        pairing ``any``, first choices with ``top1``. Of many experts hardly a set occurs twice,
+        and first choices tell more.
     top1 : bool
         Whether to measure top-1 accuracy, which needs to know each token's first choice. Pass
         False for a trace whose order of experts is not known.
@@ -204,7 +215,10 @@ def hop_accuracy(
     seed = check_integer("seed", seed, 0)
     if pairing not in ("any", "top1"):
         raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
-    _check_traces(train, test, need_order=top1 or pairing == "top1")
+    context = check_context(
+        ("set" if pairing == "any" else "top1") if history_context is None else history_context
+    )
+    _check_traces(train, test, need_order=top1 or "top1" in (pairing, history_context))
     names, left_out = choose_predictors(predictors, train, test, seed=seed)
     fitted = train
     if not isinstance(fitted, RouteCounts):
@@ -230,7 +244,7 @@ def hop_accuracy(
         history = history_hits(
             train,
             test,
-            context="set" if pairing == "any" else "top1",
+            context=context,
             names=tally.names,
             seed=seed,
         )
@@ -257,6 +271,7 @@ def hop_accuracy(
         predictors=names,
         left_out=left_out,
         fallback_tokens=fallback,
+        history_context=None if order is None else context,
         history_order=order,
         history_support=support,
     )
