@@ -62,8 +62,8 @@ void sum_changes(const py::array& experts, std::size_t num_experts, std::size_t 
   std::vector<LayerPair> plan;
   plan.reserve(layer_pairs.size());
   for (const auto& [source, target] : layer_pairs) plan.push_back({source, target});
-  const GroupedRows grouped{
-      rows.data(), rows.ndim() == 2 ? static_cast<std::size_t>(entries) : 0, bounds};
+  const GroupedRows grouped{rows.data(), rows.ndim() == 2 ? static_cast<std::size_t>(entries) : 0,
+                            bounds};
   const WholeCounts whole{expert.data(), pairs.data()};
   const SumChanges changes{pair_changes.mutable_data(), layer_changes.mutable_data()};
   CountOptions options;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -16,29 +17,44 @@ namespace {
 constexpr std::size_t kBlockCells = std::size_t{1} << 20;  // 8 MiB of counts per thread
 constexpr std::size_t kBlockEntries = 16'384;
 
-double n_log2_n(std::uint64_t n) {
-  const auto x = static_cast<double>(n);
-  return n == 0 ? 0.0 : x * std::log2(x);
-}
+// n log2 n, looked up where n is small: most cells are, and a logarithm costs several loads.
+class NLog2N {
+ public:
+  NLog2N() : small_(kSmall) {
+    for (std::size_t n = 0; n < kSmall; ++n) small_[n] = computed(n);
+  }
 
-std::vector<double> all_n_log2_n(const std::uint64_t* counts, std::size_t cells,
-                                 std::uint64_t factor) {
+  double operator()(std::uint64_t n) const { return n < kSmall ? small_[n] : computed(n); }
+
+ private:
+  static constexpr std::size_t kSmall = 1 << 15;  // 256 KiB, a part of the second-level cache
+
+  static double computed(std::uint64_t n) {
+    const auto x = static_cast<double>(n);
+    return n == 0 ? 0.0 : x * std::log2(x);
+  }
+
+  std::vector<double> small_;
+};
+
+std::vector<double> values_of(const NLog2N& f, const std::uint64_t* counts, std::size_t cells,
+                              std::uint64_t factor) {
   std::vector<double> values(cells);
-  for (std::size_t i = 0; i < cells; ++i) values[i] = n_log2_n(factor * counts[i]);
+  for (std::size_t i = 0; i < cells; ++i) values[i] = f(factor * counts[i]);
   return values;
 }
 
 // Sum over cells of f(factor * (whole - part)) - f(factor * whole), the latter given as `before`.
-double sum_change(const std::uint64_t* whole, const std::uint64_t* part, const double* before,
-                  std::size_t cells, std::uint64_t factor) {
+// Cells without a part add an exact 0; to skip them costs more than to add it.
+double sum_change(const NLog2N& f, const std::uint64_t* whole, const std::uint64_t* part,
+                  const double* before, std::size_t cells, std::uint64_t factor) {
   double change = 0.0;
+  bool fewer = false;
   for (std::size_t i = 0; i < cells; ++i) {
-    if (part[i] == 0) continue;
-    if (part[i] > whole[i]) {
-      throw std::invalid_argument("counts: expected those of all entries, got fewer");
-    }
-    change += n_log2_n(factor * (whole[i] - part[i])) - before[i];
+    fewer |= part[i] > whole[i];
+    change += f(factor * (whole[i] - part[i])) - before[i];
   }
+  if (fewer) throw std::invalid_argument("counts: expected those of all entries, got fewer");
   return change;
 }
 
@@ -50,20 +66,27 @@ class GatheredRows {
       : from_(from), ids_(max_entries * from.layers * from.slots) {}
 
   ExpertView fill(const GroupedRows& grouped, std::size_t first, std::size_t count) {
+    // Copied out of the view: to the compiler, ids of one byte might be a part of it.
+    const std::size_t slots = from_.slots;
+    const std::size_t width = from_.layers * slots;
+    const std::ptrdiff_t token_stride = from_.token_stride;
+    const std::ptrdiff_t slot_stride = from_.slot_stride;
     for (std::size_t l = 0; l < from_.layers; ++l) {
+      const std::byte* layer = from_.data + static_cast<std::ptrdiff_t>(l) * from_.layer_stride;
       const std::uint32_t* row = grouped.rows + l * grouped.layer_stride + first;
-      Id* out = ids_.data() + l * from_.slots;
-      for (std::size_t i = 0; i < count; ++i, out += from_.layers * from_.slots) {
-        for (std::size_t k = 0; k < from_.slots; ++k) out[k] = load_id<Id>(from_, row[i], l, k);
+      Id* out = ids_.data() + l * slots;
+      for (std::size_t i = 0; i < count; ++i, out += width) {
+        const std::byte* id = layer + static_cast<std::ptrdiff_t>(row[i]) * token_stride;
+        for (std::size_t k = 0; k < slots; ++k, id += slot_stride)
+          std::memcpy(out + k, id, sizeof(Id));
       }
     }
     constexpr auto item = static_cast<std::ptrdiff_t>(sizeof(Id));
-    const auto slots = static_cast<std::ptrdiff_t>(from_.slots);
     ExpertView view = from_;
     view.data = reinterpret_cast<const std::byte*>(ids_.data());
     view.tokens = count;
-    view.token_stride = item * slots * static_cast<std::ptrdiff_t>(from_.layers);
-    view.layer_stride = item * slots;
+    view.token_stride = item * static_cast<std::ptrdiff_t>(width);
+    view.layer_stride = item * static_cast<std::ptrdiff_t>(slots);
     view.slot_stride = item;
     return view;
   }
@@ -114,12 +137,13 @@ void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts
   }
   const std::size_t block = std::min<std::size_t>(longest, kBlockEntries);
 
-  const auto layers_before = all_n_log2_n(whole.expert, view.layers * experts, view.slots);
+  static const NLog2N f;
+  const auto layers_before = values_of(f, whole.expert, view.layers * experts, view.slots);
   // At least one round, for the layers' own sums.
   for (std::size_t begin = 0; begin == 0 || begin < pairs.size(); begin += pairs_at_once) {
     const auto some = pairs.subspan(begin, std::min(pairs_at_once, pairs.size() - begin));
     const std::uint64_t* tables = whole.pairs + begin * cells;
-    const auto before = all_n_log2_n(tables, some.size() * cells, 1);
+    const auto before = values_of(f, tables, some.size() * cells, 1);
     run_workers(grouped.groups(), options.threads, [&](ItemQueue& queue) {
       with_id_type(view, [&]<class Id>(Id) {
         GatheredRows<Id> gathered(view, block);
@@ -136,13 +160,13 @@ void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts
           double* out = changes.pairs + *group * pairs.size() + begin;
           for (std::size_t p = 0; p < some.size(); ++p) {
             const std::size_t at = p * cells;
-            out[p] = sum_change(tables + at, part.data() + at, before.data() + at, cells, 1);
+            out[p] = sum_change(f, tables + at, part.data() + at, before.data() + at, cells, 1);
           }
           if (begin != 0) continue;
           for (std::size_t l = 0; l < view.layers; ++l) {
             const std::size_t at = l * experts;
             changes.layers[*group * view.layers + l] =
-                sum_change(whole.expert + at, expert.data() + at, layers_before.data() + at,
+                sum_change(f, whole.expert + at, expert.data() + at, layers_before.data() + at,
                            experts, view.slots);
           }
         }

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import routestats as rs
+from routestats.counts import GroupedRows, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import _tables
-from routestats.stats._jackknife import information_without_groups
-from routestats.stats._shuffle import ShuffleWithin
+from routestats.stats._jackknife import information_without_groups, jackknife
 
 
 def naive_information(first: list[int], second: list[int]) -> float:
@@ -65,13 +65,17 @@ def test_tables_and_jackknife_equal_the_long_way(
     np.add.at(table, pairs(everything), 1)
     expected = naive_information(*pairs(everything))
     assert _tables.mutual_information_bits(table) == pytest.approx(expected, abs=1e-9)
-    without = information_without_groups(source, target, groups, 4, experts)
-    for group in range(4):
+    ids = np.stack((source, target), axis=1)
+    counts = count(ids, num_experts=experts, hops=(1,))
+    present = np.unique(groups)
+    without = information_without_groups(ids, counts, GroupedRows.of(groups))
+    assert without.shape == (len(present), 1)
+    for value, group in zip(without[:, 0], present, strict=True):
         keep = groups != group
         if keep.any():
-            assert without[group] == pytest.approx(naive_information(*pairs(keep)), abs=1e-9)
+            assert value == pytest.approx(naive_information(*pairs(keep)), abs=1e-9)
         else:
-            assert np.isnan(without[group])
+            assert np.isnan(value)
 
 
 def test_known_tables() -> None:
@@ -91,17 +95,78 @@ def test_known_tables() -> None:
     assert _tables.divergence_bits(p, 3 * p) == pytest.approx(0.0, abs=1e-12)
 
 
-def test_shuffled_rows_stay_in_their_class_and_layers_part() -> None:
-    experts = np.arange(400, dtype=np.uint16).reshape(100, 2, 2)
-    classes = np.arange(100) % 7
-    shuffled = ShuffleWithin(classes)(experts, np.random.default_rng(0))
-    for layer in range(2):
-        for c in range(7):
-            before = experts[classes == c, layer]
-            after = shuffled[classes == c, layer]
-            assert sorted(before.tolist()) == sorted(after.tolist())
-        assert (shuffled[:, layer] != experts[:, layer]).any()
-    assert (shuffled[:, 0, 0] + 2 != shuffled[:, 1, 0]).any()
+def test_a_table_worked_by_hand() -> None:
+    """N = 8, margins 5 and 3 both ways."""
+    table = np.array([[4, 1], [1, 2]])
+    by_hand = 0.5 * log2(32 / 25) + 0.25 * log2(8 / 15) + 0.25 * log2(16 / 9)
+    assert by_hand == pytest.approx(0.15887, abs=1e-5)
+    assert _tables.mutual_information_bits(table) == pytest.approx(by_hand)
+    # 8 (4 * 2 - 1 * 1)^2 / (5 * 3 * 5 * 3); Bergsma: (phi^2 - 1 / 7) / (2 - 1 / 7 - 1).
+    assert _tables.chi_square(table) == pytest.approx(392 / 225)
+    assert _tables.cramers_v(table, corrected=False) == pytest.approx((49 / 225) ** 0.5)
+    assert _tables.cramers_v(table) == pytest.approx(((49 / 225 - 1 / 7) / (6 / 7)) ** 0.5)
+    assert _tables.miller_madow_bits(table) == pytest.approx(by_hand - 1 / (16 * np.log(2)))
+    assert np.isnan(_tables.chi_square(np.zeros((2, 2))))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_tables_equal_scipy_and_scikit_learn(seed: int) -> None:
+    from scipy.stats.contingency import association, chi2_contingency
+
+    experts = markov(500, 4, 6, seed)
+    found = rs.stats.information(
+        rs.Trace.from_arrays(experts, num_experts=6, ordered=True), hops="all", null_draws=0
+    )
+    for src, dst in itertools.combinations(range(4), 2):
+        table = count(experts, num_experts=6, pairing="top1").pair(src, dst).astype(np.int64)
+        cramer = association(table, method="cramer")
+        assert found.cramers_v_uncorrected[src, dst] == pytest.approx(cramer)
+        statistic = chi2_contingency(table, correction=False).statistic
+        assert _tables.chi_square(table) == pytest.approx(statistic)
+    scores = pytest.importorskip("sklearn.metrics")
+    for src, dst in itertools.combinations(range(4), 2):
+        nats = scores.mutual_info_score(experts[:, src, 0], experts[:, dst, 0])
+        assert found.mi_bits.value[src, dst] == pytest.approx(nats / np.log(2))
+
+
+def test_jackknife_of_a_mean_is_students_interval() -> None:
+    """A mean has no bias, and the jackknife's error of it is the usual one."""
+    from scipy.stats import t
+
+    x = np.random.default_rng(0).normal(size=30)
+    x = np.concatenate((x, 2 * x.mean() - x))  # symmetric, so that no skewness is corrected
+    without = (x.sum() - x) / (len(x) - 1)
+    found = jackknife(np.array(x.mean()), without, np.zeros(len(x), int), 0.9)
+    assert found.corrected == pytest.approx(x.mean())
+    low, high = t.interval(0.9, len(x) - 1, x.mean(), x.std(ddof=1) / len(x) ** 0.5)
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_jackknife_takes_the_bias_off_and_keeps_strata_apart() -> None:
+    """The plug-in variance is short by 1 / n of itself; domains far apart widen nothing."""
+    x = np.random.default_rng(1).normal(size=20)
+    without = np.array([np.delete(x, i).var() for i in range(20)])
+    found = jackknife(np.array(x.var()), without, np.zeros(20, int), 0.95)
+    assert found.corrected == pytest.approx(x.var(ddof=1))
+
+    strata = np.repeat([0, 1], 20)
+    y = np.concatenate((x, x + 100))
+    without = (y.sum() - y) / 39
+    apart = jackknife(np.array(y.mean()), without, strata, 0.95)
+    mixed = jackknife(np.array(y.mean()), without, np.zeros(40, int), 0.95)
+    assert apart.high - apart.low < 0.1 * (mixed.high - mixed.low)
+    lone = jackknife(np.array(y.mean()), without, np.r_[strata[:-1], 2], 0.95)
+    assert np.isnan(lone).all()
+
+
+def test_skewness_moves_the_interval_as_far_as_an_exponential_needs() -> None:
+    """Means of 25 exponentials: equal tails come near 2.5 % each, where Student's are 6 and 0.5."""
+    rng = np.random.default_rng(2)
+    x = rng.exponential(size=(25, 4000))
+    without = (x.sum(axis=0) - x) / 24
+    _, low, high = jackknife(x.mean(axis=0), without, np.zeros(25, int), 0.95)
+    assert 0.005 < (low > 1).mean() < 0.04
+    assert 0.015 < (high < 1).mean() < 0.06
 
 
 def test_nulls_tell_a_real_chain_from_a_request_and_from_a_token() -> None:
@@ -159,21 +224,64 @@ def test_matrices_hops_table_and_intervals(pairing: str) -> None:
     assert '"token_null_by_hop": [null' in found.to_json()
 
 
-def test_the_interval_covers_the_truth() -> None:
-    """95 % intervals of a chain whose information is known, over 40 traces."""
-    experts, keep = 4, 0.5
-    same, other = keep + (1 - keep) / experts, (1 - keep) / experts
-    truth = 2 + same * log2(same) + (experts - 1) * other * log2(other)
-    covered = 0
-    for seed in range(40):
-        trace = rs.Trace.from_arrays(
-            markov(2_000, 2, experts, seed)[:, :, :1],
-            num_experts=experts,
-            request_ids=np.repeat(np.arange(40), 50),
+def test_excess_has_the_jackknife_interval_of_the_difference() -> None:
+    """By leaving each group out of the trace: the same draws, since a class has its own."""
+    experts = markov(300, 3, 4, seed=5)[:, :, :1]
+    requests = np.repeat(np.arange(30), 10)
+    groups = {str(request): str(request // 3) for request in range(30)}
+
+    def excess(keep: npt.NDArray[np.bool_]) -> rs.stats.Information:
+        return rs.stats.information(
+            rs.Trace.from_arrays(
+                experts[keep], num_experts=4, request_ids=requests[keep], groups=groups
+            ),
+            hops="all",
+            null_draws=200,
         )
-        _, low, high = rs.stats.information(trace, null_draws=0).mean_by_hop
-        covered += bool(low[0] <= truth <= high[0])
-    assert covered >= 34
+
+    whole = excess(np.ones(300, bool))
+    assert whole.groups == 10
+    without = np.stack([excess(requests // 3 != g).request_excess.value for g in range(10)])
+    there = np.isfinite(whole.mi_bits.value)
+    naive = jackknife(whole.request_excess.value[there], without[:, there], np.zeros(10, int), 0.95)
+    width = whole.request_excess.high - whole.request_excess.low
+    # The classes of a shorter trace are numbered anew and drawn otherwise: equal up to the draws.
+    assert width[there] == pytest.approx(naive.high - naive.low, rel=0.15)
+    assert whole.request_excess.value == pytest.approx(
+        whole.mi_bits.value - whole.request_null_bits, nan_ok=True
+    )
+    assert (whole.request_p[there] == 1 / 201).all()
+
+
+def test_long_traces_are_permuted_in_parts_to_the_same_result() -> None:
+    experts = markov(900, 3, 4, seed=6)
+    trace = rs.Trace.from_arrays(
+        experts,
+        num_experts=4,
+        ordered=True,
+        request_ids=np.arange(900) % 40,
+        token_ids=np.arange(900) % 17,
+        groups={str(request): str(request % 13) for request in range(40)},
+    )
+    whole = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=4)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("routestats.stats._nulls.PART_ROWS", 50)
+        parts = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=4)
+    assert whole.to_json() == parts.to_json()
+    other = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=5)
+    assert other.request_null_bits[0, 1] != whole.request_null_bits[0, 1]
+    assert other.token_null_bits[0, 1] != whole.token_null_bits[0, 1]
+
+
+def test_one_request_gives_values_but_no_interval() -> None:
+    trace = rs.Trace.from_arrays(markov(400, 3, 4, 0)[:, :, :1], num_experts=4)
+    found = rs.stats.information(trace, null_draws=2)
+    assert found.groups == 1
+    assert found.mi_bits.value[0, 1] > 0.1
+    assert np.isnan(found.mi_bits.low).all()
+    assert np.isnan(found.jackknife_bits).all()
+    assert found.request_null_bits[0, 1] < 0.1
+    assert "(no interval)" in found.summary()
 
 
 def test_wrong_arguments_are_named() -> None:
@@ -182,5 +290,19 @@ def test_wrong_arguments_are_named() -> None:
         rs.stats.information(trace)
     with pytest.raises(InvalidValueError, match="hops: expected some of 1 to 2"):
         rs.stats.information(trace, "any", hops=(3,))
+    one = rs.Trace.from_arrays(markov(10, 1, 4, 0), num_experts=4)
+    with pytest.raises(InvalidValueError, match="trace: expected at least 2 layers, got 1"):
+        rs.stats.information(one, "any")
+    empty = rs.Trace.from_arrays(markov(0, 3, 4, 0), num_experts=4)
+    with pytest.raises(InvalidValueError, match="trace: expected at least 1 token, got 0"):
+        rs.stats.information(empty, "any")
+    for name, wrong in (("hops", (1.5,)), ("seed", 0.5), ("null_draws", True)):
+        with pytest.raises(InvalidTypeError, match=f"{name}: expected"):
+            rs.stats.information(trace, "any", **{name: wrong})
+    for name, low in (("hops", "some"), ("seed", -1), ("null_draws", -1), ("confidence", 1.0)):
+        with pytest.raises(InvalidValueError, match=f"{name}: expected"):
+            rs.stats.information(trace, "any", **{name: low})
+    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'set'"):
+        rs.stats.information(trace, "set")
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
         rs.stats.information(np.zeros((3, 2, 1)))  # type: ignore[arg-type]

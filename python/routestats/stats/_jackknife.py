@@ -56,6 +56,8 @@ def information_without_groups(
     with np.errstate(invalid="ignore", divide="ignore"):
         joint /= total
         joint += np.log2(total)
+    # Not the infinities that rounding makes of nothing.
+    joint[total[:, 0] == 0] = np.nan
     return joint
 
 
