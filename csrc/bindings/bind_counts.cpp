@@ -17,6 +17,7 @@ namespace routestats::bindings {
 namespace {
 
 using Table = py::array_t<std::uint64_t, py::array::c_style>;
+using Rows = py::array_t<std::uint32_t, py::array::c_style>;
 
 std::optional<Method> method_named(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
@@ -28,8 +29,8 @@ std::optional<Method> method_named(const std::optional<std::string>& name) {
 void count(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,
            const std::vector<std::pair<std::uint32_t, std::uint32_t>>& layer_pairs, Table& expert,
            Table& pairs, unsigned threads, std::uint64_t first_token,
-           const std::optional<std::string>& method, const std::optional<std::string>& isa,
-           std::size_t block_tokens) {
+           const std::optional<Rows>& row_order, const std::optional<std::string>& method,
+           const std::optional<std::string>& isa, std::size_t block_tokens) {
   const ExpertView view = view_of(experts);
   const auto side = static_cast<py::ssize_t>(num_experts);
   check_shape("expert", expert, {experts.shape(1), side});
@@ -38,8 +39,18 @@ void count(const py::array& experts, std::size_t num_experts, std::size_t counte
   plan.reserve(layer_pairs.size());
   for (const auto& [source, target] : layer_pairs) plan.push_back({source, target});
   const CountTables tables{expert.mutable_data(), pairs.mutable_data()};
-  const CountOptions options{threads,        counted_slots, first_token, method_named(method),
-                             isa_named(isa), block_tokens};
+  CountOptions options{.threads = threads,
+                       .counted_slots = counted_slots,
+                       .first_token = first_token,
+                       .method = method_named(method),
+                       .isa = isa_named(isa),
+                       .block_tokens = block_tokens};
+  if (row_order) {
+    if (row_order->ndim() != 2 || row_order->shape(0) != experts.shape(1)) {
+      throw py::value_error("row_order: expected shape [L, N]");
+    }
+    options.row_order = {row_order->data(), static_cast<std::size_t>(row_order->shape(1))};
+  }
   const py::gil_scoped_release release;
   count_pairs(view, num_experts, plan, tables, options);
 }
@@ -48,20 +59,27 @@ void count(const py::array& experts, std::size_t num_experts, std::size_t counte
 
 void bind_counts(py::module_& module) {
   py::register_exception_translator([](std::exception_ptr pointer) {
+    const auto refuse = [](const std::exception& error) {
+      const auto type = py::module_::import("routestats.errors").attr("InvalidValueError");
+      PyErr_SetString(type.ptr(), error.what());
+    };
     try {
       if (pointer) std::rethrow_exception(pointer);
     } catch (const ExpertOutOfRange& error) {
-      const auto type = py::module_::import("routestats.errors").attr("InvalidValueError");
-      PyErr_SetString(type.ptr(), error.what());
+      refuse(error);
+    } catch (const RowOutOfRange& error) {
+      refuse(error);
     }
   });
   // noconvert: a converted table would be a copy, and the counts would be lost with it.
   module.def("count_pairs", &count, py::arg("experts").noconvert(), py::kw_only(),
              py::arg("num_experts"), py::arg("counted_slots"), py::arg("layer_pairs"),
              py::arg("expert").noconvert(), py::arg("pairs").noconvert(), py::arg("threads"),
-             py::arg("first_token") = 0, py::arg("method") = py::none(),
-             py::arg("isa") = py::none(), py::arg("block_tokens") = 0,
-             "Add the counts of a [T, L, K] integer array to `expert` and `pairs`, in place.");
+             py::arg("first_token") = 0, py::arg("row_order").noconvert() = py::none(),
+             py::arg("method") = py::none(), py::arg("isa") = py::none(),
+             py::arg("block_tokens") = 0,
+             "Add the counts of a [T, L, K] integer array to `expert` and `pairs`, in place; with "
+             "`row_order` [L, N], of row row_order[l, n] as token n of layer l.");
 }
 
 }  // namespace routestats::bindings

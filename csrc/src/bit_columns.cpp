@@ -26,8 +26,11 @@ void set_bits(const ExpertView& slice, std::size_t experts, std::uint64_t* scrat
     const std::uint64_t bit = std::uint64_t{1} << (t % kWordBits);
     std::uint64_t* word = scratch + t / kWordBits;
     for (std::size_t l = 0; l < slice.layers; ++l, word += experts * kSliceWords) {
-      for (std::size_t k = 0; k < slice.slots; ++k) {
-        word[std::size_t{load_id<Id>(slice, t, l, k)} * kSliceWords] |= bit;
+      const std::byte* row = slice.row(t, l);
+      for (std::size_t k = 0; k < slice.slots; ++k, row += slice.slot_stride) {
+        Id id;
+        std::memcpy(&id, row, sizeof id);
+        word[std::size_t{id} * kSliceWords] |= bit;
       }
     }
   }

@@ -41,8 +41,11 @@ void LayerMajorIds::fill(const ExpertView& block, unsigned threads) {
         for (std::size_t t = first; t < last; ++t) {
           std::uint16_t* out = ids_.data() + t * slots_;
           for (std::size_t l = 0; l < layers_; ++l, out += tokens_ * slots_) {
-            for (std::size_t k = 0; k < slots_; ++k) {
-              out[k] = static_cast<std::uint16_t>(load_id<Id>(block, t, l, k));
+            const std::byte* row = block.row(t, l);
+            for (std::size_t k = 0; k < slots_; ++k, row += block.slot_stride) {
+              Id id;
+              std::memcpy(&id, row, sizeof id);
+              out[k] = static_cast<std::uint16_t>(id);
             }
           }
         }

@@ -73,8 +73,20 @@ template <class Id>
 
 ExpertView ExpertView::tokens_from(std::size_t first, std::size_t count) const {
   ExpertView part = *this;
-  part.data += static_cast<std::ptrdiff_t>(first) * token_stride;
+  if (row_order != nullptr) {
+    part.row_order += first;
+  } else {
+    part.data += static_cast<std::ptrdiff_t>(first) * token_stride;
+  }
   part.tokens = count;
+  return part;
+}
+
+ExpertView ExpertView::layers_from(std::size_t first, std::size_t count) const {
+  ExpertView part = *this;
+  part.data += static_cast<std::ptrdiff_t>(first) * layer_stride;
+  if (row_order != nullptr) part.row_order += first * order_stride;
+  part.layers = count;
   return part;
 }
 
@@ -82,6 +94,20 @@ ExpertView ExpertView::first_slots(std::size_t count) const {
   ExpertView part = *this;
   part.slots = count;
   return part;
+}
+
+ExpertView reordered(const ExpertView& view, const RowOrder& order) {
+  for (std::size_t i = 0; i < view.layers * order.tokens; ++i) {
+    if (order.rows[i] < view.tokens) continue;
+    throw RowOutOfRange("row_order[" + std::to_string(i / order.tokens) + ", " +
+                        std::to_string(i % order.tokens) + "] = " + std::to_string(order.rows[i]) +
+                        ", but there are " + std::to_string(view.tokens) + " rows");
+  }
+  ExpertView ordered = view;
+  ordered.row_order = order.rows;
+  ordered.order_stride = order.tokens;
+  ordered.tokens = order.tokens;
+  return ordered;
 }
 
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,

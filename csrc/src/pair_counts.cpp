@@ -132,10 +132,10 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const Isa isa = options.isa.value_or(best_isa());
   check_arguments(all_slots, experts, pairs, isa);
   check_experts(all_slots, experts, options.first_token, options.threads);
-  const ExpertView view =
-      options.counted_slots == 0
-          ? all_slots
-          : all_slots.first_slots(std::min(options.counted_slots, all_slots.slots));
+  ExpertView view = options.counted_slots == 0
+                        ? all_slots
+                        : all_slots.first_slots(std::min(options.counted_slots, all_slots.slots));
+  if (options.row_order) view = reordered(view, *options.row_order);
   if (view.tokens == 0 || view.layers == 0 || view.slots == 0) return;
 
   const Job job{view.layers, experts, view.slots, pairs, tables, options.threads};

@@ -16,6 +16,8 @@ void require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
+constexpr Method kMethods[] = {Method::bitmap, Method::direct};
+
 struct Shape {
   std::size_t tokens;
   std::size_t layers;
@@ -106,12 +108,13 @@ void compare(const Shape& shape, bool distinct, std::mt19937& random) {
   const auto pairs = all_pairs(shape.layers);
   const Counts expected = naive(ids, shape, pairs);
   for (const Isa isa : available_isas()) {
-    for (const Method method : {Method::bitmap, Method::direct}) {
+    for (const Method method : kMethods) {
       for (const unsigned threads : {1u, 3u}) {
         for (const std::size_t block : {std::size_t{0}, std::size_t{97}}) {
           Counts got = zeros(shape, pairs.size());
           count_pairs(view_of(ids, shape), shape.experts, pairs,
-                      {got.expert.data(), got.pairs.data()}, {threads, 0, 0, method, isa, block});
+                      {got.expert.data(), got.pairs.data()},
+                      {.threads = threads, .method = method, .isa = isa, .block_tokens = block});
           require(got == expected,
                   std::string(name_of(isa)) + " T=" + std::to_string(shape.tokens) +
                       " L=" + std::to_string(shape.layers) + " E=" + std::to_string(shape.experts) +
@@ -147,13 +150,45 @@ void test_wide_counts() {
     std::vector<std::uint8_t> ids;
     for (std::size_t t = 0; t < shape.tokens; ++t) ids.insert(ids.end(), {2, 0, 1, last});
     const std::uint64_t expected = (last == 1 ? 2u : 1u) * shape.tokens;
-    for (const Method method : {Method::bitmap, Method::direct}) {
+    for (const Method method : kMethods) {
       Counts got = zeros(shape, 1);
       got.pairs[2 * 3 + 1] = before;
       count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
-                  {2, 0, 0, method, std::nullopt, 0});
+                  {.threads = 2, .method = method});
       require(got.pairs[2 * 3 + 1] == before + expected, "wide pair count");
       require(got.expert[3 + 1] == expected, "wide expert count");
+    }
+  }
+}
+
+// Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
+void test_row_order() {
+  std::mt19937 random(11);
+  for (const std::size_t drawn : {std::size_t{0}, std::size_t{150}, std::size_t{700}}) {
+    const Shape shape{300, 4, 9, 3};
+    const auto ids = random_ids<std::uint8_t>(shape, drawn != 150, random);
+    const Shape ordered{drawn, shape.layers, shape.experts, shape.slots};
+    std::vector<std::uint32_t> order(shape.layers * drawn);
+    std::vector<std::uint8_t> copy(drawn * shape.layers * shape.slots);
+    for (auto& row : order) row = static_cast<std::uint32_t>(random() % shape.tokens);
+    for (std::size_t t = 0; t < drawn; ++t) {
+      for (std::size_t l = 0; l < shape.layers; ++l) {
+        for (std::size_t k = 0; k < shape.slots; ++k) {
+          copy[(t * shape.layers + l) * shape.slots + k] =
+              ids[(order[l * drawn + t] * shape.layers + l) * shape.slots + k];
+        }
+      }
+    }
+    const auto pairs = all_pairs(shape.layers);
+    const Counts expected = naive(copy, ordered, pairs);
+    for (const Method method : kMethods) {
+      Counts got = zeros(shape, pairs.size());
+      count_pairs(view_of(ids, shape), shape.experts, pairs, {got.expert.data(), got.pairs.data()},
+                  {.threads = 2,
+                   .row_order = RowOrder{order.data(), drawn},
+                   .method = method,
+                   .block_tokens = 97});
+      require(got == expected, "row order of " + std::to_string(drawn) + " tokens");
     }
   }
 }
@@ -166,7 +201,7 @@ void test_out_of_range() {
     Counts got = zeros(shape, 0);
     try {
       count_pairs(view_of(ids, shape), shape.experts, {}, {got.expert.data(), got.pairs.data()},
-                  {2, 1, 100, std::nullopt, std::nullopt, 0});
+                  {.threads = 2, .counted_slots = 1, .first_token = 100});
     } catch (const ExpertOutOfRange& error) {
       require(got == zeros(shape, 0), "an invalid array adds nothing");
       return std::string(error.what());
@@ -175,6 +210,20 @@ void test_out_of_range() {
   };
   require(message_with(9) == "experts[117, 3, 1] = 9, but num_experts is 8", "id too large");
   require(message_with(-1) == "experts[117, 3, 1] = -1, but num_experts is 8", "negative id");
+
+  ids.assign(ids.size(), 7);
+  std::vector<std::uint32_t> order(shape.layers * shape.tokens, 19);
+  order[2 * shape.tokens + 5] = 20;
+  std::string message;
+  Counts got = zeros(shape, 0);
+  try {
+    count_pairs(view_of(ids, shape), shape.experts, {}, {got.expert.data(), got.pairs.data()},
+                {.row_order = RowOrder{order.data(), shape.tokens}});
+  } catch (const RowOutOfRange& error) {
+    message = error.what();
+  }
+  require(message == "row_order[2, 5] = 20, but there are 20 rows", "row out of range");
+  require(got == zeros(shape, 0), "an invalid order adds nothing");
 }
 
 }  // namespace
@@ -183,6 +232,7 @@ void test_out_of_range() {
 int main() {
   routestats::test_shapes();
   routestats::test_wide_counts();
+  routestats::test_row_order();
   routestats::test_out_of_range();
   std::puts("ok");
   return 0;

@@ -23,6 +23,7 @@ def count_pairs(
     pairs: npt.NDArray[np.uint64],
     threads: int,
     first_token: int = 0,
+    row_order: npt.NDArray[np.uint32] | None = None,
     method: str | None = None,
     isa: str | None = None,
     block_tokens: int = 0,

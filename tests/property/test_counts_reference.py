@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routestats import _core
-from routestats.counts import RouteCounts, count, reference
+from routestats.counts import RouteCounts, count, recount, reference
 
 MAX_TABLE_CELLS = 1 << 20  # L * L * E * E: keeps a case at milliseconds
 MAX_INCREMENTS = 1 << 20  # T * K * K of one pair: what the reference takes
@@ -155,6 +155,41 @@ def test_parts_merge_in_any_order(case: Case, pairing: str, data: st.DataObject)
         summed = part + summed
     assert updated == whole
     assert summed == whole
+
+
+@PROFILE
+@given(cases(), st.sampled_from(["any", "top1"]), st.data())
+def test_recount_equals_counting_the_reordered_rows(
+    case: Case, pairing: str, data: st.DataObject
+) -> None:
+    T, L, _ = case.experts.shape
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    if data.draw(st.booleans()):
+        order = rng.permuted(np.tile(np.arange(T, dtype=np.uint32), (L, 1)), axis=1)
+    else:
+        drawn = data.draw(st.integers(0, 300)) if T else 0
+        order = rng.integers(0, max(T, 1), (L, drawn), np.uint32)
+    hops = data.draw(st.sets(st.integers(0, L - 1), min_size=1))
+    threads = data.draw(st.integers(1, 8))
+    got = recount(
+        case.experts,
+        order,
+        num_experts=case.num_experts,
+        hops=hops,
+        pairing=pairing,
+        threads=threads,
+    )
+    copy = reference.reordered(case.experts, order)
+    assert copy.shape == (order.shape[1], *case.experts.shape[1:])
+    assert got.tokens == order.shape[1]
+    np.testing.assert_array_equal(
+        got.expert, reference.expert_counts(copy, case.num_experts, pairing=pairing)
+    )
+    hop = data.draw(st.sampled_from(sorted(hops)))
+    np.testing.assert_array_equal(
+        got.pair(0, hop),
+        reference.pair_counts(copy, case.num_experts, 0, hop, pairing=pairing),
+    )
 
 
 @settings(PROFILE, max_examples=20)

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from routestats import _core
-from routestats.counts import RouteCounts, count
+from routestats.counts import RouteCounts, count, recount
 from routestats.counts._device import choose_threads
 from routestats.errors import (
     DeviceUnavailableError,
@@ -149,6 +149,31 @@ def test_failed_update_adds_nothing() -> None:
         with pytest.raises(InvalidValueError, match=rf"experts\[{token}, 2, 1\] = 4, "):
             counts.update(more)
         assert counts == before
+
+
+# --- rows in another order ---
+
+
+def test_recount_reads_each_layer_in_its_own_order() -> None:
+    order = np.array([[1, 0], [0, 1], [0, 0]])
+    counts = recount(IDS, order, num_experts=4, hops=1)
+    expected = np.stack([IDS[order[layer], layer] for layer in range(3)], axis=1)
+    assert counts == count(expected, num_experts=4, hops=1)
+    assert counts != count(IDS, num_experts=4, hops=1)
+
+
+@pytest.mark.parametrize(
+    ("order", "error", "message"),
+    [
+        ([[0, 1], [0, 2], [0, 1]], InvalidValueError, r"row_order\[1, 1\] = 2, but there are 2"),
+        ([[0, 1], [0, -1], [0, 1]], InvalidValueError, "row_order: expected rows 0 to .*, got -1"),
+        ([[0, 1]], InvalidValueError, r"row_order: expected shape \[3, N\], got \[1, 2\]"),
+        ([[0.0], [0.0], [0.0]], InvalidTypeError, "row_order: expected an integer array, got"),
+    ],
+)
+def test_recount_refuses(order: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        recount(IDS, order, num_experts=4)
 
 
 # --- refusals ---

@@ -20,8 +20,21 @@ struct ExpertView {
   std::ptrdiff_t token_stride;
   std::ptrdiff_t layer_stride;
   std::ptrdiff_t slot_stride;
+  // If set, token t of layer l is read from row row_order[l * order_stride + t] of the array, so
+  // that a trace with permuted or resampled rows is counted without a copy of it.
+  const std::uint32_t* row_order = nullptr;
+  std::size_t order_stride = 0;
+
+  // Where the slots of one token and layer begin.
+  const std::byte* row(std::size_t token, std::size_t layer) const {
+    const std::size_t place =
+        row_order == nullptr ? token : row_order[layer * order_stride + token];
+    return data + static_cast<std::ptrdiff_t>(place) * token_stride +
+           static_cast<std::ptrdiff_t>(layer) * layer_stride;
+  }
 
   ExpertView tokens_from(std::size_t first, std::size_t count) const;
+  ExpertView layers_from(std::size_t first, std::size_t count) const;
   ExpertView first_slots(std::size_t count) const;
 };
 
@@ -29,10 +42,7 @@ struct ExpertView {
 template <class Unsigned>
 Unsigned load_id(const ExpertView& view, std::size_t token, std::size_t layer, std::size_t slot) {
   Unsigned id;
-  std::memcpy(&id,
-              view.data + static_cast<std::ptrdiff_t>(token) * view.token_stride +
-                  static_cast<std::ptrdiff_t>(layer) * view.layer_stride +
-                  static_cast<std::ptrdiff_t>(slot) * view.slot_stride,
+  std::memcpy(&id, view.row(token, layer) + static_cast<std::ptrdiff_t>(slot) * view.slot_stride,
               sizeof id);
   return id;
 }
@@ -54,13 +64,28 @@ void with_id_type(const ExpertView& view, Body&& body) {
   }
 }
 
+// Rows of an array, chosen anew for each layer: [layers, tokens] without gaps. They may repeat and
+// leave some out.
+struct RowOrder {
+  const std::uint32_t* rows;
+  std::size_t tokens;
+};
+
+// The same array read in that order. Throws RowOutOfRange, which names the first row that is not
+// there.
+ExpertView reordered(const ExpertView& view, const RowOrder& order);
+
+class RowOutOfRange : public std::out_of_range {
+  using std::out_of_range::out_of_range;
+};
+
 // An id that is not below the number of experts; what() names the first one in row-major order.
 class ExpertOutOfRange : public std::out_of_range {
   using std::out_of_range::out_of_range;
 };
 
-// Throws ExpertOutOfRange unless all ids are in 0..experts-1. `first_token` is the number by which
-// the caller knows token 0 of the view.
+// Throws ExpertOutOfRange unless all ids of a view without a row order are in 0..experts-1.
+// `first_token` is the number by which the caller knows token 0 of the view.
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads);
 

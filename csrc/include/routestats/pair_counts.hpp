@@ -24,8 +24,9 @@ struct CountTables {
 
 struct CountOptions {
   unsigned threads = 1;
-  std::size_t counted_slots = 0;  // only the first so many slots of each layer; 0 means all
-  std::uint64_t first_token = 0;  // the number of token 0 in error messages
+  std::size_t counted_slots = 0;        // only the first so many slots of each layer; 0 means all
+  std::uint64_t first_token = 0;        // the number of token 0 in error messages
+  std::optional<RowOrder> row_order{};  // rows to count instead of all of them in order
   // For tests and benchmarks; left alone, the fastest for the shape.
   std::optional<Method> method{};
   std::optional<Isa> isa{};
@@ -34,8 +35,8 @@ struct CountOptions {
 
 // Adds the counts of all tokens, exactly, in blocks of bounded memory. Experts may repeat within
 // the slots of a token and layer; every pair of slots counts. Throws, before anything is added,
-// ExpertOutOfRange for an id in any slot, counted or not, and std::invalid_argument for a layer or
-// instruction set that is not there.
+// ExpertOutOfRange for an id in any slot, counted or not, RowOutOfRange, and std::invalid_argument
+// for a layer or instruction set that is not there.
 void count_pairs(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
                  const CountTables& tables, const CountOptions& options);
 

@@ -13,7 +13,7 @@ from routestats import _core
 from routestats.counts import _file
 from routestats.counts._device import choose_device, choose_threads
 from routestats.counts._plan import Hops, Pairing, PairPlan, check_hops, check_pairing
-from routestats.counts._source import Chunks, Source, as_ids, open_source
+from routestats.counts._source import Chunks, Ids, Source, as_ids, open_source
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 
@@ -184,18 +184,35 @@ class RouteCounts:
                     f"experts: expected chunks of shape [t, {self.shape.num_layers}, "
                     f"{self.shape.top_k}], got [t, {got[0]}, {got[1]}]"
                 )
-            _core.count_pairs(
-                experts,
-                num_experts=self.shape.num_experts,
-                counted_slots=1 if self.pairing == "top1" else self.shape.top_k,
-                layer_pairs=self._plan.pairs,
-                expert=self._expert,
-                pairs=self._pairs,
-                threads=threads,
-                first_token=first_token,
-            )
+            self._count_array(experts, threads, first_token)
             first_token += len(experts)
             self.tokens += len(experts)
+
+    def _add_rows(
+        self, experts: Ids, row_order: npt.NDArray[np.uint32], *, threads: int | None
+    ) -> None:
+        """Count row ``row_order[l, n]`` as token n of layer l; for `recount`."""
+        self._count_array(experts, choose_threads(threads), 0, row_order)
+        self.tokens += row_order.shape[1]
+
+    def _count_array(
+        self,
+        experts: Ids,
+        threads: int,
+        first_token: int,
+        row_order: npt.NDArray[np.uint32] | None = None,
+    ) -> None:
+        _core.count_pairs(
+            experts,
+            num_experts=self.shape.num_experts,
+            counted_slots=1 if self.pairing == "top1" else self.shape.top_k,
+            layer_pairs=self._plan.pairs,
+            expert=self._expert,
+            pairs=self._pairs,
+            threads=threads,
+            first_token=first_token,
+            row_order=row_order,
+        )
 
     def _check_source(self, opened: Chunks) -> None:
         if opened.shape != self.shape:

@@ -59,3 +59,15 @@ def pair_counts(experts: Ids, num_experts: int, src: int, dst: int, *, pairing: 
         for j in range(slots.shape[2]):
             np.add.at(counts, (slots[:, src, i], slots[:, dst, j]), 1)
     return counts
+
+
+def reordered(experts: Ids, row_order: npt.NDArray[np.integer[Any]]) -> Ids:
+    """The trace of shape [N, L, K] whose layer l holds the rows ``row_order[l]`` of `experts`.
+
+    Parameters
+    ----------
+    experts : ndarray of integers, shape [T, L, K]
+    row_order : ndarray of integers, shape [L, N]
+    """
+    layers = [experts[rows, layer] for layer, rows in enumerate(row_order)]
+    return np.stack(layers, axis=1)
