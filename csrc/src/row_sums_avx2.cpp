@@ -24,8 +24,8 @@ struct Avx2Ops {
 // 32 counters at a time: a byte of a plane is copied to eight bytes, of which each keeps its bit.
 void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts) {
   const __m256i bit_of_byte = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
-  const __m256i copies = _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202,
-                                            0x0303030303030303);
+  const __m256i copies =
+      _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
   for (std::size_t c = 0; c < kRowColumns; c += 32) {
     __m256i bytes[3] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     for (std::size_t j = 0; j < plane_count; ++j) {
@@ -40,8 +40,7 @@ void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts
     }
     for (std::size_t i = 0; i < 32; i += 8) {
       const auto wide = [&](std::size_t b) {
-        return _mm256_cvtepu8_epi32(
-            _mm_loadl_epi64(reinterpret_cast<const __m128i*>(byte[b] + i)));
+        return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(byte[b] + i)));
       };
       const __m256i count =
           wide(0) | _mm256_slli_epi32(wide(1), 8) | _mm256_slli_epi32(wide(2), 16);

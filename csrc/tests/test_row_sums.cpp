@@ -59,8 +59,8 @@ bool expands_wide(Isa isa) {
   for (std::size_t j = 0; j < kMostPlanes; ++j) {
     for (std::size_t c = 0; c < kRowColumns; ++c) {
       const std::uint64_t bit = random() & 1;
-      planes[j].words[c / 64] = (planes[j].words[c / 64] & ~(std::uint64_t{1} << (c % 64))) |
-                                bit << (c % 64);
+      planes[j].words[c / 64] =
+          (planes[j].words[c / 64] & ~(std::uint64_t{1} << (c % 64))) | bit << (c % 64);
       expected[c] |= static_cast<std::uint32_t>(bit) << j;
     }
   }

@@ -9,6 +9,7 @@ namespace routestats {
 // How a tile of pair counts is computed.
 enum class Method {
   bitmap,  // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
+  lists,   // carry-save sums of bit rows: K * E / 512 vector operations per token
   direct,  // one increment per pair of slots: K^2 per token
 };
 
