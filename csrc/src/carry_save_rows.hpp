@@ -20,8 +20,6 @@ template <class Ops>
 struct CarrySaveRows {
   using Vector = typename Ops::Vector;
 
-  // How many tokens ahead rows are fetched: about the latency of the second-level cache.
-  static constexpr std::size_t kAhead = 16;
   static constexpr std::size_t kMostHeld = kMostPlanes - kFewestPlanes;
 
   // low, a, b: three bits of weight 1 per position -> one of weight 2 (returned), one of 1 (low).

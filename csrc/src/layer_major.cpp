@@ -17,8 +17,16 @@ void copy_ids(const ExpertView& view, std::uint16_t* ids, std::size_t layer_item
   const std::ptrdiff_t stride = FixedSlots != 0 ? sizeof(Id) : view.slot_stride;
   for (std::size_t t = 0; t < view.tokens; ++t) {
     std::uint16_t* out = ids + t * slots;
+    __builtin_prefetch(view.row_ahead(t, 0));
+    __builtin_prefetch(view.row_ahead(t, view.layers - 1));
     for (std::size_t l = 0; l < view.layers; ++l, out += layer_items) {
       const std::byte* row = view.row(t, l);
+      if constexpr (FixedSlots != 0) {
+        Id slot[FixedSlots];
+        std::memcpy(slot, row, sizeof slot);
+        for (std::size_t k = 0; k < FixedSlots; ++k) out[k] = static_cast<std::uint16_t>(slot[k]);
+        continue;
+      }
       for (std::size_t k = 0; k < slots; ++k) {
         Id id;
         std::memcpy(&id, row + static_cast<std::ptrdiff_t>(k) * stride, sizeof id);

@@ -75,19 +75,19 @@ void ListCounter::add_group(const Group& group, std::size_t tokens) {
   const std::size_t plane_count =
       std::max<std::size_t>(kFewestPlanes, static_cast<std::size_t>(std::bit_width(most)));
   run_workers(items.size(), job_.threads, [&](ItemQueue& queue) {
-    std::vector<BitRow> planes(step * plane_count);
+    Counters counters{plane_count, std::vector<BitRow>(step * plane_count)};
     while (const auto i = queue.next()) {
       const Item& item = items[*i];
-      std::fill(planes.begin(), planes.end(), BitRow{});
-      add_experts(item.layer, *item.parts, item.first, item.last, planes);
+      std::fill(counters.planes.begin(), counters.planes.end(), BitRow{});
+      add_experts(item.layer, *item.parts, item.first, item.last, counters);
     }
   });
 }
 
 void ListCounter::add_experts(std::size_t layer, const std::vector<Part>& parts, std::size_t first,
-                              std::size_t last, std::vector<BitRow>& planes) {
-  const std::size_t stride = planes.size() / (last - first);
-  std::vector<std::size_t> rows(last - first);
+                              std::size_t last, Counters& counters) {
+  std::vector<std::size_t> rows(last - first);  // that were summed so far, padding included
+  const auto planes = [&](std::size_t i) { return &counters.planes[i * counters.stride]; };
   const auto plane_count = [&](std::size_t i) {
     return std::max<std::size_t>(kFewestPlanes, static_cast<std::size_t>(std::bit_width(rows[i])));
   };
@@ -96,13 +96,13 @@ void ListCounter::add_experts(std::size_t layer, const std::vector<Part>& parts,
       const auto list = lists_.list(b, layer, first + i);
       if (list.empty()) continue;
       rows[i] += list.size();
-      sums_.add(rows_.block(b), list.data(), list.size(), &planes[i * stride], plane_count(i));
+      sums_.add(rows_.block(b), list.data(), list.size(), planes(i), plane_count(i));
     }
   }
   std::uint32_t counts[kRowColumns];
   for (std::size_t i = 0; i < last - first; ++i) {
     if (rows[i] == 0) continue;
-    sums_.expand(&planes[i * stride], plane_count(i), counts);
+    sums_.expand(planes(i), plane_count(i), counts);
     for (const Part& part : parts) {
       std::uint64_t* cells = job_.tile(part.pair) + (first + i) * job_.experts + part.first_expert;
       for (std::size_t c = 0; c < part.count; ++c) cells[c] += counts[part.column + c];

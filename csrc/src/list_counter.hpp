@@ -35,9 +35,15 @@ class ListCounter {
     std::map<std::size_t, std::vector<Part>> sources;
   };
 
+  // Bit-sliced counters, `stride` planes for each of some source experts.
+  struct Counters {
+    std::size_t stride;
+    std::vector<BitRow> planes;
+  };
+
   void add_group(const Group& group, std::size_t tokens);
   void add_experts(std::size_t layer, const std::vector<Part>& parts, std::size_t first,
-                   std::size_t last, std::vector<BitRow>& planes);
+                   std::size_t last, Counters& counters);
 
   const CountJob& job_;
   const RowSums sums_;

@@ -11,6 +11,8 @@ namespace {
 
 // Layers that one worker takes at a time: the ids of a block's slice fill about one cache line.
 constexpr std::size_t kWindowSlots = 64;
+// Layers that lay a power of two apart would evict each other from the first-level cache.
+constexpr std::size_t kApart = 96;
 
 std::size_t block_count(std::size_t tokens) {
   return (tokens + kRowBlockTokens - 1) / kRowBlockTokens;
@@ -23,9 +25,9 @@ std::uint32_t padded(std::uint32_t length) {
 
 // A list is in ascending order, so that an expert named twice stands next to itself.
 bool repeats(const std::uint16_t* list, std::uint32_t length) {
-  bool found = false;
-  for (std::uint32_t i = 1; i < length; ++i) found |= list[i - 1] == list[i];
-  return found;
+  unsigned found = 0;
+  for (std::uint32_t i = 1; i < length; ++i) found |= unsigned{list[i - 1] == list[i]};
+  return found != 0;
 }
 
 }  // namespace
@@ -48,7 +50,8 @@ bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
   const std::size_t windows = (layers_ + window - 1) / window;
   std::atomic<bool> distinct{true};
   run_workers(blocks_ * windows, threads, [&](ItemQueue& queue) {
-    std::vector<std::uint16_t> ids(window * kRowBlockTokens * slots_);
+    std::vector<std::uint16_t> ids(window * (kRowBlockTokens * slots_ + kApart));
+    std::vector<std::uint16_t> lists(capacity_);
     while (const auto item = queue.next()) {
       const std::size_t block = *item / windows;
       const std::size_t first = block * kRowBlockTokens;
@@ -56,23 +59,33 @@ bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
       const std::size_t tokens = std::min(kRowBlockTokens, segment.tokens - first);
       const std::size_t count = std::min(window, layers_ - layer);
       copy_layer_major(segment.tokens_from(first, tokens).layers_from(layer, count), ids.data(),
-                       tokens * slots_);
+                       tokens * slots_ + kApart);
       for (std::size_t l = 0; l < count; ++l) {
-        if (!fill_lists(block * layers_ + layer + l, ids.data() + l * tokens * slots_, tokens)) {
-          distinct = false;
-        }
+        const std::uint16_t* layer_ids = ids.data() + l * (tokens * slots_ + kApart);
+        if (!fill_lists(block * layers_ + layer + l, layer_ids, tokens, lists)) distinct = false;
       }
     }
   });
   return distinct;
 }
 
-bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens) {
-  std::uint16_t* entries = entries_.get() + place * capacity_;
+// The lists are written side by side, so they are made in `scratch`, which stays in cache, and
+// copied.
+bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
+                            std::vector<std::uint16_t>& scratch) {
+  std::uint16_t* entries = scratch.data();
   std::uint32_t* begin = begins_.get() + place * (experts_ + 1);
   std::uint32_t* length = lengths_.get() + place * experts_;
+  // Two tables take turns, so that an increment seldom waits for the one before it.
   std::fill_n(length, experts_, 0u);
-  for (std::size_t i = 0; i < tokens * slots_; ++i) ++length[ids[i]];
+  std::fill_n(begin, experts_, 0u);
+  const std::size_t items = tokens * slots_;
+  for (std::size_t i = 0; i + 1 < items; i += 2) {
+    ++length[ids[i]];
+    ++begin[ids[i + 1]];
+  }
+  if (items % 2 != 0) ++length[ids[items - 1]];
+  for (std::size_t e = 0; e < experts_; ++e) length[e] += begin[e];
 
   std::uint32_t end = 0;
   for (std::size_t e = 0; e < experts_; ++e) {
@@ -93,6 +106,7 @@ bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::si
     begin[e] -= length[e];
   }
   begin[experts_] = end;
+  std::copy_n(entries, end, entries_.get() + place * capacity_);
   return distinct;
 }
 

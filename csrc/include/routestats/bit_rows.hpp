@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <vector>
 
 #include "routestats/expert_view.hpp"
 #include "routestats/row_sums.hpp"
@@ -22,6 +23,7 @@ class BitRows {
 
  private:
   const std::size_t experts_;
+  const std::vector<std::uint64_t> one_hot_;
   std::unique_ptr<BitRow[]> rows_;
 };
 

@@ -37,7 +37,8 @@ class TokenLists {
   void add_load(std::size_t layer, std::uint64_t* load) const;
 
  private:
-  bool fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens);
+  bool fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
+                  std::vector<std::uint16_t>& scratch);
 
   const std::size_t layers_;
   const std::size_t experts_;
