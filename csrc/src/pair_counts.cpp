@@ -69,7 +69,8 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   if (view.tokens == 0 || view.layers == 0 || view.slots == 0) return;
 
   const CountJob job{view.layers, experts, view.slots, pairs, tables, options.threads};
-  const Method method = options.method.value_or(choose_method(experts, view.slots, isa));
+  const Method method = options.method.value_or(choose_method(
+      {view.layers, experts, view.slots, std::max<std::size_t>(1, pairs.size())}, isa));
   const auto block_of = [&](Method of) {
     return std::min(options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
                     view.tokens);
