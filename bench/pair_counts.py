@@ -1,197 +1,185 @@
-"""Counting all layer pairs of a Mixtral-shaped trace, beside what people use today.
+"""Counting pairs of layers, pairing ``any``, beside everything that people use for it today.
 
-Baselines, each counting the same pairs (every src <= dst, diagonal included, pairing ``any``):
+Claims: ``all pairs`` (every source <= target) and ``adjacent`` (within a layer, and to the next).
+A baseline that would take minutes at the asked number of tokens is run fully at fewer, and ours at
+the same number beside it. Before anything is timed, our counts are checked against the NumPy
+reference and every baseline against ours, cell by cell.
 
-- ``numpy.bincount`` of ``e * E + f`` over the K x K pairs of slots, per pair of layers;
-- ``torch`` (where it is installed): one matrix product of one-hot rows, in chunks, float32.
-
-First each result is checked to be equal, cell by cell; then the rounds alternate between the
-methods, so that a busy machine slows all of them. Exit status 1 if a result differs or the speed-up
-over numpy.bincount is below 5.
-
-    python bench/pair_counts.py
+    python bench/pair_counts.py [--shape dsv3] [--claim adjacent] [--baseline numba] [--json FILE]
+    python bench/pair_counts.py --scaling      # cost per token from 100 k to 10 million; memory
 """
 
 from __future__ import annotations
 
-import argparse
+import dataclasses
 import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable
-from importlib import metadata
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from routestats import _core
-from routestats.counts import RouteCounts, count
-from routestats.counts._device import choose_threads
+from _compare import Row, chosen_shapes, compare, parser, print_rows, write_rows
+from _pair_baselines import BASELINES, Ids, Pairs
+from _pair_floor import print_floor
+from _pair_scaling import measure_scaling
+from _workload import REPETITION, Shape, make_trace
+from routestats.counts import RouteCounts, count, reference
 
-L, E, K = 32, 8, 2
-GOAL = 5.0
-RESULT = Path(__file__).parent / "results" / "pair_counts.json"
+CLAIMS = {"all pairs": "all", "adjacent": (0, 1)}
+ADJACENT_BASELINES = ("numba prange", "numpy.bincount")
+CHECKED_TOKENS = 300
+QUICK_LAYERS, QUICK_TOKENS = 4, 10_000
 
-Ids = npt.NDArray[np.uint8]
-Tiles = dict[tuple[int, int], npt.NDArray[Any]]
-PAIRS = [(src, dst) for src in range(L) for dst in range(src, L)]
-
-
-def markov_trace(tokens: int, seed: int) -> Ids:
-    """Synthetic ids [T, L, K]: a layer's experts depend on the first choice of the layer before.
-
-    The logits of each layer are a fixed bias (popular experts) plus a row of a fixed table per
-    previous first choice, plus Gumbel noise: the K largest are drawn without replacement.
-    """
-    rng = np.random.default_rng(seed)
-    bias = rng.normal(0, 0.5, (L, E))
-    table = rng.normal(0, 1.5, (L, E, E))
-    experts = np.empty((tokens, L, K), np.uint8)
-    first = rng.integers(0, E, tokens)
-    for layer in range(L):
-        logits = bias[layer] + table[layer, first] + rng.gumbel(size=(tokens, E))
-        order = np.argsort(-logits, axis=1)
-        experts[:, layer] = order[:, :K]
-        first = order[:, 0]
-    return experts
-
-
-def with_bincount(experts: Ids) -> Tiles:
-    # One contiguous row of wide ids per layer and slot, made once: indexing the trace anew for
-    # each pair would be slower.
-    slots = np.ascontiguousarray(experts.transpose(1, 2, 0)).astype(np.int64)
-    tiles = {}
-    for src, dst in PAIRS:
-        pairs = slots[src][:, None] * E + slots[dst][None, :]
-        tiles[src, dst] = np.bincount(pairs.ravel(), minlength=E * E).reshape(E, E)
-    return tiles
-
-
-def with_torch(experts: Ids) -> Tiles:
-    import torch
-
-    total = torch.zeros((L * E, L * E), dtype=torch.int64)
-    columns = torch.arange(L)[:, None] * E
-    for chunk in torch.from_numpy(experts).split(16_384):  # float32 is exact up to 2^24
-        one_hot = torch.zeros((len(chunk), L * E))
-        one_hot.scatter_(1, (chunk.long() + columns).flatten(1), 1.0)
-        total += (one_hot.T @ one_hot).long()
-    table = total.numpy().reshape(L, E, L, E)
-    return {(src, dst): table[src, :, dst] for src, dst in PAIRS}
-
-
-def with_routestats(experts: Ids) -> RouteCounts:
-    return count(experts, num_experts=E, hops="all", pairing="any")
+# Seconds per million tokens on a quiet Zen 3 with 2 threads; the one-hot products' is the better of
+# the two packages'.
+QUIET_S = {
+    ("all pairs", "mixtral"): {
+        "numba prange": 1.81,
+        "numpy.bincount": 32,
+        "numpy one-hot matmul": 1.44,
+        "torch one-hot matmul": 1.44,
+        "scipy.sparse CSR.T @ CSR": 19,
+        "polars group-by": 125,
+        "pandas group-by": 312,
+    },
+    ("all pairs", "qwen3"): {
+        "numba prange": 23.5,
+        "numpy.bincount": 477,
+        "numpy one-hot matmul": 545,
+        "torch one-hot matmul": 545,
+        "scipy.sparse CSR.T @ CSR": 700,
+        "polars group-by": 5900,
+        "pandas group-by": 7180,
+    },
+    ("all pairs", "dsv3"): {
+        "numba prange": 47.4,
+        "numpy.bincount": 676,
+        "numpy one-hot matmul": 6480,
+        "torch one-hot matmul": 6480,
+        "scipy.sparse CSR.T @ CSR": 1730,
+    },
+    ("adjacent", "mixtral"): {"numba prange": 0.175},
+    ("adjacent", "qwen3"): {"numba prange": 1.97},
+    ("adjacent", "dsv3"): {"numba prange": 3.82},
+}
+# Most tokens of a baseline, and its rounds there: what is not named runs at all tokens.
+SLOW = {
+    "numpy.bincount": {"mixtral": 200_000, "qwen3": 50_000, "dsv3": 50_000},
+    "numpy one-hot matmul": {"mixtral": 1_000_000, "qwen3": 10_000, "dsv3": 1_000},
+    "torch one-hot matmul": {"mixtral": 1_000_000, "qwen3": 10_000, "dsv3": 1_000},
+    "scipy.sparse CSR.T @ CSR": {"mixtral": 100_000, "qwen3": 10_000, "dsv3": 5_000},
+    "polars group-by": {"mixtral": 20_000, "qwen3": 1_000, "dsv3": 500},
+    "pandas group-by": {"mixtral": 10_000, "qwen3": 1_000, "dsv3": 500},
+    "duckdb group-by": {"mixtral": 20_000, "qwen3": 1_000, "dsv3": 500},
+}
 
 
-def require_equal(name: str, counts: RouteCounts, tiles: Tiles) -> None:
-    for (src, dst), tile in tiles.items():
-        if not np.array_equal(counts.pair(src, dst), tile):
-            sys.exit(f"pair_counts: {name} and routestats differ at layers {src}, {dst}")
+def pairs_of(claim: str, shape: Shape) -> Pairs:
+    hops = range(shape.L) if CLAIMS[claim] == "all" else CLAIMS[claim]
+    return [(src, src + hop) for hop in hops for src in range(shape.L - hop)]
 
 
-def seconds(function: Callable[[Ids], object], experts: Ids) -> float:
-    start = time.perf_counter()
-    function(experts)
-    return time.perf_counter() - start
+def ours(experts: Ids, shape: Shape, claim: str) -> RouteCounts:
+    return count(experts, num_experts=shape.E, hops=CLAIMS[claim], pairing="any")
 
 
-def read_seconds(experts: Ids) -> float:
-    """What only reading the trace takes: the floor of any method, one thread."""
-    words = experts.reshape(-1).view(np.uint64)
-    return min(seconds(lambda _: np.bitwise_or.reduce(words), experts) for _ in range(5))
+def check(experts: Ids, shape: Shape, claim: str, names: list[str]) -> None:
+    """Exit unless a few tokens give the same everywhere."""
+    few = experts[:CHECKED_TOKENS]
+    pairs = pairs_of(claim, shape)
+    counts = ours(few, shape, claim)
+    for src, dst in (pairs[0], pairs[len(pairs) // 2], pairs[-1]):
+        expected = reference.pair_counts(few, shape.E, src, dst, pairing="any")
+        if not np.array_equal(counts.pair(src, dst), expected):
+            sys.exit(f"pair_counts: ours and the reference differ at layers {src}, {dst}")
+    for name in names:
+        tiles = BASELINES[name](few, shape.E, pairs)
+        for (src, dst), tile in zip(pairs, tiles, strict=True):
+            if not np.array_equal(counts.pair(src, dst), tile):
+                sys.exit(f"pair_counts: ours and {name} differ at layers {src}, {dst}")
+    print(f"{claim}, {shape}: {len(names)} baselines equal to ours in {len(pairs)} pairs")
 
 
-def cpu_model() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
-
-def torch_version() -> str | None:
-    try:
-        return metadata.version("torch")
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=200_000)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=RESULT)
-    arguments = parser.parse_args()
-
-    experts = markov_trace(arguments.tokens, arguments.seed)
-    methods: dict[str, Callable[[Ids], Any]] = {"routestats": with_routestats}
-    baselines = {"numpy.bincount": with_bincount}
-    versions = {"python": platform.python_version(), "numpy": np.__version__}
-    if (torch := torch_version()) is not None:
-        baselines["torch one-hot matmul"] = with_torch
-        versions["torch"] = torch
-    methods |= baselines
-
-    counts = with_routestats(experts)
-    for name, baseline in baselines.items():
-        require_equal(name, counts, baseline(experts))
-    print(f"equal in all {len(PAIRS)} pairs: routestats, {', '.join(baselines)}")
-
-    times: dict[str, list[float]] = {name: [] for name in methods}
-    for _ in range(arguments.rounds):
-        for name, method in methods.items():
-            times[name].append(seconds(method, experts))
-    floor = read_seconds(experts)
-
-    ours = statistics.median(times["routestats"])
-    threads = choose_threads(None)
-    print(f"{arguments.tokens} tokens, L={L} E={E} K={K}, {threads} threads, {cpu_model()}")
-    print(f"{'method':<22}{'median ms':>11}{'min':>9}{'max':>9}{'ratio':>9}")
-    for name, values in times.items():
-        median = statistics.median(values)
-        print(
-            f"{name:<22}{median * 1e3:>11.2f}{min(values) * 1e3:>9.2f}"
-            f"{max(values) * 1e3:>9.2f}{median / ours:>8.1f}x"
+def measure(
+    claim: str, shape: Shape, repetition: str, tokens: int, names: list[str], rounds: int
+) -> list[Row]:
+    experts = make_trace(shape, tokens, repetition=repetition)
+    pairs = pairs_of(claim, shape)
+    check(experts, shape, claim, names)
+    rows = []
+    for name in names:
+        limit = SLOW.get(name, {}).get(shape.name, tokens)
+        part = experts[: min(tokens, limit)]
+        slow = rounds if len(part) == tokens else min(rounds, 2)
+        increments = len(part) * len(pairs) * shape.K**2
+        quiet = QUIET_S.get((claim, shape.name), {}).get(name)
+        quiet_ns = None if quiet is None else quiet * 1e3 / (len(pairs) * shape.K**2)
+        rows += compare(
+            claim,
+            shape,
+            repetition,
+            len(part),
+            partial(ours, part, shape, claim),
+            {name: partial(BASELINES[name], part, shape.E, pairs)},
+            rounds=slow,
+            increments=increments,
+            quiet_ns=None if quiet_ns is None else {name: quiet_ns},
         )
-    print(
-        f"floor: reading {experts.nbytes / 1e6:.1f} MB once takes {floor * 1e3:.2f} ms on one "
-        f"thread; routestats takes {ours / floor:.1f} times that"
-    )
-    ratio = statistics.median(times["numpy.bincount"]) / ours
-    build = _core.build_info()
-    arguments.output.parent.mkdir(exist_ok=True)
-    result = {
-        "tokens": arguments.tokens,
-        "num_layers": L,
-        "num_experts": E,
-        "top_k": K,
-        "pairing": "any",
-        "layer_pairs": len(PAIRS),
-        "rounds": arguments.rounds,
-        "threads": threads,
-        "cpu": cpu_model(),
-        "isa": build["isas"][-1],
-        "versions": {"routestats": build["version"], "compiler": build["compiler"], **versions},
-        "median_ms": {n: round(statistics.median(v) * 1e3, 3) for n, v in times.items()},
-        "min_ms": {n: round(min(v) * 1e3, 3) for n, v in times.items()},
-        "max_ms": {n: round(max(v) * 1e3, 3) for n, v in times.items()},
-        "bytes_to_read": experts.nbytes,
-        "read_ms": round(floor * 1e3, 3),
-        "speedup_over_bincount": round(ratio, 1),
-    }
-    arguments.output.write_text(json.dumps(result, indent=2) + "\n")
-    if ratio < GOAL:
-        print(f"FAILED: {ratio:.1f}x numpy.bincount, the goal is {GOAL}x", file=sys.stderr)
-        return 1
-    return 0
+    at_all = [row for row in rows if row.tokens == tokens]
+    if at_all:
+        print_floor(shape, pairs, tokens, min(row.ours_s for row in at_all))
+    return rows
+
+
+def merged(path: Path, rows: list[Row]) -> list[Row]:
+    """`rows`, and those of the file that measure something else."""
+    if not path.exists():
+        return rows
+    old = [Row(**row) for row in json.loads(path.read_text())]
+
+    def key(row: Row) -> tuple[object, ...]:
+        return row.claim, row.shape, row.repetition, row.baseline
+
+    new = {key(row) for row in rows}
+    return [row for row in old if key(row) not in new] + rows
+
+
+def main() -> None:
+    options = parser(__doc__.splitlines()[0])
+    options.add_argument("--claim", choices=[*CLAIMS, "all"], default="all")
+    options.add_argument("--repetition", choices=[*REPETITION, "all"], default="low")
+    options.add_argument("--baseline", help="only baselines whose name begins so")
+    options.add_argument("--merge", action="store_true", help="keep other rows of the JSON file")
+    options.add_argument("--scaling", action="store_true", help="cost per token, and memory")
+    arguments = options.parse_args()
+    shapes = chosen_shapes(arguments.shape)
+    if arguments.scaling:
+        measure_scaling(shapes, arguments.tokens, arguments.json)
+        return
+    tokens, rounds = arguments.tokens, arguments.rounds
+    if arguments.quick:
+        tokens, rounds = min(tokens, QUICK_TOKENS), 1
+        shapes = [
+            dataclasses.replace(shape, name=f"{shape.name}/{QUICK_LAYERS}", L=QUICK_LAYERS)
+            for shape in shapes
+        ]
+    rows: list[Row] = []
+    for claim in CLAIMS if arguments.claim == "all" else [arguments.claim]:
+        names = [
+            name
+            for name in (ADJACENT_BASELINES if claim == "adjacent" else BASELINES)
+            if name.startswith(arguments.baseline or "")
+        ]
+        for repetition in REPETITION if arguments.repetition == "all" else [arguments.repetition]:
+            for shape in shapes:
+                rows += measure(claim, shape, repetition, tokens, names, rounds)
+    print("\nall of it:")
+    print_rows(rows)
+    if arguments.json and arguments.merge:
+        rows = merged(arguments.json, rows)
+    write_rows(arguments.json, rows)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

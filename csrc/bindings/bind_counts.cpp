@@ -22,8 +22,9 @@ using Rows = py::array_t<std::uint32_t, py::array::c_style>;
 std::optional<Method> method_named(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
   if (*name == "bitmap") return Method::bitmap;
+  if (*name == "lists") return Method::lists;
   if (*name == "direct") return Method::direct;
-  throw py::value_error("method: expected bitmap or direct, got " + *name);
+  throw py::value_error("method: expected bitmap, lists or direct, got " + *name);
 }
 
 void count(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,

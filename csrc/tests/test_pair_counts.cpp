@@ -16,7 +16,7 @@ void require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
-constexpr Method kMethods[] = {Method::bitmap, Method::direct};
+constexpr Method kMethods[] = {Method::bitmap, Method::lists, Method::direct};
 
 struct Shape {
   std::size_t tokens;
@@ -130,7 +130,8 @@ void test_shapes() {
   std::mt19937 random(7);
   for (const Shape& shape :
        {Shape{0, 2, 4, 2}, Shape{1, 1, 1, 1}, Shape{63, 3, 8, 2}, Shape{64, 2, 5, 3},
-        Shape{511, 4, 9, 4}, Shape{4097, 3, 8, 2}, Shape{1000, 2, 64, 6}, Shape{300, 2, 300, 8}}) {
+        Shape{511, 4, 9, 4}, Shape{4097, 3, 8, 2}, Shape{1000, 2, 64, 6}, Shape{300, 2, 300, 8},
+        Shape{9000, 3, 200, 5}}) {
     if (shape.experts <= 256) {
       compare<std::uint8_t>(shape, true, random);
       compare<std::uint8_t>(shape, false, random);

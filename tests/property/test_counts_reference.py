@@ -111,7 +111,8 @@ def test_every_method_gives_the_same(case: Case, data: st.DataObject) -> None:
     block = data.draw(st.one_of(st.just(0), st.integers(1 + T // 8, 5000)))
     pairs = some_pairs(data, L)
     results = []
-    for method, isa in [("direct", None)] + [("bitmap", i) for i in _core.build_info()["isas"]]:
+    kernels = [(m, i) for m in ("bitmap", "lists") for i in _core.build_info()["isas"]]
+    for method, isa in [("direct", None), *kernels]:
         expert = np.zeros((L, E), np.uint64)
         tiles = np.zeros((len(pairs), E, E), np.uint64)
         _core.count_pairs(

@@ -8,6 +8,9 @@
 
 namespace routestats {
 
+// How many tokens ahead to prefetch: about the latency of memory.
+inline constexpr std::size_t kFetchAhead = 24;
+
 // A [tokens, layers, slots] array of integers of any width, strided and possibly unaligned; the
 // memory is the caller's. Strides are in bytes and may be negative or zero.
 struct ExpertView {
@@ -31,6 +34,13 @@ struct ExpertView {
         row_order == nullptr ? token : row_order[layer * order_stride + token];
     return data + static_cast<std::ptrdiff_t>(place) * token_stride +
            static_cast<std::ptrdiff_t>(layer) * layer_stride;
+  }
+
+  // Where to prefetch while `token` is read: whoever reads few layers of every token strides over
+  // memory in steps that the machine does not foresee. (A function that prefetches by itself would
+  // be taken for one without effect, and dropped.)
+  const std::byte* row_ahead(std::size_t token, std::size_t layer) const {
+    return row(token + kFetchAhead < tokens ? token + kFetchAhead : token, layer);
   }
 
   ExpertView tokens_from(std::size_t first, std::size_t count) const;

@@ -9,10 +9,18 @@ namespace routestats {
 // How a tile of pair counts is computed.
 enum class Method {
   bitmap,  // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
+  lists,   // carry-save sums of bit rows: K * E / 512 vector operations per token
   direct,  // one increment per pair of slots: K^2 per token
 };
 
-// The faster one for this shape; the rule and its measurements are in pair_method.cpp.
-Method choose_method(std::size_t experts, std::size_t slots, Isa isa);
+struct PairShape {
+  std::size_t layers;
+  std::size_t experts;
+  std::size_t slots;
+  std::size_t pairs;  // of layers, at least 1
+};
+
+// The fastest one for this shape; the rule and its measurements are in pair_method.cpp.
+Method choose_method(const PairShape& shape, Isa isa);
 
 }  // namespace routestats

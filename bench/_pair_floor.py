@@ -1,0 +1,58 @@
+"""What counting pairs cannot be faster than: bytes to move and operations to do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from _pair_baselines import Pairs
+from _workload import Shape
+from routestats import _core
+from routestats.counts._device import choose_threads
+
+ROW_COLUMNS = 512
+MEMORY_BYTES_PER_S = 31e9
+
+
+def print_floor(shape: Shape, pairs: Pairs, tokens: int, spent_s: float) -> None:
+    """Print the floor of the method that this shape takes, and the fraction of it reached.
+
+    AND-popcount: with AVX-512 an AND, a popcount and an addition per 512 bits, two a cycle; with
+    AVX2 an AND and the five operations of an adder per 256 bits, three a cycle. Lists: a row of 64
+    bytes per (slot, group of 512 target columns) from the second-level cache, 32 bytes a cycle
+    (AVX2: two adders of five operations, three a cycle).
+    """
+    isa = _core.build_info()["isas"][-1]
+    wide = isa == "avx512"
+    if shape.E <= 16:
+        vectors = len(pairs) * shape.E**2 * tokens / (512 if wide else 256)
+        cycles = vectors * (1.5 if wide else 2.0)
+        what = f"{vectors:.3g} vectors to AND and count"
+    else:
+        groups = {(s, c // ROW_COLUMNS) for s, d in pairs for c in _ends(d, shape.E)}
+        rows = tokens * shape.K * len(groups)
+        cycles = rows * (2.0 if wide else 10 / 3)
+        what = f"{rows:.3g} rows of 64 bytes to add"
+    read_s = tokens * shape.L * shape.K / MEMORY_BYTES_PER_S
+    table = 8 * len(pairs) * shape.E**2
+    floor_s = max(cycles / (_hertz() * choose_threads(None)), read_s)
+    print(
+        f"  floor ({isa}): {what}, {tokens * shape.L * shape.K / 1e6:.0f} MB to read, "
+        f"{table / 1e6:.1f} MB of counts to write: {floor_s * 1e3:.1f} ms at "
+        f"{_hertz() / 1e9:.1f} GHz; reached {floor_s / spent_s:.0%} of it in {spent_s * 1e3:.1f} ms"
+    )
+
+
+def _ends(layer: int, E: int) -> range:
+    """A column of every group of 512 that a layer's columns touch."""
+    first, last = layer * E, layer * E + E - 1
+    return range(first, last // ROW_COLUMNS * ROW_COLUMNS + ROW_COLUMNS, ROW_COLUMNS)
+
+
+def _hertz() -> float:
+    info = Path("/proc/cpuinfo")
+    if info.exists() and os.name == "posix":
+        for line in info.read_text().splitlines():
+            if line.startswith("cpu MHz"):
+                return float(line.split(":")[1]) * 1e6
+    return 3e9

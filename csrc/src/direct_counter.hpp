@@ -1,0 +1,20 @@
+#pragma once
+
+#include "count_job.hpp"
+#include "routestats/layer_major.hpp"
+
+namespace routestats {
+
+// Counts by one increment per pair of slots, whatever the ids.
+class DirectCounter {
+ public:
+  DirectCounter(const CountJob& job, std::size_t max_tokens);
+
+  void add(const ExpertView& block);
+
+ private:
+  const CountJob& job_;
+  LayerMajorIds ids_;
+};
+
+}  // namespace routestats

@@ -1,0 +1,120 @@
+#include "routestats/token_lists.hpp"
+
+#include <algorithm>
+#include <atomic>
+
+#include "routestats/layer_major.hpp"
+#include "routestats/workers.hpp"
+
+namespace routestats {
+namespace {
+
+// Layers that one worker takes at a time: the ids of a block's slice fill about one cache line.
+constexpr std::size_t kWindowSlots = 64;
+// Layers that lay a power of two apart would evict each other from the first-level cache.
+constexpr std::size_t kApart = 96;
+
+std::size_t block_count(std::size_t tokens) {
+  return (tokens + kRowBlockTokens - 1) / kRowBlockTokens;
+}
+
+std::uint32_t padded(std::uint32_t length) {
+  constexpr std::uint32_t step = kListStep;
+  return (length + step - 1) / step * step;
+}
+
+// A list is in ascending order, so that an expert named twice stands next to itself.
+bool repeats(const std::uint16_t* list, std::uint32_t length) {
+  unsigned found = 0;
+  for (std::uint32_t i = 1; i < length; ++i) found |= unsigned{list[i - 1] == list[i]};
+  return found != 0;
+}
+
+}  // namespace
+
+TokenLists::TokenLists(std::size_t layers, std::size_t experts, std::size_t slots,
+                       std::size_t max_tokens)
+    : layers_(layers),
+      experts_(experts),
+      slots_(slots),
+      capacity_(std::min(max_tokens, kRowBlockTokens) * slots + experts * (kListStep - 1)) {
+  const std::size_t places = block_count(max_tokens) * layers;
+  entries_ = std::make_unique_for_overwrite<std::uint16_t[]>(places * capacity_);
+  begins_ = std::make_unique_for_overwrite<std::uint32_t[]>(places * (experts + 1));
+  lengths_ = std::make_unique_for_overwrite<std::uint32_t[]>(places * experts);
+}
+
+bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
+  blocks_ = block_count(segment.tokens);
+  const std::size_t window = std::clamp<std::size_t>(kWindowSlots / slots_, 1, layers_);
+  const std::size_t windows = (layers_ + window - 1) / window;
+  std::atomic<bool> distinct{true};
+  run_workers(blocks_ * windows, threads, [&](ItemQueue& queue) {
+    std::vector<std::uint16_t> ids(window * (kRowBlockTokens * slots_ + kApart));
+    std::vector<std::uint16_t> lists(capacity_);
+    while (const auto item = queue.next()) {
+      const std::size_t block = *item / windows;
+      const std::size_t first = block * kRowBlockTokens;
+      const std::size_t layer = *item % windows * window;
+      const std::size_t tokens = std::min(kRowBlockTokens, segment.tokens - first);
+      const std::size_t count = std::min(window, layers_ - layer);
+      copy_layer_major(segment.tokens_from(first, tokens).layers_from(layer, count), ids.data(),
+                       tokens * slots_ + kApart);
+      for (std::size_t l = 0; l < count; ++l) {
+        const std::uint16_t* layer_ids = ids.data() + l * (tokens * slots_ + kApart);
+        if (!fill_lists(block * layers_ + layer + l, layer_ids, tokens, lists)) distinct = false;
+      }
+    }
+  });
+  return distinct;
+}
+
+// The lists are written side by side, so they are made in `scratch`, which stays in cache, and
+// copied.
+bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
+                            std::vector<std::uint16_t>& scratch) {
+  std::uint16_t* entries = scratch.data();
+  std::uint32_t* begin = begins_.get() + place * (experts_ + 1);
+  std::uint32_t* length = lengths_.get() + place * experts_;
+  // Two tables take turns, so that an increment seldom waits for the one before it.
+  std::fill_n(length, experts_, 0u);
+  std::fill_n(begin, experts_, 0u);
+  const std::size_t items = tokens * slots_;
+  for (std::size_t i = 0; i + 1 < items; i += 2) {
+    ++length[ids[i]];
+    ++begin[ids[i + 1]];
+  }
+  if (items % 2 != 0) ++length[ids[items - 1]];
+  for (std::size_t e = 0; e < experts_; ++e) length[e] += begin[e];
+
+  std::uint32_t end = 0;
+  for (std::size_t e = 0; e < experts_; ++e) {
+    begin[e] = end;
+    end += padded(length[e]);
+  }
+  // While a list is filled, its begin is where its next entry goes.
+  for (std::size_t t = 0; t < tokens; ++t) {
+    const auto row = static_cast<std::uint16_t>(t * kRowWords);
+    for (std::size_t k = 0; k < slots_; ++k) entries[begin[*ids++]++] = row;
+  }
+  bool distinct = true;
+  for (std::size_t e = 0; e < experts_; ++e) {
+    std::uint16_t* list = entries + begin[e] - length[e];
+    distinct &= !repeats(list, length[e]);
+    std::fill(list + length[e], list + padded(length[e]),
+              static_cast<std::uint16_t>(kRowBlockTokens * kRowWords));
+    begin[e] -= length[e];
+  }
+  begin[experts_] = end;
+  std::copy_n(entries, end, entries_.get() + place * capacity_);
+  return distinct;
+}
+
+void TokenLists::add_load(std::size_t layer, std::uint64_t* load) const {
+  for (std::size_t b = 0; b < blocks_; ++b) {
+    const std::uint32_t* length = lengths_.get() + (b * layers_ + layer) * experts_;
+    for (std::size_t e = 0; e < experts_; ++e) load[e] += length[e];
+  }
+}
+
+}  // namespace routestats
