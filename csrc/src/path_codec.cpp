@@ -13,35 +13,6 @@ namespace {
 constexpr unsigned kWordBits = 64;
 constexpr std::size_t kMaxExperts = 65'536;
 
-// The words of one key, filled field by field.
-class FieldWriter {
- public:
-  FieldWriter(std::uint64_t* words, std::size_t per_word, unsigned bits)
-      : words_(words), per_word_(per_word), bits_(bits), free_(per_word) {}
-
-  void put(std::uint64_t field) {
-    // A field of 64 bits is alone in its word, and a shift by 64 is undefined.
-    word_ = (word_ << (bits_ - 1) << 1) | field;
-    if (--free_ == 0) {
-      *words_++ = word_;
-      word_ = 0;
-      free_ = per_word_;
-    }
-  }
-  // What is left of the last word is zeros.
-  void finish() {
-    if (free_ == per_word_) return;
-    *words_ = word_ << (static_cast<unsigned>(free_) * bits_);
-  }
-
- private:
-  std::uint64_t* words_;
-  const std::size_t per_word_;
-  const unsigned bits_;
-  std::size_t free_;
-  std::uint64_t word_ = 0;
-};
-
 template <class Id>
 Id load_at(const std::byte* from) {
   Id id;
@@ -49,17 +20,48 @@ Id load_at(const std::byte* from) {
   return id;
 }
 
-// Calls `body(writer, layer)` for each token, where `layer(l)` is the address of a layer's slots.
-template <class Body>
-void for_each_token(const ExpertView& view, std::uint64_t* keys, std::size_t words,
-                    std::size_t per_word, unsigned bits, const Body& body) {
+// Writes each token's key, one field per layer; `field(layer)` makes it from the address of the
+// layer's slots.
+template <class Field>
+void pack_layers(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys,
+                 const Field& field) {
   const std::byte* token = view.data;
-  for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride, keys += words) {
-    FieldWriter writer(keys, per_word, bits);
+  for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
     const std::byte* layer = token;
-    for (std::size_t l = 0; l < view.layers; ++l, layer += view.layer_stride) body(writer, layer);
-    writer.finish();
+    for (std::size_t left = view.layers; left > 0;) {
+      const std::size_t fields = std::min(per_word, left);
+      std::uint64_t word = field(layer);
+      layer += view.layer_stride;
+      for (std::size_t i = 1; i < fields; ++i, layer += view.layer_stride) {
+        word = word << bits | field(layer);
+      }
+      // What is left of the last word is zeros.
+      *keys++ = word << static_cast<unsigned>(per_word - fields) * bits;
+      left -= fields;
+    }
   }
+}
+
+// The set of a layer's slots as a mask: the bit of expert 0 is the highest, and clear bits are
+// members, so that of two sets the one with the smallest id that they do not share comes first.
+// `kSlots` is K where it is known to the compiler, else 0.
+template <class Id, std::size_t kSlots>
+bool pack_masks(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys) {
+  const std::size_t slots = kSlots == 0 ? view.slots : kSlots;
+  const std::ptrdiff_t stride = view.slot_stride;
+  const std::uint64_t nobody = ~std::uint64_t{0} >> (kWordBits - bits);
+  const std::uint64_t first = std::uint64_t{1} << (bits - 1);
+  std::uint64_t repeated = 0;
+  pack_layers(view, per_word, bits, keys, [&](const std::byte* slot) {
+    std::uint64_t members = 0;
+    for (std::size_t k = 0; k < slots; ++k, slot += stride) {
+      const std::uint64_t bit = first >> load_at<Id>(slot);
+      repeated |= members & bit;
+      members |= bit;
+    }
+    return nobody ^ members;
+  });
+  return repeated == 0;
 }
 
 }  // namespace
@@ -101,28 +103,13 @@ bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
   bool distinct = true;
   with_id_type(view, [&]<class Id>(Id) {
     if (code_ == Code::first_choice) {
-      for_each_token(view, keys, words_, per_word_, bits_,
-                     [](FieldWriter& writer, const std::byte* layer) {
-                       writer.put(std::uint64_t{load_at<Id>(layer)});
-                     });
-      return;
+      pack_layers(view, per_word_, bits_, keys,
+                  [](const std::byte* slot) { return std::uint64_t{load_at<Id>(slot)}; });
+    } else if (slots_ == 2) {
+      distinct = pack_masks<Id, 2>(view, per_word_, bits_, keys);
+    } else {
+      distinct = pack_masks<Id, 0>(view, per_word_, bits_, keys);
     }
-    // The bit of expert 0 is the highest, and clear bits are members: then of two sets the one with
-    // the smallest id that they do not share comes first.
-    const std::uint64_t nobody = ~std::uint64_t{0} >> (kWordBits - bits_);
-    const std::uint64_t first = std::uint64_t{1} << (bits_ - 1);
-    std::uint64_t repeated = 0;
-    for_each_token(view, keys, words_, per_word_, bits_,
-                   [&](FieldWriter& writer, const std::byte* layer) {
-                     std::uint64_t members = 0;
-                     for (std::size_t k = 0; k < slots_; ++k, layer += view.slot_stride) {
-                       const std::uint64_t bit = first >> load_at<Id>(layer);
-                       repeated |= members & bit;
-                       members |= bit;
-                     }
-                     writer.put(nobody ^ members);
-                   });
-    distinct = repeated == 0;
   });
   return distinct;
 }
@@ -141,22 +128,25 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
   }
   bool distinct = true;
   with_id_type(view, [&]<class Id>(Id) {
-    std::vector<std::uint16_t> ids(slots_);
-    for_each_token(view, keys, words_, per_word_, bits_,
-                   [&](FieldWriter& writer, const std::byte* layer) {
-                     for (std::size_t k = 0; k < slots_; ++k, layer += view.slot_stride) {
-                       // Insertion: there are few.
-                       const auto id = static_cast<std::uint16_t>(load_at<Id>(layer));
-                       std::size_t place = k;
-                       for (; place > 0 && ids[place - 1] > id; --place)
-                         ids[place] = ids[place - 1];
-                       ids[place] = id;
-                     }
-                     for (std::size_t k = 0; k < slots_; ++k) {
-                       if (k > 0 && ids[k] == ids[k - 1]) distinct = false;
-                       writer.put(ids[k]);
-                     }
-                   });
+    std::vector<std::uint16_t> ids(layers_ * slots_);
+    for (std::size_t t = 0; t < view.tokens; ++t, keys += words_) {
+      for (std::size_t l = 0; l < layers_; ++l) {
+        std::uint16_t* set = ids.data() + l * slots_;
+        for (std::size_t k = 0; k < slots_; ++k) {
+          // Insertion: there are few.
+          const auto id = static_cast<std::uint16_t>(load_id<Id>(view, t, l, k));
+          std::size_t place = k;
+          for (; place > 0 && set[place - 1] > id; --place) set[place] = set[place - 1];
+          set[place] = id;
+        }
+        if (std::adjacent_find(set, set + slots_) != set + slots_) distinct = false;
+      }
+      std::fill_n(keys, words_, 0);
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        const auto behind = static_cast<unsigned>(per_word_ - 1 - i % per_word_) * bits_;
+        keys[i / per_word_] |= std::uint64_t{ids[i]} << behind;
+      }
+    }
   });
   return distinct;
 }

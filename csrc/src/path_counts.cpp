@@ -36,9 +36,11 @@ ExpertView window_of(ExpertView view, const PathShape& shape) {
 }  // namespace
 
 PathCounts::PathCounts(const PathShape& shape, Isa isa)
-    : shape_(shape), codec_(shape.kind, shape.experts, shape.slots, shape.length, isa) {
+    : shape_(shape),
+      codec_(shape.kind, shape.experts, shape.slots, shape.length, isa),
+      arena_(std::make_unique<KeyArena>()) {
   tables_.reserve(kPartitions);
-  for (std::size_t i = 0; i < kPartitions; ++i) tables_.emplace_back(codec_.words());
+  for (std::size_t i = 0; i < kPartitions; ++i) tables_.emplace_back(codec_.words(), *arena_);
 }
 
 void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned threads) {

@@ -46,7 +46,7 @@ std::uint64_t hash_key(const std::uint64_t* key, std::size_t words) {
   return fold(lane[0] ^ lane[1] ^ kSalt[0], std::rotl(lane[2], 32) ^ lane[3] ^ words);
 }
 
-PathTable::PathTable(std::size_t words) : words_(words) {
+PathTable::PathTable(std::size_t words, KeyArena& arena) : words_(words), arena_(&arena) {
   const std::size_t keys = std::max<std::size_t>(1, kChunkBytes / (words * sizeof(std::uint64_t)));
   chunk_shift_ = static_cast<unsigned>(std::bit_width(keys) - 1);
   chunk_mask_ = (std::size_t{1} << chunk_shift_) - 1;
@@ -102,10 +102,10 @@ void PathTable::append(const KeyRef& ref) {
     throw std::length_error("paths: more distinct ones than a table holds");
   }
   if (i >> chunk_shift_ == chunks_.size()) {
-    chunks_.push_back(std::make_unique_for_overwrite<std::uint64_t[]>((chunk_mask_ + 1) * words_));
+    chunks_.push_back(arena_->allocate((chunk_mask_ + 1) * words_));
   }
   counts_.push_back(ref.count);
-  std::copy_n(ref.key, words_, chunks_.back().get() + (i & chunk_mask_) * words_);
+  std::copy_n(ref.key, words_, chunks_.back() + (i & chunk_mask_) * words_);
 }
 
 void PathTable::grow() {

@@ -2,8 +2,10 @@
 
 from routestats import plots as plots
 from routestats import stats as stats
+from routestats.counts import PathCounts as PathCounts
 from routestats.counts import RouteCounts as RouteCounts
 from routestats.counts import count as count
+from routestats.counts import count_paths as count_paths
 from routestats.engines.capture import capture as capture
 from routestats.engines.capture import enable as enable
 from routestats.errors import RouteStatsError as RouteStatsError
@@ -13,6 +15,7 @@ from routestats.trace import TraceWriter as TraceWriter
 from routestats.trace import verify as verify
 
 __all__ = [
+    "PathCounts",
     "RouteCounts",
     "RouteShape",
     "RouteStatsError",
@@ -20,6 +23,7 @@ __all__ = [
     "TraceWriter",
     "capture",
     "count",
+    "count_paths",
     "enable",
     "plots",
     "stats",

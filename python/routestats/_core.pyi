@@ -28,6 +28,30 @@ def count_pairs(
     block_tokens: int = 0,
 ) -> None: ...
 
+class PathCounter:
+    def __init__(
+        self,
+        *,
+        kind: str,
+        num_experts: int,
+        top_k: int,
+        start: int,
+        length: int,
+        isa: str | None = None,
+    ) -> None: ...
+    def add(
+        self, experts: npt.NDArray[np.integer[Any]], *, threads: int, first_token: int = 0
+    ) -> None: ...
+    def merge(self, other: PathCounter, *, threads: int) -> None: ...
+    def most_frequent(
+        self, number: int
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint64]]: ...
+    def frequencies(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def distinct(self) -> int: ...
+
 class IdType:
     int32: ClassVar[IdType]
     int64: ClassVar[IdType]

@@ -2,11 +2,13 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "routestats/expert_view.hpp"
+#include "routestats/key_arena.hpp"
 #include "routestats/path_codec.hpp"
 #include "routestats/path_table.hpp"
 
@@ -58,7 +60,6 @@ class PathCounts {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> frequencies() const;
 
  private:
-  struct Block;
   void pack(const ExpertView& block, std::uint64_t first_token, unsigned threads);
   void pack_slice(const ExpertView& slice, std::uint64_t first_token, std::size_t number);
   [[noreturn]] void report(const ExpertView& slice, std::uint64_t first_token) const;
@@ -66,6 +67,7 @@ class PathCounts {
   PathShape shape_;
   PathCodec codec_;
   std::uint64_t tokens_ = 0;
+  std::unique_ptr<KeyArena> arena_;  // does not move when this does
   std::vector<PathTable> tables_;
   // The block that is being counted.
   std::vector<std::uint64_t> keys_;

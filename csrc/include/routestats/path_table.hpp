@@ -2,9 +2,10 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
+
+#include "routestats/key_arena.hpp"
 
 namespace routestats {
 
@@ -21,7 +22,8 @@ struct KeyRef {
 // key itself is compared. For one thread.
 class PathTable {
  public:
-  explicit PathTable(std::size_t words);
+  // Keys are kept in `arena`, which must outlive the table.
+  PathTable(std::size_t words, KeyArena& arena);
 
   // Adds each count to its key. The keys are copied where they are new.
   void add(std::span<const KeyRef> refs);
@@ -29,7 +31,7 @@ class PathTable {
   std::size_t size() const { return counts_.size(); }
   std::uint64_t count(std::size_t i) const { return counts_[i]; }
   const std::uint64_t* key(std::size_t i) const {
-    return chunks_[i >> chunk_shift_].get() + (i & chunk_mask_) * words_;
+    return chunks_[i >> chunk_shift_] + (i & chunk_mask_) * words_;
   }
 
  private:
@@ -40,13 +42,14 @@ class PathTable {
   void grow();
 
   std::size_t words_;
+  KeyArena* arena_;
   unsigned chunk_shift_;
   std::size_t chunk_mask_;
   // Fingerprint above, number of the key + 1 below; 0 is free. A power of two of them, of which at
   // most half are taken.
   std::vector<std::uint64_t> slots_;
   std::vector<std::uint64_t> counts_;
-  std::vector<std::unique_ptr<std::uint64_t[]>> chunks_;  // keys never move
+  std::vector<std::uint64_t*> chunks_;  // keys never move
 };
 
 }  // namespace routestats
