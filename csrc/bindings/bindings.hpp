@@ -7,6 +7,7 @@ namespace routestats::bindings {
 
 void bind_build_info(pybind11::module_& module);
 void bind_counts(pybind11::module_& module);
+void bind_ngrams(pybind11::module_& module);
 void bind_paths(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 

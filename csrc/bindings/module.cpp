@@ -6,6 +6,7 @@ PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of routestats; use it through the Python package.";
   routestats::bindings::bind_build_info(module);
   routestats::bindings::bind_counts(module);
+  routestats::bindings::bind_ngrams(module);
   routestats::bindings::bind_paths(module);
   routestats::bindings::bind_ring(module);
 }

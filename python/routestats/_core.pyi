@@ -28,6 +28,17 @@ def count_pairs(
     block_tokens: int = 0,
 ) -> None: ...
 
+class NgramCounter:
+    def __init__(self, *, layers: int, num_experts: int) -> None: ...
+    def add(
+        self, experts: npt.NDArray[np.integer[Any]], *, threads: int, first_token: int = 0
+    ) -> None: ...
+    def count(
+        self, top: int
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint16]]: ...
+    @property
+    def tokens(self) -> int: ...
+
 class PathCounter:
     def __init__(
         self,
