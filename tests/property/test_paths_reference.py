@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routestats import _core
-from routestats.counts import PathCounts, count_paths
+from routestats.counts import PathCounts, count_ngrams, count_paths
 from routestats.counts import reference_paths as reference
 
 PROFILE = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -137,3 +137,19 @@ def test_every_instruction_set(case: Case, kind: str) -> None:
         ids, counts = table.most_frequent(50)
         np.testing.assert_array_equal(ids.reshape(whole.paths.shape), whole.paths)
         np.testing.assert_array_equal(counts, whole.counts)
+
+
+@PROFILE
+@given(cases(), st.integers(0, 12), st.integers(1, 8))
+def test_ngrams_equal_reference(case: Case, top: int, threads: int) -> None:
+    L = case.experts.shape[1]
+    ngrams = count_ngrams(case.experts, top, num_experts=case.num_experts, threads=threads)
+    assert ngrams.tokens == len(case.experts)
+    for start, length in {(0, L), (case.start, case.length), (case.start, 1), (L - 1, 1)}:
+        expected = reference.path_counts(case.experts, "top1", start, length)
+        assert ngrams.distinct[start, length - 1] == len(expected)
+        paths, counts = ngrams.most_frequent(start, length)
+        rows = [tuple(row) for row in paths.tolist()]
+        assert list(zip(rows, counts.tolist(), strict=True)) == expected[:top]
+    beyond = np.add.outer(np.arange(L), np.arange(L)) >= L
+    assert not ngrams.distinct[beyond].any()

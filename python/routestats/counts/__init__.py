@@ -1,8 +1,10 @@
 """Counts of experts, of pairs of experts and of paths: exact, and mergeable in any order."""
 
 from routestats.counts._count import count as count
+from routestats.counts._ngram_counts import NgramCounts as NgramCounts
+from routestats.counts._ngram_counts import count_ngrams as count_ngrams
 from routestats.counts._path_counts import PathCounts as PathCounts
 from routestats.counts._path_counts import count_paths as count_paths
 from routestats.counts._route_counts import RouteCounts as RouteCounts
 
-__all__ = ["PathCounts", "RouteCounts", "count", "count_paths"]
+__all__ = ["NgramCounts", "PathCounts", "RouteCounts", "count", "count_ngrams", "count_paths"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 
 PathKind = Literal["top1", "set"]
-Ids = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
+Ids = npt.NDArray[Any]  # uint8 or uint16
 Numbers = npt.NDArray[np.uint64]
 
 
@@ -234,7 +234,7 @@ def count_paths(
     opened = open_source(source, num_experts)
     chosen = check_kind(kind, opened)
     first, layers = check_window(start, length, opened.shape.num_layers)
-    top = _integer("top", top, 0)
+    top = check_integer("top", top, 0)
     chosen_threads = choose_threads(threads)
     shape = opened.shape
     table = _new_table(shape, chosen, first, layers)
@@ -274,11 +274,11 @@ def check_window(start: int, length: int | None, num_layers: int) -> tuple[int, 
     InvalidTypeError, InvalidValueError
         If a number is no integer, or the window is empty or reaches beyond the layers.
     """
-    first = _integer("start", start, 0)
+    first = check_integer("start", start, 0)
     if first >= num_layers:
         raise InvalidValueError(f"start: expected a layer from 0 to {num_layers - 1}, got {first}")
     most = num_layers - first
-    layers = most if length is None else _integer("length", length, 1)
+    layers = most if length is None else check_integer("length", length, 1)
     if layers > most:
         raise InvalidValueError(
             f"length: expected 1 to {most} layers from layer {first} on, got {layers}"
@@ -286,7 +286,8 @@ def check_window(start: int, length: int | None, num_layers: int) -> tuple[int, 
     return first, layers
 
 
-def _integer(name: str, value: int, least: int) -> int:
+def check_integer(name: str, value: int, least: int) -> int:
+    """`value` as an int of at least `least`, or InvalidTypeError or InvalidValueError."""
     if isinstance(value, bool):
         raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
     try:
@@ -307,7 +308,7 @@ def _new_table(shape: RouteShape, kind: PathKind, start: int, length: int) -> _c
 def _most_frequent(
     table: _core.PathCounter, n: int, kind: PathKind, shape: RouteShape
 ) -> tuple[Ids, Numbers]:
-    ids, counts = table.most_frequent(_integer("n", n, 0))
+    ids, counts = table.most_frequent(check_integer("n", n, 0))
     paths = ids.astype(shape.id_dtype)
     return (paths[:, :, 0] if kind == "top1" else paths), counts
 

@@ -13,6 +13,9 @@ from routestats.stats._hop_accuracy import hop_accuracy as hop_accuracy
 from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
+from routestats.stats._paths import Paths as Paths
+from routestats.stats._paths import WindowPaths as WindowPaths
+from routestats.stats._paths import paths as paths
 
 __all__ = [
     "Affinity",
@@ -23,9 +26,12 @@ __all__ = [
     "HopAccuracy",
     "HopMeasure",
     "Information",
+    "Paths",
+    "WindowPaths",
     "affinity",
     "compare_domains",
     "expert_load",
     "hop_accuracy",
     "information",
+    "paths",
 ]
