@@ -139,7 +139,9 @@ def test_verify_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_run(tmp_path / "run", requests=12, rows=30)
     assert main(["report", str(tmp_path / "run")]) == 0
-    page = Path(capsys.readouterr().out.strip())
+    printed = capsys.readouterr().out
+    assert "prediction of later layers" in printed
+    page = Path(printed.splitlines()[-1])
     assert page == tmp_path / "run" / "report" / "report.html"
     text = page.read_text()
     assert "data:image/png;base64," in text

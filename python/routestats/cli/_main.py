@@ -107,9 +107,12 @@ def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     from routestats.cli import _report
 
-    command = commands.add_parser("report", help="write report.html and its figures")
+    command = commands.add_parser(
+        "report", help="compute everything; write report.html, figures, CSV tables"
+    )
     command.add_argument("run_dir", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/report")
+    command.add_argument("--json", action="store_true", help="print all results as JSON")
     command.set_defaults(run=_report.run)
 
 

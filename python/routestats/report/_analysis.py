@@ -2,35 +2,83 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from itertools import combinations
+from typing import Any, TypeVar
+
+import numpy as np
 
 from routestats.counts import RouteCounts, count
 from routestats.errors import RouteStatsError
-from routestats.stats import ExpertLoad, HopAccuracy, expert_load, hop_accuracy
+from routestats.schema import PHASES
+from routestats.stats import (
+    Coactivation,
+    Correlation,
+    DomainDifference,
+    ExpertLoad,
+    HopAccuracy,
+    Information,
+    Paths,
+    Repetition,
+    SegmentRouting,
+    Specialization,
+    Transfer,
+    coactivation,
+    compare_domains,
+    correlation,
+    expert_load,
+    hop_accuracy,
+    information,
+    paths,
+    repetition,
+    segment_routing,
+    specialization,
+    transfer,
+)
 from routestats.trace import Trace, VerifyResult, verify
 
 TEST_SHARE, SPLIT_SEED = 0.2, 0
 PAIRING = "any"
+HOPS_SHOWN = (1, 2, 4, 8, 16, 31)
+# Predictors whose accuracy is also shown for each domain alone.
+QUICK = ("marginal", "single_hop")
+MAX_DOMAIN_PAIRS = 6
+SEGMENT = 16
+
+Part = TypeVar("Part")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
-    """Results of one run.
+    """Results of one run. A part that could not be computed is None, and `missing` says why.
 
     Attributes
     ----------
     trace : Trace
     verification : VerifyResult
     counts : RouteCounts
-        Hop 1 (none with a single layer), pairing `PAIRING`.
+        All hops, pairing `PAIRING`.
     load : ExpertLoad
     load_by_domain : dict of str to ExpertLoad
     accuracy : HopAccuracy or None
+        All predictors, fitted and measured on all domains.
     accuracy_by_domain : dict of str to HopAccuracy
-        Fitted on all domains, measured on one.
-    no_accuracy : str
-        Why `accuracy` is None.
+        Single hop, fitted on all domains, measured on one.
+    information : Information or None
+        Of the hops `HOPS_SHOWN`; first choices where they are known.
+    paths : dict of str to Paths
+        By kind, ``top1`` and ``set``.
+    differences : tuple of DomainDifference
+        Each pair of domains within each phase.
+    transfer : Transfer or None
+        Of two domains.
+    repetition : Repetition or None
+    segments : SegmentRouting or None
+    correlation : Correlation or None
+    coactivation : Coactivation or None
+    specialization : Specialization or None
+    missing : dict of str to str
     """
 
     trace: Trace
@@ -40,7 +88,16 @@ class Analysis:
     load_by_domain: dict[str, ExpertLoad]
     accuracy: HopAccuracy | None
     accuracy_by_domain: dict[str, HopAccuracy]
-    no_accuracy: str
+    information: Information | None
+    paths: dict[str, Paths]
+    differences: tuple[DomainDifference, ...]
+    transfer: Transfer | None
+    repetition: Repetition | None
+    segments: SegmentRouting | None
+    correlation: Correlation | None
+    coactivation: Coactivation | None
+    specialization: Specialization | None
+    missing: dict[str, str]
 
 
 def analyse(trace: Trace, target: Any) -> Analysis:
@@ -51,15 +108,25 @@ def analyse(trace: Trace, target: Any) -> Analysis:
     InvalidValueError
         If the trace has no rows.
     """
-    hops = (1,) if trace.shape.num_layers > 1 else (0,)
+    missing: dict[str, str] = {}
+
+    def part(name: str, compute: Callable[[], Part]) -> Part | None:
+        try:
+            return compute()
+        except RouteStatsError as error:
+            missing[name] = str(error)
+            return None
+
     by_domain = {
-        domain: count(trace.filter(domain=domain), hops=hops, pairing=PAIRING)
+        domain: count(trace.filter(domain=domain), hops="all", pairing=PAIRING)
         for domain in trace.domains
     }
-    counts = RouteCounts.empty(trace.shape, hops=hops, pairing=PAIRING, layer_ids=trace.layer_ids)
-    for part in by_domain.values():
-        counts = counts + part
-    accuracy, accuracy_by_domain, reason = _predict(trace)
+    counts = RouteCounts.empty(trace.shape, hops="all", pairing=PAIRING, layer_ids=trace.layer_ids)
+    for domain_counts in by_domain.values():
+        counts = counts + domain_counts
+    accuracy, accuracy_by_domain = _predict(trace, missing)
+    several = trace.shape.num_layers > 1
+    pairs = list(combinations(trace.domains, 2))[:MAX_DOMAIN_PAIRS]
     return Analysis(
         trace=trace,
         verification=verify(target),
@@ -68,32 +135,77 @@ def analyse(trace: Trace, target: Any) -> Analysis:
         load_by_domain={d: expert_load(part) for d, part in by_domain.items() if part.tokens},
         accuracy=accuracy,
         accuracy_by_domain=accuracy_by_domain,
-        no_accuracy=reason,
+        information=part("information", lambda: _inform(trace)) if several else None,
+        paths=_paths(trace, missing),
+        differences=_differences(trace, pairs, missing),
+        transfer=(
+            part("transfer", lambda: transfer(trace, top1=trace.ordered))
+            if len(trace.domains) == 2 and several
+            else None
+        ),
+        repetition=part("repetition", lambda: repetition(trace, top1=trace.ordered)),
+        segments=part("segment routing", lambda: segment_routing(trace, m=SEGMENT)),
+        correlation=part("correlation", lambda: correlation(counts)) if several else None,
+        coactivation=(
+            part("co-activation", lambda: coactivation(counts)) if trace.shape.top_k > 1 else None
+        ),
+        specialization=part("specialization", lambda: specialization(trace)),
+        missing=missing,
     )
 
 
-def _predict(trace: Trace) -> tuple[HopAccuracy | None, dict[str, HopAccuracy], str]:
+def _predict(
+    trace: Trace, missing: dict[str, str]
+) -> tuple[HopAccuracy | None, dict[str, HopAccuracy]]:
     if trace.shape.num_layers < 2:
-        return None, {}, "The model has one MoE layer: there is no later layer to predict."
-    prompts = len(set(trace.row_groups().tolist()))
-    if prompts < 2:
-        return (
-            None,
-            {},
-            (
-                "Not computed: the run has one prompt only, and a prediction is measured on "
-                "prompts it was not fitted on."
-            ),
+        missing["prediction"] = "The model has one MoE layer: there is no later layer to predict."
+        return None, {}
+    if len(np.unique(trace.row_groups())) < 2:
+        missing["prediction"] = (
+            "Not computed: the run has one prompt only, and a prediction is measured on prompts "
+            "it was not fitted on."
         )
+        return None, {}
     try:
         train, test = trace.split(test=TEST_SHARE, seed=SPLIT_SEED)
-        fitted = count(train, hops=range(1, trace.shape.num_layers), pairing=PAIRING)
         top1 = bool(trace.ordered)
-        overall = hop_accuracy(fitted, test, PAIRING, top1=top1)
+        overall = hop_accuracy(train, test, PAIRING, top1=top1)
         each = {}
         if len(overall.domains) > 1:
+            fitted = count(train, hops=range(1, trace.shape.num_layers), pairing=PAIRING)
             for domain in overall.domains:
-                each[domain] = hop_accuracy(fitted, test.filter(domain=domain), PAIRING, top1=top1)
+                side = test.filter(domain=domain)
+                each[domain] = hop_accuracy(fitted, side, PAIRING, predictors=QUICK, top1=top1)
     except RouteStatsError as error:
-        return None, {}, f"Not computed: the run cannot be split into two parts ({error})."
-    return overall, each, ""
+        missing["prediction"] = f"Not computed: the run cannot be split into two parts ({error})."
+        return None, {}
+    return overall, each
+
+
+def _inform(trace: Trace) -> Information:
+    hops = [hop for hop in HOPS_SHOWN if hop < trace.shape.num_layers]
+    return information(trace, "top1" if trace.ordered else "any", hops=hops)
+
+
+def _paths(trace: Trace, missing: dict[str, str]) -> dict[str, Paths]:
+    found = {}
+    for kind in ("top1", "set"):
+        try:
+            found[kind] = paths(trace, kind=kind)
+        except RouteStatsError as error:
+            missing[f"paths, {kind}"] = str(error)
+    return found
+
+
+def _differences(
+    trace: Trace, pairs: list[tuple[str, str]], missing: dict[str, str]
+) -> tuple[DomainDifference, ...]:
+    found = []
+    hops = (1,) if trace.shape.num_layers > 1 else ()
+    for first, second in pairs:
+        for phase in PHASES:
+            try:
+                found.append(compare_domains(trace, first, second, phase=phase, hops=hops))
+            except RouteStatsError as error:
+                missing[f"{first} against {second}, {phase}"] = str(error)
+    return tuple(found)

@@ -36,6 +36,7 @@ figcaption { margin-top: .5rem; max-width: 78ch; }
 dt { font-weight: 600; margin-top: .7rem; }
 dd { margin: 0; max-width: 78ch; }
 summary { cursor: pointer; color: #0058a3; }
+pre { overflow-x: auto; font-size: .85rem; background: #f7f7f7; padding: .6rem .8rem; }
 code { font-size: .92em; overflow-wrap: anywhere; }
 @media print { details > * { display: block; } h2 { break-after: avoid; }
   figure { break-inside: avoid; } }
@@ -73,6 +74,11 @@ def heading(level: int, text: str) -> str:
 def paragraph(text: str, css: str = "") -> str:
     """Paragraph, with a class of `STYLE` if named."""
     return f"<p{_css(css)}>{escape(text)}</p>"
+
+
+def preformatted(text: str) -> str:
+    """Text with its own line breaks and columns."""
+    return f"<pre>{escape(text)}</pre>"
 
 
 def banner(text: str, *, bad: bool = False) -> str:

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from routestats.counts import RouteCounts
-from routestats.stats import ExpertLoad, HopAccuracy, HopMeasure, affinity
+from routestats.stats import (
+    DomainDifference,
+    ExpertLoad,
+    HopAccuracy,
+    HopMeasure,
+    Paths,
+    affinity,
+)
 
 EVEN_ENOUGH = 1.25
 MIN_TOKENS = 100
@@ -42,7 +51,7 @@ def read_domains(loads: dict[str, ExpertLoad]) -> str:
         f"The largest difference is at expert {expert} of layer "
         f"{loads[names[0]].layer_ids[layer]}: {shares[0]:.1%} of the load in {names[0]}, "
         f"{shares[1]:.1%} in {names[1]}. Averaged over all experts and layers the shares differ by "
-        f"{np.abs(points).mean():.2f} points. Whether that is more than chance is not tested here."
+        f"{np.abs(points).mean():.2f} points."
     )
 
 
@@ -87,6 +96,54 @@ def read_accuracy(result: HopAccuracy) -> str:
             f"{gain[-1]:+.1f} points {len(gain)} layers ahead."
         )
     return text
+
+
+def read_prediction(result: HopAccuracy) -> str:
+    """The best predictor one layer and many layers ahead, beside the marginal."""
+    measure = result.main
+    known = [p for p in measure.predictions if p.name not in ("uniform", "marginal")]
+    texts = []
+    for hop in dict.fromkeys((1, len(measure.hop_by_distance.value))):
+        best = max(known, key=lambda p: float(p.by_hop.value[hop - 1]))
+        texts.append(
+            f"{hop} layer{'s' if hop > 1 else ''} ahead the best is {best.label} with "
+            f"{best.by_hop.value[hop - 1]:.1%}, against "
+            f"{measure.marginal_by_distance.value[hop - 1]:.1%} for the marginal"
+        )
+    text = "; ".join(texts)
+    return text[0].upper() + text[1:] + "."
+
+
+def read_paths(found: dict[str, Paths]) -> str:
+    """How many paths there are, and what the most frequent carry, beside the nulls."""
+    texts = []
+    for result in found.values():
+        part = result.windows[0]
+        most = len(result.top) - 1
+        kind = "first choices" if result.kind == "top1" else "whole sets"
+        texts.append(
+            f"By {kind}, {part.tokens:,} tokens take {part.observed.distinct:,.0f} different paths "
+            f"through all layers; the {result.top[most]:,} most frequent carry "
+            f"{part.observed.coverage[most]:.1%} of the tokens, against "
+            f"{part.markov.coverage[most]:.1%} if each layer knew only the one before it, and "
+            f"{part.independent.coverage[most]:.1%} if none knew another."
+        )
+    return " ".join(texts)
+
+
+def read_differences(found: Sequence[DomainDifference]) -> str:
+    """Where the loads of two domains differ beyond chance."""
+    texts = []
+    for result in found:
+        beyond = int((result.load.q_value <= 0.05).sum())
+        worst = int(np.nanargmax(result.load.bits))
+        texts.append(
+            f"{result.phase.capitalize()}: the loads differ beyond chance at {beyond} of "
+            f"{len(result.layer_ids)} layers, most at layer {result.layer_ids[worst]} "
+            f"({result.load.bits[worst]:.4f} bits, permuted prompts "
+            f"{result.load.null_mean_bits[worst]:.4f})."
+        )
+    return " ".join(texts)
 
 
 def verdict(measure: HopMeasure) -> str:

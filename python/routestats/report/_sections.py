@@ -153,7 +153,7 @@ def key_figures(analysis: Analysis) -> list[str]:
     ]
     result = analysis.accuracy
     if result is None:
-        return [*parts, html.paragraph(analysis.no_accuracy)]
+        return [*parts, html.paragraph(analysis.missing.get("prediction", ""))]
     body = [
         (
             measure.label,

@@ -13,8 +13,18 @@ from routestats.errors import InvalidValueError, TraceError
 from routestats.plots._load_by_domain import MAX_DOMAINS
 from routestats.report import _html as html
 from routestats.report import _sections as sections
+from routestats.report import _study_sections as study
 from routestats.report._analysis import Analysis, analyse
-from routestats.report._readings import read_accuracy, read_affinity, read_domains, read_load
+from routestats.report._readings import (
+    read_accuracy,
+    read_affinity,
+    read_differences,
+    read_domains,
+    read_load,
+    read_paths,
+    read_prediction,
+)
+from routestats.report._tables import tables, to_csv
 from routestats.trace import Trace
 
 if TYPE_CHECKING:
@@ -24,17 +34,35 @@ PNG_DPI = 150
 """1,500 pixels for a figure drawn 1,000 wide, so that it stays sharp on dense screens."""
 
 
-def write_report(
-    run: Trace | str | os.PathLike[str], out_dir: str | os.PathLike[str] | None = None
-) -> Path:
-    """Write ``report.html`` with all figures in it, and the figures beside it as PNGs.
+def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
+    """Everything that the report shows of a run folder or a trace.
 
-    The HTML stands alone: it loads nothing from the network or from beside it.
+    Raises
+    ------
+    TraceError
+        If the run cannot be read.
+    InvalidValueError
+        If it has no rows.
+    """
+    trace = run if isinstance(run, Trace) else Trace.open(Path(run))
+    if len(trace) == 0:
+        raise InvalidValueError("run: expected at least 1 row, got 0")
+    return analyse(trace, trace if isinstance(run, Trace) else run)
+
+
+def write_report(
+    run: Trace | Analysis | str | os.PathLike[str],
+    out_dir: str | os.PathLike[str] | None = None,
+) -> Path:
+    """Write ``report.html`` with all figures in it; beside it the figures and tables as files.
+
+    The HTML stands alone: it loads nothing from the network or from beside it. The figures are
+    PNGs, the tables CSV files in the folder ``tables``.
 
     Parameters
     ----------
-    run : Trace or path
-        A run folder, or a trace.
+    run : Trace, Analysis or path
+        A run folder, a trace, or what `analyse_run` gave.
     out_dir : path, optional
         Folder to write to, made if it is not there. Default ``report`` in the run folder.
 
@@ -52,19 +80,25 @@ def write_report(
     RouteStatsError
         If matplotlib is not installed.
     """
-    trace = run if isinstance(run, Trace) else Trace.open(Path(run))
+    analysis = run if isinstance(run, Analysis) else None
+    if analysis is None:
+        trace = run if isinstance(run, Trace) else Trace.open(Path(run))  # type: ignore[arg-type]
+    else:
+        trace = analysis.trace
     if out_dir is None and trace.path is None:
         raise InvalidValueError("out_dir: expected a folder, as the trace has none, got None")
     folder = Path(out_dir) if out_dir is not None else Path(str(trace.path)) / "report"
-    if len(trace) == 0:
-        raise InvalidValueError("run: expected at least 1 row, got 0")
-    analysis = analyse(trace, trace if isinstance(run, Trace) else run)
+    if analysis is None:
+        analysis = analyse_run(run)  # type: ignore[arg-type]
     pictures = _draw(analysis)
     document = _document(analysis, pictures)
+    sheets = {name: to_csv(table) for name, table in tables(analysis).items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "tables").mkdir(parents=True, exist_ok=True)
         for name, (png, _, _) in pictures.items():
             _replace(folder / f"{name}.png", png)
+        for name, sheet in sheets.items():
+            _replace(folder / "tables" / f"{name}.csv", sheet)
         _replace(folder / "report.html", document.encode())
     except OSError as error:
         raise TraceError(f"{folder}: cannot write the report: {error}") from error
@@ -109,6 +143,27 @@ def _draw(analysis: Analysis) -> dict[str, tuple[bytes, str, str]]:
             "Matrices of prediction accuracy by source and target layer, and means by distance",
             read_accuracy(analysis.accuracy),
         )
+        add(
+            "prediction",
+            plots.prediction(analysis.accuracy, note=note),
+            "Accuracy of every predictor against the number of layers ahead",
+            read_prediction(analysis.accuracy),
+        )
+    if analysis.paths:
+        add(
+            "path_coverage",
+            plots.path_coverage(*analysis.paths.values(), note=note),
+            "Share of tokens on the most frequent paths, beside routing without memory",
+            read_paths(analysis.paths),
+        )
+    pairs = {difference.domains for difference in analysis.differences}
+    if len(pairs) == 1:
+        add(
+            "domain_divergence",
+            plots.domain_divergence(*analysis.differences, note=note),
+            "Divergence of expert loads between two domains by layer",
+            read_differences(analysis.differences),
+        )
     return figures
 
 
@@ -128,10 +183,20 @@ def _document(analysis: Analysis, pictures: dict[str, tuple[bytes, str, str]]) -
 
     body += section("expert_load", "Expert load", sections.layer_table(analysis))
     by_domain = [sections.domain_table(analysis)] if len(analysis.load_by_domain) > 1 else []
+    by_domain += study.differences_section(analysis)
+    if "domain_divergence" in pictures:
+        by_domain.append(html.image(*pictures["domain_divergence"]))
     body += section("load_by_domain", "Domains", *by_domain)
     body += section("affinity", "Affinity of adjacent layers")
-    missing = [html.paragraph(analysis.no_accuracy)] if analysis.accuracy is None else []
+    unpredicted = analysis.missing.get("prediction", "")
+    missing = [html.paragraph(unpredicted)] if analysis.accuracy is None else []
     body += section("hop_accuracy", "Prediction of later layers", *missing)
+    body += section("prediction", "Prediction by hop", *study.prediction_tables(analysis))
+    body += study.information_section(analysis)
+    body += section("path_coverage", "Paths", *study.paths_section(analysis))
+    body += study.steadiness_section(analysis)
+    body += study.links_section(analysis)
+    body += study.missing_section(analysis)
     body += sections.verification(analysis)
     body += [html.heading(2, "Definitions"), html.definitions(sections.DEFINITIONS)]
     body += sections.provenance(analysis)

@@ -1,0 +1,96 @@
+"""Figure: at which layers two domains are routed differently, and whether that is chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from routestats.plots._style import (
+    BLUE,
+    GREY,
+    VERMILION,
+    join,
+    label_ticks,
+    new_figure,
+    plain_axes,
+    set_title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from routestats.stats import DomainDifference
+
+LEVEL = 0.05
+
+
+def domain_divergence(*results: DomainDifference, note: str = "") -> Figure:
+    """Divergence of the loads by layer beside permuted prompts; one panel per phase.
+
+    Parameters
+    ----------
+    *results : DomainDifference
+        From `routestats.stats.compare_domains`.
+    note : str
+        Appended to the caption.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        1,000 pixels wide.
+
+    Raises
+    ------
+    RouteStatsError
+        If matplotlib is not installed.
+    """
+    figure = new_figure(1.2 + 2.6 * len(results))
+    panels = figure.subplots(len(results), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, result in zip(panels, results, strict=True):
+        _panel(axes, result)
+    label_ticks(panels[-1].xaxis, results[0].layer_ids, 32)
+    panels[-1].set_xlabel("layer", fontsize=10)
+    panels[0].legend(fontsize=8.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    set_title(
+        figure,
+        "At which layers two domains are routed differently",
+        join(
+            str(results[0].shape),
+            "Jensen-Shannon divergence of expert loads",
+            f"{results[0].permutations:,} permutations of prompts",
+            note,
+        ),
+    )
+    return figure
+
+
+def _panel(axes: Axes, result: DomainDifference) -> None:
+    plain_axes(axes)
+    axes.grid(visible=False, axis="x")
+    layer = np.arange(len(result.layer_ids))
+    beyond = result.load.q_value <= LEVEL
+    for where, color, label in (
+        (beyond, VERMILION, f"beyond chance (q ≤ {LEVEL})"),
+        (~beyond, BLUE, "not beyond chance"),
+    ):
+        if where.any():
+            axes.bar(layer[where], result.load.bits[where], color=color, width=0.75, label=label)
+    axes.step(
+        np.append(layer, layer[-1] + 1) - 0.5,
+        np.append(result.load.null_mean_bits, result.load.null_mean_bits[-1]),
+        where="post",
+        color=GREY,
+        linewidth=1.8,
+        label="prompts permuted (mean)",
+    )
+    axes.set_xlim(-0.6, len(layer) - 0.4)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("bits", fontsize=10)
+    first, second = result.domains
+    axes.set_title(
+        f"{first} – {second}, {result.phase}: {int(beyond.sum())} of {len(layer)} layers",
+        fontsize=10.5,
+        loc="right",
+    )

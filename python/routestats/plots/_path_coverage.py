@@ -1,0 +1,103 @@
+"""Figure: how few paths carry how many tokens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from routestats.plots._style import (
+    DARK,
+    GREY,
+    ORANGE,
+    SERIES,
+    join,
+    new_figure,
+    plain_axes,
+    set_title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from routestats.stats import Paths
+
+
+def path_coverage(*results: Paths, note: str = "") -> Figure:
+    """Share of tokens on the N most frequent paths, against N; one panel per result.
+
+    Parameters
+    ----------
+    *results : Paths
+        From `routestats.stats.paths`; the first window of each is drawn.
+    note : str
+        Appended to the caption.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        1,000 pixels wide.
+
+    Raises
+    ------
+    RouteStatsError
+        If matplotlib is not installed.
+    """
+    figure = new_figure(4.8)
+    panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
+    for axes, result in zip(panels, results, strict=True):
+        _panel(axes, result)
+    panels[0].set_ylabel("tokens on the N most frequent paths (%)", fontsize=10)
+    first = results[0]
+    simulations = first.simulations
+    set_title(
+        figure,
+        "How few paths through the layers carry how many tokens",
+        join(
+            str(first.shape),
+            f"diamonds: routing without memory of the path (means of {simulations} simulations)",
+            note,
+        ),
+    )
+    return figure
+
+
+def _panel(axes: Axes, result: Paths) -> None:
+    plain_axes(axes)
+    window = result.windows[0]
+    same = [w for w in result.windows if (w.start, w.length) == (window.start, window.length)]
+    colors = iter(SERIES)
+    for part in same:
+        color = DARK if part is window else next(colors)
+        name = "all tokens" if part is window else part.domain
+        axes.plot(
+            part.curve_paths,
+            part.curve_share * 100,
+            color=color,
+            linewidth=2.2 if part is window else 1.6,
+            label=f"{name}: {part.observed.distinct:,.0f} paths, {part.tokens:,} tokens",
+        )
+    for name, null, color in (
+        ("neighbouring layers linked", window.markov, ORANGE),
+        ("independent layers", window.independent, GREY),
+    ):
+        shown = [n <= null.distinct for n in result.top]
+        axes.plot(
+            np.array(result.top)[shown],
+            np.array(null.coverage)[shown] * 100,
+            color=color,
+            marker="D",
+            linestyle=":",
+            label=f"{name}: {null.distinct:,.0f} paths",
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(left=1)
+    axes.set_ylim(0, 104)
+    kind = "first choices" if result.kind == "top1" else f"sets of {result.shape.top_k}"
+    last = window.start + window.length - 1
+    axes.set_title(
+        f"{kind}, layers {result.layer_ids[window.start]} to {result.layer_ids[last]}", fontsize=11
+    )
+    axes.set_xlabel("N, paths from the most frequent on", fontsize=10)
+    axes.legend(fontsize=8.5, frameon=False, loc="upper left")

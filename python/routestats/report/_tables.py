@@ -1,0 +1,78 @@
+"""All results of an analysis as tables, and as CSV files."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from routestats.report._analysis import Analysis
+
+
+def tables(analysis: Analysis) -> dict[str, pa.Table]:
+    """Tables by name: the numbers behind every figure and sentence of the report."""
+    found = {"expert_load": analysis.load.to_table()}
+    for domain, load in analysis.load_by_domain.items():
+        found[f"expert_load_{domain}"] = load.to_table()
+    if analysis.trace.shape.num_layers > 1:
+        found["affinity_adjacent"] = _adjacent(analysis)
+    named = {
+        "prediction": analysis.accuracy,
+        "information": analysis.information,
+        "transfer": analysis.transfer,
+        "repetition": analysis.repetition,
+        "segment_routing": analysis.segments,
+        "correlation": analysis.correlation,
+        "coactivation": analysis.coactivation,
+        "specialization": analysis.specialization,
+    }
+    found |= {name: result.to_table() for name, result in named.items() if result is not None}
+    if analysis.specialization is not None and len(analysis.specialization.token_ids):
+        found["specialization_token_ids"] = analysis.specialization.to_id_table()
+    for kind, paths in analysis.paths.items():
+        found[f"paths_{kind}"] = paths.to_table()
+    for difference in analysis.differences:
+        first, second = difference.domains
+        found[f"difference_{first}_{second}_{difference.phase}"] = difference.to_table()
+    return found
+
+
+def to_csv(table: pa.Table) -> bytes:
+    """`table` as CSV; lists are written as numbers with spaces between them."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            texts = [None if v is None else _flat(v) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(table, buffer)
+    return buffer.getvalue()
+
+
+def _flat(value: list[object]) -> str:
+    return " ".join(_flat(v) if isinstance(v, list) else str(v) for v in value)
+
+
+def _adjacent(analysis: Analysis) -> pa.Table:
+    """Conditional probabilities of adjacent layers: one row per layer pair and pair of experts."""
+    counts = analysis.counts
+    pairs = np.stack([counts.pair(i, i + 1) for i in range(counts.shape.num_layers - 1)])
+    layer, source, target = (axis.ravel() for axis in np.indices(pairs.shape))
+    load = counts.expert[:-1].astype(np.float64)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = pairs / load[:, :, None]
+    ids = np.array(counts.layer_ids)
+    return pa.table(
+        {
+            "pairing": pa.array([counts.pairing] * pairs.size, pa.string()),
+            "source_layer": ids[layer],
+            "target_layer": ids[layer + 1],
+            "source_expert": source,
+            "target_expert": target,
+            "source_tokens": counts.expert[layer, source],
+            "tokens": pairs.ravel(),
+            "probability": share.ravel(),
+            "target_share": counts.expert[layer + 1, target] / counts.tokens,
+        }
+    )

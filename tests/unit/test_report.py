@@ -1,0 +1,109 @@
+"""The report: every part from one trace, as HTML, CSV, JSON and text, and what is said of gaps."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.csv
+import pytest
+
+import routestats as rs
+from routestats.errors import InvalidValueError
+from routestats.report import Analysis, analyse_run, summary, to_dict, write_report
+from routestats.report._tables import tables
+
+
+def some_trace(layers: int = 3, prompts: int = 12, *, ordered: bool = True) -> rs.Trace:
+    """Prompts of 20 tokens, the last 5 written, in two domains that prefer other experts."""
+    rng = np.random.default_rng(0)
+    tokens = prompts * 20
+    score = rng.gumbel(size=(tokens, layers, 8))
+    code = (np.arange(tokens) // 20) % 2 == 0
+    score[code, :, 0] += 1.5
+    return rs.Trace.from_arrays(
+        np.argsort(-score, axis=2)[:, :, :2].astype(np.uint8),
+        num_experts=8,
+        request_ids=[f"r{i // 20}" for i in range(tokens)],
+        token_ids=rng.integers(0, 30, tokens),
+        phase=["decode" if i % 20 >= 15 else "prefill" for i in range(tokens)],
+        domain={f"r{i}": "maths" if i % 2 else "code" for i in range(prompts)},
+        ordered=ordered,
+    )
+
+
+@pytest.fixture(scope="module")
+def analysis() -> Analysis:
+    return analyse_run(some_trace())
+
+
+def test_every_part_is_there(analysis: Analysis) -> None:
+    assert analysis.missing == {}
+    assert {(d.domains, d.phase) for d in analysis.differences} == {
+        (("code", "maths"), "prefill"),
+        (("code", "maths"), "decode"),
+    }
+    assert analysis.accuracy is not None
+    assert {"token_id", "previous_token", "history_selected"} <= set(analysis.accuracy.predictors)
+    text = summary(analysis)
+    for words in ("history, selected", "mutual information", "set paths", "transfer", "SRP"):
+        assert words in text
+    assert json.loads(json.dumps(to_dict(analysis), allow_nan=False))["missing"] == {}
+
+
+def test_files_hold_the_tables(analysis: Analysis, tmp_path: Path) -> None:
+    path = write_report(analysis, tmp_path)
+    found = tables(analysis)
+    assert {p.stem for p in (tmp_path / "tables").glob("*.csv")} == set(found)
+    for name, table in found.items():
+        read = pyarrow.csv.read_csv(tmp_path / "tables" / f"{name}.csv")
+        assert read.num_rows == table.num_rows, name
+        assert read.column_names == table.column_names, name
+    document = path.read_text()
+    # Alone: nothing is loaded from elsewhere.
+    assert re.findall(r'(?:src|href)="(?!data:image/png;base64,)', document) == []
+    assert "url(" not in document
+    for heading in ("Prediction by hop", "Information", "Paths", "Steadiness", "Links between"):
+        assert heading in document
+    for image in ("prediction", "path_coverage", "domain_divergence", "expert_load"):
+        assert (tmp_path / f"{image}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_adjacent_affinity_is_a_probability(analysis: Analysis) -> None:
+    rows = tables(analysis)["affinity_adjacent"].to_pylist()
+    assert len(rows) == 2 * 8 * 8
+    counts = analysis.counts
+    for row in rows[::7]:
+        pair = counts.pair(row["source_layer"], row["target_layer"])
+        expected = pair[row["source_expert"], row["target_expert"]] / row["source_tokens"]
+        assert row["probability"] == pytest.approx(expected)
+
+
+def test_one_prompt_has_no_prediction_and_says_why(tmp_path: Path) -> None:
+    found = analyse_run(some_trace(prompts=1))
+    assert found.accuracy is None
+    assert "one prompt only" in found.missing["prediction"]
+    assert "one prompt only" in write_report(found, tmp_path).read_text()
+
+
+def test_one_layer_and_unknown_order(tmp_path: Path) -> None:
+    single = analyse_run(some_trace(layers=1))
+    assert single.accuracy is None
+    assert single.information is None
+    assert write_report(single, tmp_path / "single").exists()
+    unordered = analyse_run(some_trace(ordered=False))
+    assert unordered.paths.keys() == {"set"}
+    assert "order" in unordered.missing["paths, top1"]
+    assert unordered.information is not None
+    assert unordered.information.pairing == "any"
+    document = write_report(unordered, tmp_path / "unordered").read_text()
+    assert "Not computed" in document
+
+
+def test_a_trace_without_rows_or_folder_is_refused(analysis: Analysis) -> None:
+    with pytest.raises(InvalidValueError, match="at least 1 row"):
+        analyse_run(rs.Trace.from_arrays(np.zeros((0, 2, 2), np.uint8), num_experts=4))
+    with pytest.raises(InvalidValueError, match="out_dir: expected a folder"):
+        write_report(analysis)
