@@ -9,6 +9,8 @@ void bind_build_info(pybind11::module_& module);
 void bind_counts(pybind11::module_& module);
 void bind_groups(pybind11::module_& module);
 void bind_history(pybind11::module_& module);
+void bind_ngrams(pybind11::module_& module);
+void bind_paths(pybind11::module_& module);
 void bind_rank_hits(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_segments(pybind11::module_& module);

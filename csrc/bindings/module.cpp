@@ -8,6 +8,8 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_counts(module);
   routestats::bindings::bind_groups(module);
   routestats::bindings::bind_history(module);
+  routestats::bindings::bind_ngrams(module);
+  routestats::bindings::bind_paths(module);
   routestats::bindings::bind_rank_hits(module);
   routestats::bindings::bind_ring(module);
   routestats::bindings::bind_segments(module);

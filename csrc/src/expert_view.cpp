@@ -110,6 +110,16 @@ ExpertView reordered(const ExpertView& view, const RowOrder& order) {
   return ordered;
 }
 
+bool experts_below(const ExpertView& view, std::size_t experts) {
+  bool below = true;
+  with_id_type(view, [&]<class Id>(Id) {
+    if (experts > std::numeric_limits<Id>::max()) return;  // every value is an expert
+    below =
+        view.tokens == 0 || view.layers == 0 || view.slots == 0 || largest_id<Id>(view) < experts;
+  });
+  return below;
+}
+
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads) {
   with_id_type(view, [&]<class Id>(Id) {

@@ -2,8 +2,12 @@
 
 from routestats import plots as plots
 from routestats import stats as stats
+from routestats.counts import NgramCounts as NgramCounts
+from routestats.counts import PathCounts as PathCounts
 from routestats.counts import RouteCounts as RouteCounts
 from routestats.counts import count as count
+from routestats.counts import count_ngrams as count_ngrams
+from routestats.counts import count_paths as count_paths
 from routestats.engines.capture import capture as capture
 from routestats.engines.capture import enable as enable
 from routestats.errors import RouteStatsError as RouteStatsError
@@ -13,6 +17,8 @@ from routestats.trace import TraceWriter as TraceWriter
 from routestats.trace import verify as verify
 
 __all__ = [
+    "NgramCounts",
+    "PathCounts",
     "RouteCounts",
     "RouteShape",
     "RouteStatsError",
@@ -20,6 +26,8 @@ __all__ = [
     "TraceWriter",
     "capture",
     "count",
+    "count_ngrams",
+    "count_paths",
     "enable",
     "plots",
     "stats",

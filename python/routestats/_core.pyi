@@ -95,6 +95,41 @@ def history_hits(
     threads: int,
 ) -> None: ...
 
+class NgramCounter:
+    def __init__(self, *, layers: int, num_experts: int) -> None: ...
+    def add(
+        self, experts: npt.NDArray[np.integer[Any]], *, threads: int, first_token: int = 0
+    ) -> None: ...
+    def count(
+        self, top: int
+    ) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64], npt.NDArray[np.uint16]]: ...
+    @property
+    def tokens(self) -> int: ...
+
+class PathCounter:
+    def __init__(
+        self,
+        *,
+        kind: str,
+        num_experts: int,
+        top_k: int,
+        start: int,
+        length: int,
+        isa: str | None = None,
+    ) -> None: ...
+    def add(
+        self, experts: npt.NDArray[np.integer[Any]], *, threads: int, first_token: int = 0
+    ) -> None: ...
+    def merge(self, other: PathCounter, *, threads: int) -> None: ...
+    def most_frequent(
+        self, number: int
+    ) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint64]]: ...
+    def frequencies(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]: ...
+    @property
+    def tokens(self) -> int: ...
+    @property
+    def distinct(self) -> int: ...
+
 class IdType:
     int32: ClassVar[IdType]
     int64: ClassVar[IdType]

@@ -10,6 +10,8 @@ from stats_cases import claim_fewer_experts, make_trace
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.stats._intervals import resampling_weights
+from routestats.stats._units import Units
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -70,10 +72,28 @@ def test_the_bootstrap_draws_groups_of_the_domain() -> None:
     assert (found.share.low <= found.share.value).all()
     assert (found.share.value <= found.share.high).all()
     assert (found.share.low < found.share.high).any()
-    # A domain's interval is its own: it does not change with the other's rows.
-    one = rs.stats.specialization(trace.filter(domain="a"), min_tokens=5, seed=4)
-    np.testing.assert_allclose(found.share.value[0], one.share.value[0])
-    np.testing.assert_allclose(found.share.low[0], one.share.low[0])
+
+
+def test_intervals_are_quantiles_over_draws_of_groups() -> None:
+    trace, rows = make_trace(3, prompts=9)
+    kept = {row.request for row in rows if row.group not in ("a0", "a1", "a2")}
+    trace, rows = trace.filter(requests=kept), [row for row in rows if row.request in kept]
+    found = rs.stats.specialization(trace, min_tokens=5, bootstrap=200, seed=4)
+    assert found.domain_groups == (6, 9)
+    units = Units.of(trace)
+    weights = resampling_weights(units.domain, resamples=200, seed=4)
+    assert weights is not None
+    # The trace gives its rows by domain: a row's unit is that of its request.
+    requests = trace.rows["request_id"].to_pylist()
+    unit_of = dict(zip(requests, units.of_row, strict=True))
+    for d, domain in enumerate("ab"):
+        mine = [row for row in rows if row.domain == domain]
+        times = np.array([weights[:, unit_of[row.request]] for row in mine])
+        hit = np.array([2 in row.experts[1] for row in mine])
+        shares = times[hit].sum(axis=0) / times.sum(axis=0)
+        low, high = np.quantile(shares, [0.025, 0.975])
+        assert found.share.low[d, 1, 2] == pytest.approx(low)
+        assert found.share.high[d, 1, 2] == pytest.approx(high)
 
 
 def test_what_is_refused() -> None:

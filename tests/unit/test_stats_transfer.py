@@ -32,6 +32,7 @@ def test_opposite_rules_do_not_transfer() -> None:
     assert found.test_groups == (2, 2)
     assert found.test_tokens == (80, 180)
     accuracy = found["top1_accuracy"]
+    assert found["recall_at_1"].hop.value.tolist() == accuracy.hop.value.tolist()
     for hop in range(2):
         assert accuracy.hop.value[:, :, hop].tolist() == [[1.0, 0.0], [0.0, 1.0]]
         assert accuracy.loss.value[:, hop].tolist() == [1.0, 1.0]
@@ -66,6 +67,12 @@ def test_each_cell_is_what_hop_accuracy_says(pairing: str) -> None:
                 ):
                     for part, other in zip(got, wanted, strict=True):
                         np.testing.assert_allclose(part[i, j], other)
+        for name in ("top1_accuracy", "recall_at_2"):
+            hop, loss = found[name].hop.value, found[name].loss
+            for j in range(2):
+                np.testing.assert_allclose(loss.value[j], hop[j, j] - hop[1 - j, j])
+                assert (loss.low[j] < loss.value[j]).all()
+                assert (loss.value[j] < loss.high[j]).all()
         break
     else:
         pytest.fail("neither training set was taken whole")
@@ -79,9 +86,15 @@ def test_training_takes_whole_groups_and_trims_the_last() -> None:
     counts, groups = _fit(side, "any", tokens, np.random.default_rng(0))
     assert counts.tokens == tokens
     assert 1 <= groups < len(sizes)
-    order = np.random.default_rng(0).permutation(len(sizes))  # place of each group
-    by_place = sizes[np.argsort(order)]
-    assert by_place[: groups - 1].sum() < tokens <= by_place[:groups].sum()
+    # The same by hand: groups in their random order, and of the last one its first rows.
+    place = np.random.default_rng(0).permutation(len(sizes))
+    numbers = np.unique(side.row_groups(), return_inverse=True)[1]
+    rows_in_order = [row for g in np.argsort(place) for row in np.flatnonzero(numbers == g)]
+    taken = rows_in_order[:tokens]
+    assert groups == len({numbers[row] for row in taken})
+    expected = rs.count(side.experts[taken], num_experts=5, hops=(1, 2), pairing="any")
+    assert counts == expected
+    assert counts != _fit(side, "any", tokens, np.random.default_rng(1))[0]
     whole, _ = _fit(side, "any", int(sizes.sum()), np.random.default_rng(0))
     assert whole == rs.count(side, hops=(1, 2), pairing="any")
 

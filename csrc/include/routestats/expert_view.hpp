@@ -89,6 +89,9 @@ class RowOutOfRange : public std::out_of_range {
   using std::out_of_range::out_of_range;
 };
 
+// Whether all ids are in 0..experts-1; on the caller's thread.
+bool experts_below(const ExpertView& view, std::size_t experts);
+
 // An id that is not below the number of experts; what() names the first one in row-major order.
 class ExpertOutOfRange : public std::out_of_range {
   using std::out_of_range::out_of_range;

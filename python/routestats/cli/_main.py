@@ -53,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_table(commands)
     _add_verify(commands)
+    _add_paths(commands)
     _add_info(commands)
     return parser
 
@@ -143,6 +144,28 @@ def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("--strict", action="store_true", help="an unfinished run fails, too")
     command.add_argument("--json", action="store_true", help="print the checks as JSON")
     command.set_defaults(run=_verify.run)
+
+
+def _add_paths(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _paths
+
+    command = commands.add_parser("paths", help="the most frequent paths through the layers")
+    command.add_argument("run_dir", type=Path, metavar="RUN", help="a run, or one of its files")
+    command.add_argument("--kind", choices=("top1", "set"), default="top1")
+    command.add_argument(
+        "--start", type=int, default=0, metavar="L", help="first layer, counted from 0"
+    )
+    command.add_argument(
+        "--length", type=_positive, metavar="N", help="layers; default: all from there on"
+    )
+    command.add_argument("--top", type=_positive, default=50, metavar="N")
+    command.add_argument("--domain", metavar="D", help="only this domain")
+    command.add_argument(
+        "--simulations", type=_positive, default=5, metavar="B", help="of each null"
+    )
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--json", action="store_true", help="print the result as JSON")
+    command.set_defaults(run=_paths.run)
 
 
 def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:

@@ -24,6 +24,9 @@ from routestats.stats._hop_measure import Prediction as Prediction
 from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
+from routestats.stats._paths import Paths as Paths
+from routestats.stats._paths import WindowPaths as WindowPaths
+from routestats.stats._paths import paths as paths
 from routestats.stats._repetition import Repetition as Repetition
 from routestats.stats._repetition import repetition as repetition
 from routestats.stats._segment_routing import SegmentRouting as SegmentRouting
@@ -48,12 +51,14 @@ __all__ = [
     "HopAccuracy",
     "HopMeasure",
     "Information",
+    "Paths",
     "Prediction",
     "Repetition",
     "SegmentRouting",
     "Specialization",
     "Transfer",
     "TransferMeasure",
+    "WindowPaths",
     "affinity",
     "agreement",
     "coactivation",
@@ -64,6 +69,7 @@ __all__ = [
     "history_hits",
     "hop_accuracy",
     "information",
+    "paths",
     "repetition",
     "segment_routing",
     "specialization",

@@ -1,0 +1,64 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "bindings.hpp"
+#include "expert_argument.hpp"
+#include "routestats/ngram_counts.hpp"
+
+namespace py = pybind11;
+
+namespace routestats::bindings {
+namespace {
+
+template <class T>
+py::array_t<T> to_array(const std::vector<T>& values, const std::vector<std::size_t>& shape) {
+  py::array_t<T> array(shape);
+  std::copy(values.begin(), values.end(), array.mutable_data());
+  return array;
+}
+
+class Ngrams {
+ public:
+  Ngrams(std::size_t layers, std::size_t experts) : layers_(layers), counter_(layers, experts) {}
+
+  void add(const py::array& experts, unsigned threads, std::uint64_t first_token) {
+    const ExpertView view = view_of(experts);
+    const py::gil_scoped_release release;
+    counter_.add(view, first_token, threads);
+  }
+
+  py::tuple count(std::size_t top) const {
+    NgramTable table;
+    {
+      const py::gil_scoped_release release;
+      table = counter_.count(top);
+    }
+    return py::make_tuple(to_array(table.distinct, {layers_, layers_}),
+                          to_array(table.counts, {layers_, layers_, top}),
+                          to_array(table.ids, {layers_, layers_, top, layers_}));
+  }
+
+  std::size_t tokens() const { return counter_.tokens(); }
+
+ private:
+  std::size_t layers_;
+  NgramCounter counter_;
+};
+
+}  // namespace
+
+void bind_ngrams(py::module_& module) {
+  py::class_<Ngrams>(module, "NgramCounter", "Exact counts of all n-grams of first choices.")
+      .def(py::init<std::size_t, std::size_t>(), py::kw_only(), py::arg("layers"),
+           py::arg("num_experts"))
+      .def("add", &Ngrams::add, py::arg("experts").noconvert(), py::kw_only(), py::arg("threads"),
+           py::arg("first_token") = 0)
+      .def("count", &Ngrams::count, py::arg("top"))
+      .def_property_readonly("tokens", &Ngrams::tokens);
+}
+
+}  // namespace routestats::bindings

@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <mutex>
+#include <vector>
+
+namespace routestats {
+
+// Memory that is handed out in pieces, by any thread, and given back all at once. It asks the
+// system for huge pages: filling it is bound by page faults otherwise.
+class KeyArena {
+ public:
+  KeyArena() = default;
+  KeyArena(const KeyArena&) = delete;
+  KeyArena& operator=(const KeyArena&) = delete;
+  ~KeyArena();
+
+  // Uninitialised; valid as long as the arena. Throws std::bad_alloc.
+  std::uint64_t* allocate(std::size_t words);
+
+ private:
+  std::mutex mutex_;
+  std::vector<void*> regions_;
+  std::uint64_t* next_ = nullptr;
+  std::size_t left_words_ = 0;
+};
+
+}  // namespace routestats

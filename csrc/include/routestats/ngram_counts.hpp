@@ -1,0 +1,51 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "routestats/expert_view.hpp"
+
+namespace routestats {
+
+// For each start layer and each length n that fits, about the paths of first choices through the n
+// layers from there on. Everything is indexed [start, n - 1, ...]; what does not fit is zero.
+struct NgramTable {
+  std::vector<std::uint64_t> distinct;  // [layers, layers]
+  // The most frequent ones, from the most frequent on, of equally frequent ones the
+  // lexicographically smallest; a count of 0 where there are fewer.
+  std::vector<std::uint64_t> counts;  // [layers, layers, top]
+  std::vector<std::uint16_t> ids;     // [layers, layers, top, layers], the first n of the last axis
+};
+
+// Counts n-grams of first choices at all start layers in one sweep: the positional Burrows-Wheeler
+// transform sorts the tokens by the layers from `start` on, so that all tokens of an n-gram stand
+// side by side, for every n at once. Holds the first choices of all tokens, one byte or two each.
+class NgramCounter {
+ public:
+  // Throws std::invalid_argument where something is 0 or too large.
+  NgramCounter(std::size_t layers, std::size_t experts);
+
+  // Takes more tokens. Throws ExpertOutOfRange for an id in any slot, and then takes none;
+  // `first_token` is the number of token 0 in its message.
+  void add(const ExpertView& view, std::uint64_t first_token, unsigned threads);
+
+  std::size_t tokens() const { return tokens_; }
+  NgramTable count(std::size_t top) const;
+
+ private:
+  template <class Symbol>
+  using Columns = std::vector<std::vector<Symbol>>;  // [layers, tokens]
+  template <class Symbol>
+  void append(const ExpertView& view, Columns<Symbol>& columns, unsigned threads);
+  template <class Symbol, class Length>
+  NgramTable sweep(const Columns<Symbol>& columns, std::size_t top) const;
+
+  std::size_t layers_;
+  std::size_t experts_;
+  std::size_t tokens_ = 0;
+  Columns<std::uint8_t> narrow_;  // one of the two is used
+  Columns<std::uint16_t> wide_;
+};
+
+}  // namespace routestats

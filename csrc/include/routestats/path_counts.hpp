@@ -1,0 +1,79 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <stdexcept>
+#include <utility>
+#include <vector>
+
+#include "routestats/expert_view.hpp"
+#include "routestats/key_arena.hpp"
+#include "routestats/path_codec.hpp"
+#include "routestats/path_table.hpp"
+
+namespace routestats {
+
+// A layer of a set path that names an expert twice; what() names the first place.
+class ExpertRepeated : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+struct PathShape {
+  PathKind kind;
+  std::size_t experts;
+  std::size_t slots;   // K of the views, also for top1
+  std::size_t start;   // first layer of the window
+  std::size_t length;  // layers of the window
+  bool operator==(const PathShape&) const = default;
+};
+
+// Exact counts of the distinct paths through a window of layers. Memory holds the distinct paths
+// and a block of tokens, never the trace. Paths are spread over tables by their hash, and each
+// table has one thread at a time.
+class PathCounts {
+ public:
+  explicit PathCounts(const PathShape& shape, Isa isa = best_isa());
+
+  // Adds the paths of all tokens. `first_token` is the number of token 0 in error messages. Throws
+  // ExpertOutOfRange for an id in any layer and slot, ExpertRepeated where a set of the window is
+  // none, and std::invalid_argument for a view of another shape; part of the view is counted then.
+  void add(const ExpertView& view, std::uint64_t first_token, unsigned threads);
+
+  // Adds all counts of `other`, which must have the same shape.
+  void merge(const PathCounts& other, unsigned threads);
+
+  const PathShape& shape() const { return shape_; }
+  const PathCodec& codec() const { return codec_; }
+  std::uint64_t tokens() const { return tokens_; }
+  std::size_t distinct() const;
+
+  struct Entry {
+    std::uint64_t count;
+    const std::uint64_t* key;  // valid until the counts change
+  };
+  // The `number` most frequent paths, or all, from the most frequent on; of equally frequent ones
+  // the lexicographically smallest.
+  std::vector<Entry> most_frequent(std::size_t number) const;
+
+  // How many paths have each count that occurs, from the largest count on.
+  std::vector<std::pair<std::uint64_t, std::uint64_t>> frequencies() const;
+
+ private:
+  void pack(const ExpertView& block, std::uint64_t first_token, unsigned threads);
+  void pack_slice(const ExpertView& slice, std::uint64_t first_token, std::size_t number);
+  [[noreturn]] void report(const ExpertView& slice, std::uint64_t first_token) const;
+
+  PathShape shape_;
+  PathCodec codec_;
+  std::uint64_t tokens_ = 0;
+  std::unique_ptr<KeyArena> arena_;  // does not move when this does
+  std::vector<PathTable> tables_;
+  // The block that is being counted.
+  std::vector<std::uint64_t> keys_;
+  std::vector<std::uint32_t> fingerprints_;
+  std::vector<std::uint16_t> order_;  // of the tokens of a slice, by partition
+  std::vector<std::uint16_t> ends_;   // [slices, partitions + 1]
+};
+
+}  // namespace routestats

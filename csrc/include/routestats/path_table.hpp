@@ -1,0 +1,55 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "routestats/key_arena.hpp"
+
+namespace routestats {
+
+// A 64-bit hash of a key. Its upper bits choose a partition, its lower 32 bits are the fingerprint.
+std::uint64_t hash_key(const std::uint64_t* key, std::size_t words);
+
+struct KeyRef {
+  const std::uint64_t* key;
+  std::uint32_t fingerprint;
+  std::uint64_t count;
+};
+
+// Distinct keys with their counts, exactly: a slot holds a fingerprint, and where that agrees the
+// key itself is compared. For one thread.
+class PathTable {
+ public:
+  // Keys are kept in `arena`, which must outlive the table.
+  PathTable(std::size_t words, KeyArena& arena);
+
+  // Adds each count to its key. The keys are copied where they are new.
+  void add(std::span<const KeyRef> refs);
+
+  std::size_t size() const { return counts_.size(); }
+  std::uint64_t count(std::size_t i) const { return counts_[i]; }
+  const std::uint64_t* key(std::size_t i) const {
+    return chunks_[i >> chunk_shift_] + (i & chunk_mask_) * words_;
+  }
+
+ private:
+  void add_one(const KeyRef& ref);
+  void append(const KeyRef& ref);
+  void prefetch_slot(const KeyRef& ref) const;
+  void prefetch_keys(const KeyRef& ref) const;
+  void grow();
+
+  std::size_t words_;
+  KeyArena* arena_;
+  unsigned chunk_shift_;
+  std::size_t chunk_mask_;
+  // Fingerprint above, number of the key + 1 below; 0 is free. A power of two of them, of which at
+  // most half are taken.
+  std::vector<std::uint64_t> slots_;
+  std::vector<std::uint64_t> counts_;
+  std::vector<std::uint64_t*> chunks_;  // keys never move
+};
+
+}  // namespace routestats

@@ -1,0 +1,122 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace routestats {
+
+// Of the tokens in sorted order, places first .. first + count - 1.
+struct Interval {
+  std::uint32_t count;
+  std::uint32_t first;
+};
+
+// For every n, the largest intervals of places that share n layers, of equally large ones the
+// first: the most frequent n-grams.
+class FrequentIntervals {
+ public:
+  FrequentIntervals(std::size_t longest, std::size_t top)
+      : top_(top), lists_(longest + 1), least_(longest + 1, top == 0 ? kNever : 1) {
+    update_least();
+  }
+
+  // An interval of a single place is not offered; one of `count` places counts for all n in
+  // (shorter, longest]. Intervals of the same n come from left to right.
+  void offer(Interval interval, std::size_t shorter, std::size_t longest) {
+    if (interval.count <= least_of_all_) return;
+    bool changed = false;
+    for (std::size_t n = shorter + 1; n <= longest; ++n) {
+      if (interval.count <= least_[n]) continue;
+      std::vector<Interval>& list = lists_[n];
+      if (list.size() == top_) {
+        std::pop_heap(list.begin(), list.end(), comes_first);
+        list.pop_back();
+      }
+      list.push_back(interval);
+      std::push_heap(list.begin(), list.end(), comes_first);
+      if (list.size() == top_) {
+        least_[n] = list.front().count;
+        changed = true;
+      }
+    }
+    if (changed) update_least();
+  }
+
+  // No interval of at most so many places changes anything.
+  std::uint32_t least_of_all() const { return least_of_all_; }
+
+  std::vector<Interval> sorted(std::size_t n) const {
+    std::vector<Interval> list = lists_[n];
+    std::sort(list.begin(), list.end(), comes_first);
+    return list;
+  }
+
+ private:
+  static constexpr std::uint32_t kNever = ~std::uint32_t{0};
+
+  static bool comes_first(const Interval& a, const Interval& b) {
+    return a.count != b.count ? a.count > b.count : a.first < b.first;
+  }
+  void update_least() {
+    least_of_all_ = kNever;
+    for (std::size_t n = 1; n < least_.size(); ++n) {
+      least_of_all_ = std::min(least_of_all_, least_[n]);
+    }
+  }
+
+  std::size_t top_;
+  std::vector<std::vector<Interval>> lists_;  // heaps by n, the last of a list at its root
+  std::vector<std::uint32_t> least_;          // by n: what an interval must exceed
+  std::uint32_t least_of_all_ = 1;
+};
+
+// Offers the intervals of places that share layers, given how many each place shares with the one
+// before it: a stack holds the open ones, each inside the one below.
+//
+// An interval that is still wanted spans more than two blocks of lengths, so that of any three
+// neighbouring blocks that it enters it fills one. No length above the largest minimum of a block
+// and its neighbours can then matter, and lengths cut down to that hardly vary: the stack rests.
+template <class Length>
+void offer_intervals(std::span<const Length> lengths, FrequentIntervals& found) {
+  constexpr std::size_t kBlock = 32;
+  const std::size_t blocks = (lengths.size() + kBlock - 1) / kBlock;
+  std::vector<Length> minima(blocks + 2, 0);  // of block b at b + 1
+  for (std::size_t b = 0; b < blocks; ++b) {
+    const std::size_t end = std::min(lengths.size(), (b + 1) * kBlock);
+    Length least = lengths[b * kBlock];
+    for (std::size_t i = b * kBlock; i < end; ++i) least = std::min(least, lengths[i]);
+    minima[b + 1] = least;
+  }
+  struct Open {
+    std::size_t shared;
+    std::size_t first;
+  };
+  std::vector<Open> open{{0, 0}};
+  const auto visit = [&](std::size_t place, std::size_t shared) {
+    std::size_t first = place - 1;
+    while (open.back().shared > shared) {
+      const Open closing = open.back();
+      open.pop_back();
+      first = closing.first;
+      found.offer({static_cast<std::uint32_t>(place - first), static_cast<std::uint32_t>(first)},
+                  std::max(shared, open.back().shared), closing.shared);
+    }
+    if (open.back().shared < shared) open.push_back({shared, first});
+  };
+  for (std::size_t b = 0; b < blocks; ++b) {
+    const std::size_t limit = std::max({minima[b], minima[b + 1], minima[b + 2]});
+    const bool cut = found.least_of_all() > 2 * kBlock;
+    const std::size_t end = std::min(lengths.size(), (b + 1) * kBlock);
+    for (std::size_t i = std::max<std::size_t>(1, b * kBlock); i < end; ++i) {
+      const std::size_t shared = lengths[i];
+      const std::size_t kept = cut ? std::min(shared, limit) : shared;
+      if (kept != open.back().shared) visit(i, kept);
+    }
+  }
+  if (!lengths.empty()) visit(lengths.size(), 0);
+}
+
+}  // namespace routestats

@@ -1,0 +1,189 @@
+#include "routestats/path_codec.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace routestats {
+namespace {
+
+constexpr unsigned kWordBits = 64;
+constexpr std::size_t kMaxExperts = 65'536;
+
+template <class Id>
+Id load_at(const std::byte* from) {
+  Id id;
+  std::memcpy(&id, from, sizeof id);
+  return id;
+}
+
+// Writes each token's key, one field per layer; `field(layer)` makes it from the address of the
+// layer's slots.
+template <class Field>
+void pack_layers(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys,
+                 const Field& field) {
+  const std::byte* token = view.data;
+  for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
+    const std::byte* layer = token;
+    for (std::size_t left = view.layers; left > 0;) {
+      const std::size_t fields = std::min(per_word, left);
+      std::uint64_t word = field(layer);
+      layer += view.layer_stride;
+      for (std::size_t i = 1; i < fields; ++i, layer += view.layer_stride) {
+        word = word << bits | field(layer);
+      }
+      // What is left of the last word is zeros.
+      *keys++ = word << static_cast<unsigned>(per_word - fields) * bits;
+      left -= fields;
+    }
+  }
+}
+
+// The set of a layer's slots as a mask: the bit of expert 0 is the highest, and clear bits are
+// members, so that of two sets the one with the smallest id that they do not share comes first.
+// `kSlots` is K where it is known to the compiler, else 0.
+template <class Id, std::size_t kSlots>
+bool pack_masks(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys) {
+  const std::size_t slots = kSlots == 0 ? view.slots : kSlots;
+  const std::ptrdiff_t stride = view.slot_stride;
+  const std::uint64_t nobody = ~std::uint64_t{0} >> (kWordBits - bits);
+  const std::uint64_t first = std::uint64_t{1} << (bits - 1);
+  std::uint64_t repeated = 0;
+  pack_layers(view, per_word, bits, keys, [&](const std::byte* slot) {
+    std::uint64_t members = 0;
+    for (std::size_t k = 0; k < slots; ++k, slot += stride) {
+      const std::uint64_t bit = first >> load_at<Id>(slot);
+      repeated |= members & bit;
+      members |= bit;
+    }
+    return nobody ^ members;
+  });
+  return repeated == 0;
+}
+
+}  // namespace
+
+SetSort set_sort(Isa isa, std::size_t slots) {
+#if defined(__x86_64__)
+  if (isa != Isa::portable) return set_sort_avx2(slots);
+#endif
+  static_cast<void>(isa);
+  static_cast<void>(slots);
+  return nullptr;
+}
+
+PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std::size_t layers,
+                     Isa isa)
+    : kind_(kind), experts_(experts), slots_(slots), layers_(layers), sort_(nullptr) {
+  if (experts == 0 || experts > kMaxExperts || slots == 0 || layers == 0) {
+    throw std::invalid_argument("path: expected 1 to 65536 experts, a slot and a layer");
+  }
+  std::size_t fields = layers;
+  if (kind == PathKind::top1) {
+    code_ = Code::first_choice;
+    bits_ = std::max(1u, static_cast<unsigned>(std::bit_width(experts - 1)));
+  } else if (experts <= kWordBits && experts <= 8 * slots) {
+    code_ = Code::mask;
+    bits_ = static_cast<unsigned>(experts);
+  } else {
+    code_ = Code::sorted_ids;
+    bits_ = experts <= 256 ? 8 : 16;
+    fields *= slots;
+    if (bits_ == 8) sort_ = set_sort(isa, slots);
+  }
+  per_word_ = kWordBits / bits_;
+  words_ = (fields + per_word_ - 1) / per_word_;
+}
+
+bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
+  if (code_ == Code::sorted_ids) return pack_sorted(view, keys);
+  bool distinct = true;
+  with_id_type(view, [&]<class Id>(Id) {
+    if (code_ == Code::first_choice) {
+      pack_layers(view, per_word_, bits_, keys,
+                  [](const std::byte* slot) { return std::uint64_t{load_at<Id>(slot)}; });
+    } else if (slots_ == 2) {
+      distinct = pack_masks<Id, 2>(view, per_word_, bits_, keys);
+    } else {
+      distinct = pack_masks<Id, 0>(view, per_word_, bits_, keys);
+    }
+  });
+  return distinct;
+}
+
+bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
+  const bool dense = view.item_bytes == 1 && view.slot_stride == 1 &&
+                     view.layer_stride == static_cast<std::ptrdiff_t>(slots_);
+  if (sort_ != nullptr && dense) {
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
+      if (!sort_(reinterpret_cast<const std::uint8_t*>(row), layers_ * slots_, keys + t * words_)) {
+        return false;
+      }
+    }
+    return true;
+  }
+  bool distinct = true;
+  with_id_type(view, [&]<class Id>(Id) {
+    std::vector<std::uint16_t> ids(layers_ * slots_);
+    for (std::size_t t = 0; t < view.tokens; ++t, keys += words_) {
+      for (std::size_t l = 0; l < layers_; ++l) {
+        std::uint16_t* set = ids.data() + l * slots_;
+        for (std::size_t k = 0; k < slots_; ++k) {
+          // Insertion: there are few.
+          const auto id = static_cast<std::uint16_t>(load_id<Id>(view, t, l, k));
+          std::size_t place = k;
+          for (; place > 0 && set[place - 1] > id; --place) set[place] = set[place - 1];
+          set[place] = id;
+        }
+        if (std::adjacent_find(set, set + slots_) != set + slots_) distinct = false;
+      }
+      std::fill_n(keys, words_, 0);
+      for (std::size_t i = 0; i < ids.size(); ++i) {
+        const auto behind = static_cast<unsigned>(per_word_ - 1 - i % per_word_) * bits_;
+        keys[i / per_word_] |= std::uint64_t{ids[i]} << behind;
+      }
+    }
+  });
+  return distinct;
+}
+
+void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
+  const std::uint64_t field_mask = ~std::uint64_t{0} >> (kWordBits - bits_);
+  const std::size_t fields = code_ == Code::sorted_ids ? layers_ * slots_ : layers_;
+  for (std::size_t i = 0; i < fields; ++i) {
+    const auto behind = static_cast<unsigned>(per_word_ - 1 - i % per_word_) * bits_;
+    const std::uint64_t field = key[i / per_word_] >> behind & field_mask;
+    if (code_ != Code::mask) {
+      *ids++ = static_cast<std::uint16_t>(field);
+      continue;
+    }
+    for (unsigned e = 0; e < bits_; ++e) {
+      if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
+    }
+  }
+}
+
+std::optional<RepeatedExpert> first_repeated(const ExpertView& view) {
+  std::optional<RepeatedExpert> found;
+  with_id_type(view, [&]<class Id>(Id) {
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      for (std::size_t l = 0; l < view.layers; ++l) {
+        for (std::size_t k = 1; k < view.slots; ++k) {
+          const Id id = load_id<Id>(view, t, l, k);
+          for (std::size_t j = 0; j < k; ++j) {
+            if (load_id<Id>(view, t, l, j) != id) continue;
+            found = RepeatedExpert{t, l, k, j, std::uint64_t{id}};
+            return;
+          }
+        }
+      }
+    }
+  });
+  return found;
+}
+
+}  // namespace routestats

@@ -1,0 +1,123 @@
+#include "routestats/path_table.hpp"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <limits>
+#include <stdexcept>
+
+namespace routestats {
+namespace {
+
+constexpr std::size_t kFirstSlots = 64;
+constexpr std::size_t kChunkBytes = 32'768;
+constexpr std::size_t kCacheLineWords = 8;
+// How many keys ahead memory is asked for: first the slot, then what the slot names.
+constexpr std::size_t kSlotAhead = 16;
+constexpr std::size_t kKeyAhead = 8;
+constexpr std::size_t kMaxPrefetchedWords = 64;
+
+__extension__ using Wide = unsigned __int128;
+
+// The two halves of a full product, folded; after wyhash.
+inline std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
+  const Wide product = Wide{a} * b;
+  return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
+}
+
+constexpr std::uint64_t kSalt[4] = {0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8ebc6af09c88c6e3,
+                                    0x589965cc75374cc3};
+
+}  // namespace
+
+std::uint64_t hash_key(const std::uint64_t* key, std::size_t words) {
+  // Four lanes, because each waits for its own product only.
+  std::uint64_t lane[4] = {kSalt[1], kSalt[2], kSalt[3], kSalt[0]};
+  std::size_t i = 0;
+  for (; i + 8 <= words; i += 8) {
+    for (std::size_t j = 0; j < 4; ++j) {
+      lane[j] = fold(key[i + 2 * j] ^ kSalt[j], key[i + 2 * j + 1] ^ lane[j]);
+    }
+  }
+  for (std::size_t j = 0; i + 2 <= words; i += 2, ++j) {
+    lane[j] = fold(key[i] ^ kSalt[j], key[i + 1] ^ lane[j]);
+  }
+  if (i < words) lane[3] = fold(key[i] ^ kSalt[3], lane[3]);
+  return fold(lane[0] ^ lane[1] ^ kSalt[0], std::rotl(lane[2], 32) ^ lane[3] ^ words);
+}
+
+PathTable::PathTable(std::size_t words, KeyArena& arena) : words_(words), arena_(&arena) {
+  const std::size_t keys = std::max<std::size_t>(1, kChunkBytes / (words * sizeof(std::uint64_t)));
+  chunk_shift_ = static_cast<unsigned>(std::bit_width(keys) - 1);
+  chunk_mask_ = (std::size_t{1} << chunk_shift_) - 1;
+}
+
+void PathTable::add(std::span<const KeyRef> refs) {
+  if (slots_.empty()) slots_.assign(kFirstSlots, 0);
+  for (std::size_t i = 0; i < std::min(kSlotAhead, refs.size()); ++i) prefetch_slot(refs[i]);
+  for (std::size_t i = 0; i < refs.size(); ++i) {
+    if (i + kSlotAhead < refs.size()) prefetch_slot(refs[i + kSlotAhead]);
+    if (i + kKeyAhead < refs.size()) prefetch_keys(refs[i + kKeyAhead]);
+    add_one(refs[i]);
+  }
+}
+
+void PathTable::prefetch_slot(const KeyRef& ref) const {
+  __builtin_prefetch(&slots_[ref.fingerprint & (slots_.size() - 1)]);
+  __builtin_prefetch(ref.key);
+}
+
+void PathTable::prefetch_keys(const KeyRef& ref) const {
+  const std::uint64_t slot = slots_[ref.fingerprint & (slots_.size() - 1)];
+  if (slot == 0 || slot >> 32 != ref.fingerprint) return;
+  const std::size_t found = (slot & 0xffff'ffff) - 1;
+  __builtin_prefetch(&counts_[found], 1);
+  const std::uint64_t* known = key(found);
+  const std::size_t words = std::min(words_, kMaxPrefetchedWords);
+  for (std::size_t i = 0; i < words; i += kCacheLineWords) __builtin_prefetch(known + i);
+}
+
+void PathTable::add_one(const KeyRef& ref) {
+  const std::size_t mask = slots_.size() - 1;
+  for (std::size_t place = ref.fingerprint & mask;; place = (place + 1) & mask) {
+    const std::uint64_t slot = slots_[place];
+    if (slot == 0) {
+      append(ref);
+      slots_[place] = std::uint64_t{ref.fingerprint} << 32 | size();
+      if (2 * size() > slots_.size()) grow();
+      return;
+    }
+    if (slot >> 32 != ref.fingerprint) continue;
+    const std::size_t found = (slot & 0xffff'ffff) - 1;
+    if (std::equal(ref.key, ref.key + words_, key(found))) {
+      counts_[found] += ref.count;
+      return;
+    }
+  }
+}
+
+void PathTable::append(const KeyRef& ref) {
+  const std::size_t i = size();
+  if (i == std::numeric_limits<std::uint32_t>::max()) {
+    throw std::length_error("paths: more distinct ones than a table holds");
+  }
+  if (i >> chunk_shift_ == chunks_.size()) {
+    chunks_.push_back(arena_->allocate((chunk_mask_ + 1) * words_));
+  }
+  counts_.push_back(ref.count);
+  std::copy_n(ref.key, words_, chunks_.back() + (i & chunk_mask_) * words_);
+}
+
+void PathTable::grow() {
+  std::vector<std::uint64_t> wider(2 * slots_.size());
+  const std::size_t mask = wider.size() - 1;
+  for (const std::uint64_t slot : slots_) {
+    if (slot == 0) continue;
+    std::size_t place = (slot >> 32) & mask;
+    while (wider[place] != 0) place = (place + 1) & mask;
+    wider[place] = slot;
+  }
+  slots_.swap(wider);
+}
+
+}  // namespace routestats
