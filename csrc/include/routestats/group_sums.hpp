@@ -33,10 +33,10 @@ struct SumChanges {
                    // counted_slots times the counts of its experts
 };
 
-// One count of the entries, and one term for each cell and group. The order of all sums is fixed, so
-// that the result does not depend on `threads`. Memory: a block of cells for each thread, whatever
-// the number of pairs. Throws std::invalid_argument for rows, starts or counts that do not fit together, and
-// whatever count_pairs throws.
+// One count of the entries, and one term for each cell and group. The order of all sums is fixed,
+// so that the result does not depend on `threads`. Memory: a block of cells for each thread,
+// whatever the number of pairs. Throws std::invalid_argument for rows, starts or counts that do not
+// fit together, and whatever count_pairs throws.
 void sum_changes_without_groups(const ExpertView& view, std::size_t experts,
                                 std::span<const LayerPair> pairs, const GroupedRows& grouped,
                                 const WholeCounts& whole, const SumChanges& changes,
