@@ -12,6 +12,7 @@ namespace {
 constexpr std::uint32_t kRoot = 0;
 constexpr std::uint32_t kUnused = std::numeric_limits<std::uint32_t>::max();
 constexpr std::size_t kMaxSettings = 64;
+constexpr std::size_t kMaxDepth = 255;  // the greatest std::uint8_t; open nodes differ in depth
 
 void require_ascending(const char* name, const std::vector<std::uint32_t>& values) {
   const bool rising =
@@ -45,47 +46,57 @@ void ContextTree::build(std::span<const std::uint32_t> order, std::span<const st
 }
 
 // One sweep over the places with a stack of the intervals that are open there. A node opens where
-// its first two tokens meet, or when its first child closes.
+// its first two tokens meet, or when its first child closes: there are fewer than tokens, and the
+// root. All lists are written through pointers, and both sides' at every token, since which side a
+// token is on cannot be foreseen.
 void ContextTree::find_nodes(std::span<const std::uint32_t> order,
                              std::span<const std::uint8_t> lengths) {
-  nodes_.clear();
-  finished_.clear();
-  train_order_.clear();
-  test_order_.clear();
-  lowest_.clear();
-  nodes_.push_back({kRoot, 0, 0, 0});
-  open_.assign(1, kRoot);
+  const std::size_t tokens = order.size();
+  nodes_.resize(tokens + 1);
+  finished_.resize(tokens + 1);
+  open_.resize(kMaxDepth + 1);
+  train_order_.resize(tokens + 1);
+  test_order_.resize(tokens + 1);
+  lowest_.resize(tokens + 1);
+  Node* const nodes = nodes_.data();
+  std::uint32_t* finished = finished_.data();
+  std::uint32_t* top = open_.data();  // the innermost open node
+  std::uint32_t num_nodes = 1, num_train = 0, num_test = 0;
+  nodes[kRoot] = {kRoot, 0, 0, 0};
+  *top = kRoot;
 
   const auto open = [&](std::uint32_t depth, std::uint32_t low) {
-    open_.push_back(static_cast<std::uint32_t>(nodes_.size()));
-    nodes_.push_back({kRoot, low, 0, depth});
+    nodes[num_nodes] = {kRoot, low, 0, depth};
+    *++top = num_nodes++;
   };
   const auto close_deeper_than = [&](std::uint32_t depth) {
-    while (nodes_[open_.back()].depth > depth) {
-      const std::uint32_t closed = open_.back();
-      open_.pop_back();
-      if (nodes_[open_.back()].depth < depth) open(depth, nodes_[closed].low);
-      nodes_[closed].parent = open_.back();
-      nodes_[closed].high = static_cast<std::uint32_t>(train_order_.size());
-      finished_.push_back(closed);
+    while (nodes[*top].depth > depth) {
+      const std::uint32_t closed = *top--;
+      if (nodes[*top].depth < depth) open(depth, nodes[closed].low);
+      nodes[closed].parent = *top;
+      nodes[closed].high = num_train;
+      *finished++ = closed;
     }
   };
-  for (std::size_t i = 0; i < order.size(); ++i) {
+  for (std::size_t i = 0; i < tokens; ++i) {
     close_deeper_than(lengths[i]);
-    const std::uint32_t next = i + 1 < order.size() ? lengths[i + 1] : 0;
-    if (next > nodes_[open_.back()].depth) {
-      open(next, static_cast<std::uint32_t>(train_order_.size()));
-    }
-    if (order[i] < train_) {
-      train_order_.push_back(order[i]);
-    } else {
-      test_order_.push_back(order[i]);
-      lowest_.push_back(open_.back());
-    }
+    const std::uint32_t next = i + 1 < tokens ? lengths[i + 1] : 0;
+    if (next > nodes[*top].depth) open(next, num_train);
+    const std::uint32_t token = order[i];
+    const bool is_train = token < train_;
+    train_order_[num_train] = token;
+    test_order_[num_test] = token;
+    lowest_[num_test] = *top;
+    num_train += is_train;
+    num_test += !is_train;
   }
   close_deeper_than(0);
-  nodes_[kRoot].high = static_cast<std::uint32_t>(train_order_.size());
-  finished_.push_back(kRoot);
+  nodes[kRoot].high = num_train;
+  *finished++ = kRoot;
+  nodes_.resize(num_nodes);
+  finished_.resize(static_cast<std::size_t>(finished - finished_.data()));
+  train_order_.resize(num_train);
+  test_order_.resize(num_test);
 }
 
 // Walks from each test token towards the root until every setting has its context. A node holds the

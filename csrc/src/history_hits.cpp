@@ -76,9 +76,10 @@ void count_all(const ExpertView& train, const ExpertView& test, const HistoryQue
                const HistoryHits& result, unsigned threads) {
   const std::size_t layers = train.layers;
   const bool need_members = !question.best.empty() || question.sets;
-  const bool need_first = question.top1 || !question.sets;
+  LayerGroups<Id> first_by_group;
+  if (question.top1) first_by_group = LayerGroups<Id>(train, test, threads);
   LayerColumns<Id> first, members;
-  if (need_first) first = LayerColumns<Id>(train, test, 1, threads);
+  if (!question.sets) first = LayerColumns<Id>(train, test, 1, threads);
   if (need_members) members = LayerColumns<Id>(train, test, train.slots, threads);
   SetColumns sets;
   if (question.sets) sets = SetColumns(members, layers, question.experts, threads);
@@ -104,9 +105,11 @@ void count_all(const ExpertView& train, const ExpertView& test, const HistoryQue
       }
       sweep.plan(tree.intervals());
       scores.start(tree, sweep);
-      for (std::size_t target = source + 1; target < layers; ++target) {
-        if (question.top1) scores.count_first(first.layer(target), source, target);
-        if (!question.best.empty()) scores.count_best(members.layer(target), source, target);
+      for (std::size_t g = (source + 1) / kLanes; question.top1 && g * kLanes < layers; ++g) {
+        scores.count_first(first_by_group.group(g), source, g * kLanes);
+      }
+      for (std::size_t t = source + 1; !question.best.empty() && t < layers; ++t) {
+        scores.count_best(members.layer(t), source, t);
       }
     }
   });

@@ -1,6 +1,7 @@
 #include "history_scores.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 
 namespace routestats {
@@ -18,16 +19,15 @@ HistoryScores<Id, Key>::HistoryScores(const HistoryQuestion& question, const His
     : question_(question),
       result_(result),
       layers_(layers),
+      experts_(question.experts),
       slots_(slots),
       train_(train),
-      keys_(question.experts),
+      keys_(kLanes * question.experts),
       one_(static_cast<Key>(std::bit_ceil(question.experts))),
       by_rank_(question.experts),
       ranks_(question.experts) {
-  for (std::size_t e = 0; e < keys_.size(); ++e) {
-    keys_[e] = static_cast<Key>(keys_.size() - 1 - e);
-    by_rank_[e] = static_cast<std::uint32_t>(e);
-  }
+  for (std::size_t i = 0; i < keys_.size(); ++i) keys_[i] = empty_key(i % experts_);
+  for (std::size_t e = 0; e < experts_; ++e) by_rank_[e] = static_cast<std::uint32_t>(e);
 }
 
 template <class Id, class Key>
@@ -47,25 +47,106 @@ void HistoryScores<Id, Key>::start(const ContextTree& tree, const NestedSweep& s
 }
 
 template <class Id, class Key>
-void HistoryScores<Id, Key>::count_first(std::span<const Id> ids, std::size_t source,
-                                         std::size_t target) {
-  const std::size_t pair = pair_number(source, target);
-  gather(ids, 1);
+void HistoryScores<Id, Key>::count_first(std::span<const Lanes> ids, std::size_t source,
+                                         std::size_t first_target) {
+  const auto take = [&](std::span<const std::uint32_t> order, std::vector<Lanes>& to) {
+    to.resize(order.size());
+    for (std::size_t i = 0; i < order.size(); ++i) to[i] = ids[order[i]];
+  };
+  take(tree_->train_order(), train_first_);
+  take(tree_->test_order(), test_first_);
   find_most_frequent();
-  choose_sinks(pair);
-  sums_.assign(num_sinks_, 0);
+
+  const std::size_t begin = first_target > source ? 0 : source + 1 - first_target;
+  const std::size_t end = std::min(kLanes, layers_ - first_target);
   const auto uses = tree_->uses();
-  for (std::size_t u = 0; u < uses.size(); ++u) {
-    sums_[sinks_[u]] += most_frequent_[uses[u].interval] == test_ids_[uses[u].test];
+  const auto hit = [&](const ContextTree::Use& use, std::size_t lane) {
+    return most_frequent_[use.interval][lane] == test_first_[use.test][lane];
+  };
+  if (result_.groups == nullptr) {
+    choose_sinks(0);
+    sums_.assign(num_sinks_ * kLanes, 0);
+    for (std::size_t u = 0; u < uses.size(); ++u) {
+      std::int64_t* sums = sums_.data() + sinks_[u];
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        sums[lane * num_sinks_] += hit(uses[u], lane);
+      }
+    }
+    for (std::size_t lane = begin; lane < end; ++lane) {
+      add_up(0, pair_number(source, first_target + lane), sums_.data() + lane * num_sinks_);
+    }
+    return;
   }
-  add_up(0, pair, sums_.data());
+  for (std::size_t lane = begin; lane < end; ++lane) {
+    const std::size_t pair = pair_number(source, first_target + lane);
+    choose_sinks(pair);
+    sums_.assign(num_sinks_, 0);
+    for (std::size_t u = 0; u < uses.size(); ++u) sums_[sinks_[u]] += hit(uses[u], lane);
+    add_up(0, pair, sums_.data());
+  }
+}
+
+template <class Id, class Key>
+void HistoryScores<Id, Key>::find_most_frequent() {
+  const Lanes* ids = train_first_.data();
+  const auto expert_bits = static_cast<Key>(one_ - 1);
+  Key* const keys = keys_.data();
+  std::array<Key, kLanes> best{};
+  const auto add = [&](std::uint32_t from, std::uint32_t to) {
+    for (std::uint32_t q = from; q < to; ++q) {
+      for (std::size_t lane = 0; lane < kLanes; ++lane) {
+        const Key key = keys[lane * experts_ + ids[q][lane]] += one_;
+        best[lane] = std::max(best[lane], key);
+      }
+    }
+  };
+  std::uint32_t low = 0, high = 0;
+  for (const auto& step : sweep_->steps) {
+    Lanes& found = most_frequent_[step.interval];
+    if (step.first) {
+      // Most intervals hold a training token or two and stand alone.
+      if (step.last && step.high - step.low <= 2) {
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
+          found[lane] = std::min(ids[step.low][lane], ids[step.high - 1][lane]);
+        }
+        continue;
+      }
+      low = high = step.high;
+      best.fill(0);
+    }
+    add(step.low, low);
+    add(high, step.high);
+    low = step.low;
+    high = step.high;
+    for (std::size_t lane = 0; lane < kLanes; ++lane) {
+      found[lane] = static_cast<Id>(empty_key(best[lane] & expert_bits));
+    }
+    if (!step.last) continue;
+    if (high - low >= experts_) {
+      for (std::size_t i = 0; i < keys_.size(); ++i) keys[i] = empty_key(i % experts_);
+    } else {
+      for (std::uint32_t q = low; q < high; ++q) {
+        for (std::size_t lane = 0; lane < kLanes; ++lane) {
+          keys[lane * experts_ + ids[q][lane]] = empty_key(ids[q][lane]);
+        }
+      }
+    }
+  }
 }
 
 template <class Id, class Key>
 void HistoryScores<Id, Key>::count_best(std::span<const Id> ids, std::size_t source,
                                         std::size_t target) {
+  const auto take = [&](std::span<const std::uint32_t> order, std::vector<Id>& to) {
+    to.resize(order.size() * slots_);
+    for (std::size_t i = 0; i < order.size(); ++i) {
+      std::copy_n(ids.data() + order[i] * slots_, slots_, to.data() + i * slots_);
+    }
+  };
+  take(tree_->train_order(), train_sets_);
+  take(tree_->test_order(), test_sets_);
+
   const std::size_t pair = pair_number(source, target);
-  gather(ids, slots_);
   choose_sinks(pair);
   const std::size_t measures = question_.best.size() + 1;
   sums_.assign(measures * num_sinks_, 0);
@@ -77,7 +158,10 @@ void HistoryScores<Id, Key>::count_best(std::span<const Id> ids, std::size_t sou
     low = step.low;
     high = step.high;
     score_sets(step.interval);
-    if (step.last) clear(low, high, slots_);
+    if (!step.last) continue;
+    for (std::size_t i = low * slots_; i < high * slots_; ++i) {
+      keys_[train_sets_[i]] = empty_key(train_sets_[i]);
+    }
   }
   for (std::size_t m = 0; m < measures; ++m) {
     add_up((question_.top1 ? 1 : 0) + m, pair, sums_.data() + m * num_sinks_);
@@ -85,65 +169,8 @@ void HistoryScores<Id, Key>::count_best(std::span<const Id> ids, std::size_t sou
 }
 
 template <class Id, class Key>
-void HistoryScores<Id, Key>::gather(std::span<const Id> ids, std::size_t slots) {
-  const auto take = [&](std::span<const std::uint32_t> order, std::vector<Id>& to) {
-    to.resize(order.size() * slots);
-    if (slots == 1) {
-      for (std::size_t i = 0; i < order.size(); ++i) to[i] = ids[order[i]];
-      return;
-    }
-    for (std::size_t i = 0; i < order.size(); ++i) {
-      std::copy_n(ids.data() + order[i] * slots, slots, to.data() + i * slots);
-    }
-  };
-  take(tree_->train_order(), train_ids_);
-  take(tree_->test_order(), test_ids_);
-}
-
-template <class Id, class Key>
-void HistoryScores<Id, Key>::find_most_frequent() {
-  const Id* ids = train_ids_.data();
-  const Key expert_bits = static_cast<Key>(one_ - 1);
-  const auto last_expert = static_cast<Key>(keys_.size() - 1);
-  std::uint32_t low = 0, high = 0;
-  Key best = 0;
-  const auto add = [&](std::uint32_t from, std::uint32_t to) {
-    for (std::uint32_t q = from; q < to; ++q) best = std::max(best, keys_[ids[q]] += one_);
-  };
-  for (const auto& step : sweep_->steps) {
-    if (step.first) {
-      // Most intervals hold a training token or two and stand alone.
-      if (step.last && step.high - step.low <= 2) {
-        most_frequent_[step.interval] = std::min(ids[step.low], ids[step.high - 1]);
-        continue;
-      }
-      low = high = step.high;
-      best = 0;
-    }
-    add(step.low, low);
-    add(high, step.high);
-    low = step.low;
-    high = step.high;
-    most_frequent_[step.interval] = static_cast<Id>(last_expert - (best & expert_bits));
-    if (step.last) clear(low, high, 1);
-  }
-}
-
-template <class Id, class Key>
 void HistoryScores<Id, Key>::add_members(std::uint32_t low, std::uint32_t high) {
-  for (std::size_t i = low * slots_; i < high * slots_; ++i) keys_[train_ids_[i]] += one_;
-}
-
-template <class Id, class Key>
-void HistoryScores<Id, Key>::clear(std::uint32_t low, std::uint32_t high, std::size_t slots) {
-  const auto last_expert = static_cast<Key>(keys_.size() - 1);
-  if ((high - low) * slots >= keys_.size()) {
-    for (std::size_t e = 0; e < keys_.size(); ++e) keys_[e] = static_cast<Key>(last_expert - e);
-    return;
-  }
-  for (std::size_t i = low * slots; i < high * slots; ++i) {
-    keys_[train_ids_[i]] = static_cast<Key>(last_expert - train_ids_[i]);
-  }
+  for (std::size_t i = low * slots_; i < high * slots_; ++i) keys_[train_sets_[i]] += one_;
 }
 
 template <class Id, class Key>
@@ -161,7 +188,7 @@ template <class Id, class Key>
 void HistoryScores<Id, Key>::score_set(std::uint32_t use, bool sorted) {
   const auto& best = question_.best;
   std::uint32_t found[kMaxBest] = {};
-  const Id* chosen = test_ids_.data() + tree_->uses()[use].test * slots_;
+  const Id* chosen = test_sets_.data() + tree_->uses()[use].test * slots_;
   for (std::size_t k = 0; k < slots_; ++k) {
     const std::uint32_t rank = sorted ? ranks_[chosen[k]] : rank_of(chosen[k]);
     for (std::size_t m = 0; m < best.size(); ++m) found[m] += rank < best[m];
@@ -175,7 +202,7 @@ template <class Id, class Key>
 std::uint32_t HistoryScores<Id, Key>::rank_of(std::size_t expert) const {
   const Key own = keys_[expert];
   Key better = 0;
-  for (const Key key : keys_) better += key > own;
+  for (std::size_t e = 0; e < experts_; ++e) better += keys_[e] > own;
   return static_cast<std::uint32_t>(better);
 }
 

@@ -7,6 +7,7 @@
 
 #include "routestats/context_tree.hpp"
 #include "routestats/history_hits.hpp"
+#include "routestats/layer_columns.hpp"
 #include "routestats/nested_sweep.hpp"
 
 namespace routestats {
@@ -16,23 +17,24 @@ namespace routestats {
 template <class Id, class Key>
 class HistoryScores {
  public:
+  using Lanes = typename LayerGroups<Id>::Lanes;
+
   HistoryScores(const HistoryQuestion& question, const HistoryHits& result, std::size_t layers,
                 std::size_t slots, std::size_t train);
 
   // Takes the contexts of a source layer; both must stay as they are until the next start.
   void start(const ContextTree& tree, const NestedSweep& sweep);
 
-  // Whether the most frequent first choice is the token's. `ids` are all tokens' first choices at
-  // the target.
-  void count_first(std::span<const Id> ids, std::size_t source, std::size_t target);
+  // Whether the most frequent first choice is the token's, at those of the targets `first_target`,
+  // ..., first_target + kLanes - 1 that come after the source. `ids` are all tokens' first choices.
+  void count_first(std::span<const Lanes> ids, std::size_t source, std::size_t first_target);
   // How many of the token's experts are among the most frequent. `ids` are all tokens' sets.
   void count_best(std::span<const Id> ids, std::size_t source, std::size_t target);
 
  private:
-  void gather(std::span<const Id> ids, std::size_t slots);
   void find_most_frequent();
   void add_members(std::uint32_t low, std::uint32_t high);
-  void clear(std::uint32_t low, std::uint32_t high, std::size_t slots);
+  Key empty_key(std::size_t expert) const { return static_cast<Key>(experts_ - 1 - expert); }
   void score_sets(std::uint32_t interval);
   void score_set(std::uint32_t use, bool sorted);
   std::uint32_t rank_of(std::size_t expert) const;
@@ -46,15 +48,18 @@ class HistoryScores {
   const HistoryQuestion& question_;
   const HistoryHits& result_;
   const std::size_t layers_;
+  const std::size_t experts_;
   const std::size_t slots_;
   const std::size_t train_;
   const ContextTree* tree_ = nullptr;
   const NestedSweep* sweep_ = nullptr;
-  std::vector<Id> train_ids_, test_ids_;  // at the target, in the order of the contexts
-  std::vector<Id> most_frequent_;         // by interval
+  // At the target, in the order of the contexts.
+  std::vector<Lanes> train_first_, test_first_;
+  std::vector<Id> train_sets_, test_sets_;
+  std::vector<Lanes> most_frequent_;  // by interval
 
-  // By expert, a counter and the expert in one number: the greater key is of the more frequent
-  // expert, and of equally frequent ones of the lower id.
+  // By lane and expert, a counter and the expert in one number: the greater key is of the more
+  // frequent expert, and of equally frequent ones of the lower id.
   std::vector<Key> keys_;
   const Key one_;  // what an occurrence adds
 

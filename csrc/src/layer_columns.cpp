@@ -78,26 +78,36 @@ std::size_t number_sets(std::span<const Id> members, std::size_t slots, std::siz
 
 }  // namespace
 
+namespace {
+
+// Calls `body(first, last, zero)` for slices of the view's tokens; `zero` as of with_id_type.
+template <class Body>
+void for_slices(const ExpertView& view, unsigned threads, const Body& body) {
+  const std::size_t slices = (view.tokens + kSliceTokens - 1) / kSliceTokens;
+  run_workers(slices, threads, [&](ItemQueue& queue) {
+    while (const auto slice = queue.next()) {
+      const std::size_t first = *slice * kSliceTokens;
+      const std::size_t last = std::min(first + kSliceTokens, view.tokens);
+      with_id_type(view, [&](auto zero) { body(first, last, zero); });
+    }
+  });
+}
+
+}  // namespace
+
 template <class Id>
 LayerColumns<Id>::LayerColumns(const ExpertView& before, const ExpertView& after, std::size_t slots,
                                unsigned threads)
     : tokens_(before.tokens + after.tokens), slots_(slots), ids_(before.layers * tokens_ * slots) {
   const auto copy = [&](const ExpertView& view, std::size_t offset) {
-    const std::size_t slices = (view.tokens + kSliceTokens - 1) / kSliceTokens;
-    run_workers(slices, threads, [&](ItemQueue& queue) {
-      while (const auto slice = queue.next()) {
-        const std::size_t first = *slice * kSliceTokens;
-        const std::size_t last = std::min(first + kSliceTokens, view.tokens);
-        with_id_type(view, [&]<class Stored>(Stored) {
-          for (std::size_t l = 0; l < view.layers; ++l) {
-            Id* to = ids_.data() + (l * tokens_ + offset + first) * slots;
-            for (std::size_t t = first; t < last; ++t) {
-              for (std::size_t k = 0; k < slots; ++k) {
-                *to++ = static_cast<Id>(load_id<Stored>(view, t, l, k));
-              }
-            }
+    for_slices(view, threads, [&]<class Stored>(std::size_t first, std::size_t last, Stored) {
+      for (std::size_t l = 0; l < view.layers; ++l) {
+        Id* to = ids_.data() + (l * tokens_ + offset + first) * slots;
+        for (std::size_t t = first; t < last; ++t) {
+          for (std::size_t k = 0; k < slots; ++k) {
+            *to++ = static_cast<Id>(load_id<Stored>(view, t, l, k));
           }
-        });
+        }
       }
     });
   };
@@ -105,6 +115,25 @@ LayerColumns<Id>::LayerColumns(const ExpertView& before, const ExpertView& after
   copy(after, before.tokens);
 }
 
+template <class Id>
+LayerGroups<Id>::LayerGroups(const ExpertView& before, const ExpertView& after, unsigned threads)
+    : tokens_(before.tokens + after.tokens), ids_((before.layers + kLanes - 1) / kLanes * tokens_) {
+  const auto copy = [&](const ExpertView& view, std::size_t offset) {
+    for_slices(view, threads, [&]<class Stored>(std::size_t first, std::size_t last, Stored) {
+      for (std::size_t l = 0; l < view.layers; ++l) {
+        Lanes* to = ids_.data() + l / kLanes * tokens_ + offset;
+        for (std::size_t t = first; t < last; ++t) {
+          to[t][l % kLanes] = static_cast<Id>(load_id<Stored>(view, t, l, 0));
+        }
+      }
+    });
+  };
+  copy(before, 0);
+  copy(after, before.tokens);
+}
+
+template class LayerGroups<std::uint8_t>;
+template class LayerGroups<std::uint16_t>;
 template class LayerColumns<std::uint8_t>;
 template class LayerColumns<std::uint16_t>;
 
@@ -138,26 +167,20 @@ SetColumns::SetColumns(const LayerColumns<std::uint16_t>& members, std::size_t l
 }
 
 void check_distinct(const ExpertView& view, const char* name, unsigned threads) {
-  const std::size_t slices = (view.tokens + kSliceTokens - 1) / kSliceTokens;
-  run_workers(slices, threads, [&](ItemQueue& queue) {
-    while (const auto slice = queue.next()) {
-      const std::size_t last = std::min((*slice + 1) * kSliceTokens, view.tokens);
-      with_id_type(view, [&]<class Id>(Id) {
-        for (std::size_t t = *slice * kSliceTokens; t < last; ++t) {
-          for (std::size_t l = 0; l < view.layers; ++l) {
-            for (std::size_t k = 1; k < view.slots; ++k) {
-              const Id id = load_id<Id>(view, t, l, k);
-              for (std::size_t j = 0; j < k; ++j) {
-                if (load_id<Id>(view, t, l, j) != id) continue;
-                throw ExpertRepeated(std::string(name) + "[" + std::to_string(t) + ", " +
-                                     std::to_string(l) + "]: expected a set of experts, but " +
-                                     std::to_string(id) + " stands in slots " + std::to_string(j) +
-                                     " and " + std::to_string(k));
-              }
-            }
+  for_slices(view, threads, [&]<class Id>(std::size_t first, std::size_t last, Id) {
+    for (std::size_t t = first; t < last; ++t) {
+      for (std::size_t l = 0; l < view.layers; ++l) {
+        for (std::size_t k = 1; k < view.slots; ++k) {
+          const Id id = load_id<Id>(view, t, l, k);
+          for (std::size_t j = 0; j < k; ++j) {
+            if (load_id<Id>(view, t, l, j) != id) continue;
+            throw ExpertRepeated(std::string(name) + "[" + std::to_string(t) + ", " +
+                                 std::to_string(l) + "]: expected a set of experts, but " +
+                                 std::to_string(id) + " stands in slots " + std::to_string(j) +
+                                 " and " + std::to_string(k));
           }
         }
-      });
+      }
     }
   });
 }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cstring>
 #include <limits>
 #include <numeric>
 #include <stdexcept>
@@ -30,9 +31,8 @@ struct Step {
 template <std::size_t Width, class Symbol, class Length>
 void step_tracking_all(const Step<Symbol, Length>& step) {
   constexpr Length kNone = std::numeric_limits<Length>::max();
-  alignas(64) std::array<Length, Width> least;
-  least.fill(0);  // the first token of a symbol shares nothing with its predecessor
-  std::array<Length, Width> plus_one{};
+  alignas(64) std::array<Length, Width> least{};
+  std::array<Length, Width> seen{};  // 1 where the symbol has had a token
   for (std::size_t i = 0; i < step.order.size(); ++i) {
     const Length length = step.lengths[i];
     for (std::size_t s = 0; s < Width; ++s) least[s] = std::min(least[s], length);
@@ -40,11 +40,60 @@ void step_tracking_all(const Step<Symbol, Length>& step) {
     const Symbol symbol = step.symbols[token];
     const std::uint32_t place = step.ends[symbol]++;
     step.next_order[place] = token;
-    // 0 for the first token of the symbol, which shares nothing, else one layer more than before.
-    step.next_lengths[place] = static_cast<Length>(least[symbol] + plus_one[symbol]);
-    plus_one[symbol] = 1;
+    // One layer more than before; 0 for the symbol's first token, where `least` is 0 too.
+    step.next_lengths[place] = static_cast<Length>(least[symbol] + seen[symbol]);
+    seen[symbol] = 1;
     least[symbol] = kNone;
   }
+}
+
+#if defined(__GNUC__)
+// The same for lengths of one byte, with the minima in registers: writing one byte of them to
+// memory and reading them all back right after would stall every token.
+template <std::size_t Width, class Symbol>
+void step_in_registers(const Step<Symbol, std::uint8_t>& step) {
+  using Bytes [[gnu::vector_size(16)]] = std::uint8_t;
+  constexpr std::size_t kVectors = Width / 16;
+  struct alignas(16) Row {
+    std::array<std::uint8_t, Width> bytes;
+  };
+  std::array<Row, Width> only{};  // by symbol: 255 there, 0 elsewhere
+  for (std::size_t s = 0; s < Width; ++s) only[s].bytes[s] = 255;
+  std::array<std::uint8_t, Width> seen{};
+  Bytes least[kVectors] = {};
+  Row stored{};
+  for (std::size_t i = 0; i < step.order.size(); ++i) {
+    const Bytes length = Bytes{} + step.lengths[i];
+    for (Bytes& v : least) v = v < length ? v : length;
+    std::memcpy(&stored, least, sizeof stored);
+    const std::uint32_t token = step.order[i];
+    const Symbol symbol = step.symbols[token];
+    const std::uint32_t place = step.ends[symbol]++;
+    step.next_order[place] = token;
+    step.next_lengths[place] = static_cast<std::uint8_t>(stored.bytes[symbol] + seen[symbol]);
+    seen[symbol] = 1;
+    Bytes mask[kVectors];
+    std::memcpy(mask, &only[symbol], sizeof mask);
+    for (std::size_t v = 0; v < kVectors; ++v) least[v] |= mask[v];
+  }
+}
+#endif
+
+// Dispatches to the smallest width that holds the alphabet.
+template <class Symbol, class Length>
+void step_of_few(const Step<Symbol, Length>& step, std::size_t alphabet) {
+#if defined(__GNUC__)
+  if constexpr (sizeof(Length) == 1) {
+    if (alphabet <= 16) return step_in_registers<16>(step);
+    if (alphabet <= 64) return step_in_registers<64>(step);
+    if (alphabet <= 128) return step_in_registers<128>(step);
+    return step_in_registers<256>(step);
+  }
+#endif
+  if (alphabet <= 16) return step_tracking_all<16>(step);
+  if (alphabet <= 64) return step_tracking_all<64>(step);
+  if (alphabet <= 128) return step_tracking_all<128>(step);
+  return step_tracking_all<256>(step);
 }
 
 // The places from which a minimum up to here can start: their lengths rise from bottom to top, so
@@ -102,16 +151,10 @@ void Pbwt<Length>::sort_by(std::span<const Symbol> symbols, std::size_t alphabet
 
   const Step<Symbol, Length> step{
       symbols, order_, lengths_, next_order_.data(), next_lengths_.data(), ends_.data()};
-  if (sizeof(Symbol) > 2 || alphabet > kMaxTrackedAlphabet) {
+  if (alphabet > kMaxTrackedAlphabet) {
     step_with_stack(step, places_, alphabet);
-  } else if (alphabet <= 16) {
-    step_tracking_all<16>(step);
-  } else if (alphabet <= 64) {
-    step_tracking_all<64>(step);
-  } else if (alphabet <= 128) {
-    step_tracking_all<128>(step);
   } else {
-    step_tracking_all<256>(step);
+    step_of_few(step, alphabet);
   }
   std::swap(order_, next_order_);
   std::swap(lengths_, next_lengths_);

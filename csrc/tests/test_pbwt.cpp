@@ -83,6 +83,7 @@ void test_random_columns() {
         compare<std::uint8_t, std::uint32_t>(tokens, 9, alphabet, kinds, random);
       }
       for (const std::size_t alphabet : {257u, 3000u, 65'536u}) {
+        compare<std::uint8_t, std::uint32_t>(tokens, 20, alphabet, kinds, random);
         compare<std::uint8_t, std::uint16_t>(tokens, 6, alphabet, kinds, random);
         compare<std::uint16_t, std::uint32_t>(tokens, 6, alphabet, kinds, random);
       }

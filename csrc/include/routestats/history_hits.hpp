@@ -41,8 +41,9 @@ struct HistoryHits {
 // training tokens of the test token's context, ties to the lowest id.
 //
 // Threads take source layers by turns. Memory beside the arguments: a copy of the ids that are
-// needed (slot 0 of each layer; all slots where `best` or `sets` asks for them, and 4 bytes per
-// token and layer for `sets`), 10 bytes per token, and about 70 bytes per token and thread.
+// needed (slot 0 of each layer, twice if it is context and target; all slots where `best` or `sets`
+// asks for them, and 4 bytes per token and layer for `sets`), 10 bytes per token, and for each
+// thread about 60 bytes per token with one setting and 100 with 60.
 //
 // Throws ExpertOutOfRange, ExpertRepeated where sets are needed, and std::invalid_argument for
 // shapes that differ, no training token, more than 255 layers, or settings as in ContextTree.

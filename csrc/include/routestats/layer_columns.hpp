@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -28,6 +29,28 @@ class LayerColumns {
   std::size_t tokens_ = 0;
   std::size_t slots_ = 0;
   std::vector<Id> ids_;
+};
+
+// First choices of kLanes layers side by side, so that one read serves all of them: for every group
+// of layers [0, kLanes), [kLanes, 2 * kLanes), ... the tokens of two views, one after the other.
+// Beyond the last layer the ids are 0.
+inline constexpr std::size_t kLanes = 4;
+
+template <class Id>
+class LayerGroups {
+ public:
+  using Lanes = std::array<Id, kLanes>;
+
+  LayerGroups() = default;
+  LayerGroups(const ExpertView& before, const ExpertView& after, unsigned threads);
+
+  std::span<const Lanes> group(std::size_t group) const {
+    return std::span(ids_).subspan(group * tokens_, tokens_);
+  }
+
+ private:
+  std::size_t tokens_ = 0;
+  std::vector<Lanes> ids_;
 };
 
 // Numbers the distinct sets of experts of each layer, in the order in which they first occur: equal

@@ -107,8 +107,9 @@ def history_totals(
 
     Notes
     -----
-    Memory: the copied ids (slot 0; all K slots where `best` or sets ask for them; 4 bytes per
-    token and layer for sets), 10 bytes per token, and about 70 bytes per token and thread.
+    Memory: the copied ids (slot 0, twice if it is context and target; all K slots where `best` or
+    sets ask for them; 4 bytes per token and layer for sets), 10 bytes per token, and for each
+    thread about 60 bytes per token with one setting and 100 with 60.
     """
     train, test = _sides(train, test)
     orders, supports = ascending("orders", orders), ascending("supports", supports)
