@@ -3,7 +3,6 @@
 #include <algorithm>
 
 #include "routestats/and_popcount.hpp"
-#include "routestats/workers.hpp"
 
 namespace routestats {
 namespace {
@@ -20,14 +19,17 @@ std::size_t padded_words(std::size_t tokens) {
   return (tokens + step - 1) / step * kColumnWords;
 }
 
-template <class Id>
-void set_bits(const ExpertView& slice, std::size_t experts, std::uint64_t* scratch) {
+// FixedSlots = 0 reads the number and the stride of the slots at run time.
+template <class Id, std::size_t FixedSlots>
+void set_slot_bits(const ExpertView& slice, std::size_t experts, std::uint64_t* scratch) {
+  const std::size_t slots = FixedSlots != 0 ? FixedSlots : slice.slots;
+  const std::ptrdiff_t stride = FixedSlots != 0 ? sizeof(Id) : slice.slot_stride;
   for (std::size_t t = 0; t < slice.tokens; ++t) {
     const std::uint64_t bit = std::uint64_t{1} << (t % kWordBits);
     std::uint64_t* word = scratch + t / kWordBits;
     for (std::size_t l = 0; l < slice.layers; ++l, word += experts * kSliceWords) {
       const std::byte* row = slice.row(t, l);
-      for (std::size_t k = 0; k < slice.slots; ++k, row += slice.slot_stride) {
+      for (std::size_t k = 0; k < slots; ++k, row += stride) {
         Id id;
         std::memcpy(&id, row, sizeof id);
         word[std::size_t{id} * kSliceWords] |= bit;
@@ -36,28 +38,35 @@ void set_bits(const ExpertView& slice, std::size_t experts, std::uint64_t* scrat
   }
 }
 
+template <class Id>
+void set_bits(const ExpertView& slice, std::size_t experts, std::uint64_t* scratch) {
+  const bool dense = slice.slot_stride == sizeof(Id);
+  if (dense && slice.slots == 1) return set_slot_bits<Id, 1>(slice, experts, scratch);
+  if (dense && slice.slots == 2) return set_slot_bits<Id, 2>(slice, experts, scratch);
+  set_slot_bits<Id, 0>(slice, experts, scratch);
+}
+
 }  // namespace
 
 BitColumns::BitColumns(std::size_t layers, std::size_t experts, std::size_t max_tokens)
-    : layers_(layers), experts_(experts), bits_(layers * experts * padded_words(max_tokens)) {}
+    : layers_(layers),
+      experts_(experts),
+      bits_(layers * experts * padded_words(max_tokens)),
+      scratch_(layers * experts * kSliceWords) {}
 
-void BitColumns::fill(const ExpertView& block, unsigned threads) {
+void BitColumns::fill(const ExpertView& block) {
   words_ = padded_words(block.tokens);
   const std::size_t columns = layers_ * experts_;
-  run_workers(words_ / kSliceWords, threads, [&](ItemQueue& queue) {
-    std::vector<std::uint64_t> scratch(columns * kSliceWords);
-    while (const auto slice = queue.next()) {
-      std::fill(scratch.begin(), scratch.end(), 0);
-      const std::size_t first = std::min(*slice * kSliceTokens, block.tokens);
-      const ExpertView part =
-          block.tokens_from(first, std::min(kSliceTokens, block.tokens - first));
-      with_id_type(part, [&]<class Id>(Id) { set_bits<Id>(part, experts_, scratch.data()); });
-      for (std::size_t c = 0; c < columns; ++c) {
-        std::copy_n(scratch.data() + c * kSliceWords, kSliceWords,
-                    bits_.data() + c * words_ + *slice * kSliceWords);
-      }
+  for (std::size_t slice = 0; slice < words_ / kSliceWords; ++slice) {
+    std::fill(scratch_.begin(), scratch_.end(), 0);
+    const std::size_t first = std::min(slice * kSliceTokens, block.tokens);
+    const ExpertView part = block.tokens_from(first, std::min(kSliceTokens, block.tokens - first));
+    with_id_type(part, [&]<class Id>(Id) { set_bits<Id>(part, experts_, scratch_.data()); });
+    for (std::size_t c = 0; c < columns; ++c) {
+      std::copy_n(scratch_.data() + c * kSliceWords, kSliceWords,
+                  bits_.data() + c * words_ + slice * kSliceWords);
     }
-  });
+  }
 }
 
 }  // namespace routestats

@@ -1,43 +1,63 @@
 #include "bitmap_counter.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <mutex>
 
+#include "routestats/bit_columns.hpp"
 #include "routestats/workers.hpp"
 
 namespace routestats {
+namespace {
 
-BitmapCounter::BitmapCounter(const CountJob& job, std::size_t max_tokens, Isa isa)
-    : job_(job),
-      kernel_(and_popcount(isa)),
-      columns_(job.layers, job.experts, max_tokens),
-      load_(job.layers * job.experts) {}
+using Counts = std::vector<std::uint64_t>;
 
-bool BitmapCounter::add(const ExpertView& block) {
-  columns_.fill(block, job_.threads);
-  count_load();
-  std::uint64_t total = 0;
-  for (const std::uint64_t n : load_) total += n;
-  if (total != block.tokens * job_.layers * job_.slots) return false;
-
-  for (std::size_t i = 0; i < load_.size(); ++i) job_.tables.expert[i] += load_[i];
-  run_workers(job_.pairs.size(), job_.threads, [&](ItemQueue& queue) {
-    while (const auto pair = queue.next()) {
-      const auto [source, target] = job_.pairs[*pair];
-      kernel_(columns_.layer(source), columns_.layer(target), job_.experts, columns_.words(),
-              job_.tile(*pair));
-    }
-  });
-  return true;
+void add_to(std::uint64_t* total, const Counts& part) {
+  for (std::size_t i = 0; i < part.size(); ++i) total[i] += part[i];
 }
 
-void BitmapCounter::count_load() {
-  std::fill(load_.begin(), load_.end(), 0);
-  for (std::size_t l = 0; l < job_.layers; ++l) {
-    for (std::size_t e = 0; e < job_.experts; ++e) {
-      const std::uint64_t* column = columns_.column(l, e);
-      kernel_(column, column, 1, columns_.words(), &load_[l * job_.experts + e]);
+}  // namespace
+
+BitmapCounter::BitmapCounter(const CountJob& job, Isa isa)
+    : job_(job), kernel_(and_popcount(isa)) {}
+
+std::vector<std::size_t> BitmapCounter::add(const ExpertView& view, std::size_t block) {
+  const std::size_t experts = job_.experts;
+  std::vector<std::size_t> left;
+  std::mutex tables;
+  run_workers((view.tokens + block - 1) / block, job_.threads, [&](ItemQueue& queue) {
+    BitColumns columns(job_.layers, experts, block);
+    Counts loads(job_.layers * experts);
+    Counts block_loads(loads.size());
+    Counts pairs(job_.pairs.size() * job_.cells());
+    while (const auto item = queue.next()) {
+      const std::size_t first = *item * block;
+      const std::size_t tokens = std::min(block, view.tokens - first);
+      columns.fill(view.tokens_from(first, tokens));
+      std::fill(block_loads.begin(), block_loads.end(), 0);
+      for (std::size_t c = 0; c < block_loads.size(); ++c) {
+        const std::uint64_t* column = columns.column(c / experts, c % experts);
+        kernel_(column, column, 1, columns.words(), &block_loads[c]);
+      }
+      std::uint64_t total = 0;
+      for (const std::uint64_t n : block_loads) total += n;
+      if (total != tokens * job_.layers * job_.slots) {
+        const std::lock_guard lock(tables);
+        left.push_back(first);
+        continue;
+      }
+      add_to(loads.data(), block_loads);
+      for (std::size_t p = 0; p < job_.pairs.size(); ++p) {
+        const auto [source, target] = job_.pairs[p];
+        kernel_(columns.layer(source), columns.layer(target), experts, columns.words(),
+                &pairs[p * job_.cells()]);
+      }
     }
-  }
+    const std::lock_guard lock(tables);
+    add_to(job_.tables.expert, loads);
+    add_to(job_.tables.pairs, pairs);
+  });
+  return left;
 }
 
 }  // namespace routestats

@@ -1,30 +1,26 @@
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <vector>
 
 #include "count_job.hpp"
 #include "routestats/and_popcount.hpp"
-#include "routestats/bit_columns.hpp"
 
 namespace routestats {
 
-// Counts by AND-popcount of bit columns.
+// Counts by AND-popcount of bit columns. Tables of few experts are small, so every worker counts
+// whole blocks into tables of its own, and no worker waits for another.
 class BitmapCounter {
  public:
-  BitmapCounter(const CountJob& job, std::size_t max_tokens, Isa isa);
+  BitmapCounter(const CountJob& job, Isa isa);
 
-  // Adds nothing and returns false where a token names an expert twice at one layer: bits cannot
-  // say how often.
-  bool add(const ExpertView& block);
+  // Adds the view in blocks of `block` tokens, except the blocks whose first tokens are returned:
+  // in them a token names an expert twice at one layer, and bits cannot say how often.
+  std::vector<std::size_t> add(const ExpertView& view, std::size_t block);
 
  private:
-  void count_load();
-
   const CountJob& job_;
   const AndPopcount kernel_;
-  BitColumns columns_;
-  std::vector<std::uint64_t> load_;
 };
 
 }  // namespace routestats

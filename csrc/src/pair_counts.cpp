@@ -78,17 +78,27 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const std::size_t block = block_of(method);
   const std::size_t direct_block = std::min(block_of(Method::direct), tile_capacity(view.slots));
 
-  std::optional<BitmapCounter> bitmap;
-  std::optional<ListCounter> lists;
   std::optional<DirectCounter> direct;
-  if (method == Method::bitmap) bitmap.emplace(job, block, isa);
-  if (method == Method::lists) lists.emplace(job, block, isa);
-  for_blocks(view, block, [&](const ExpertView& part) {
-    if (bitmap && bitmap->add(part)) return;
-    if (lists && lists->add(part)) return;
+  const auto add_direct = [&](const ExpertView& part) {
     if (!direct) direct.emplace(job, direct_block);
     for_blocks(part, direct_block, [&](const ExpertView& piece) { direct->add(piece); });
-  });
+  };
+  switch (method) {
+    case Method::bitmap:
+      for (const std::size_t first : BitmapCounter(job, isa).add(view, block)) {
+        add_direct(view.tokens_from(first, std::min(block, view.tokens - first)));
+      }
+      return;
+    case Method::lists: {
+      ListCounter lists(job, block, isa);
+      for_blocks(view, block, [&](const ExpertView& part) {
+        if (!lists.add(part)) add_direct(part);
+      });
+      return;
+    }
+    case Method::direct:
+      add_direct(view);
+  }
 }
 
 }  // namespace routestats

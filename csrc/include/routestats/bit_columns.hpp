@@ -15,7 +15,7 @@ class BitColumns {
   BitColumns(std::size_t layers, std::size_t experts, std::size_t max_tokens);
 
   // Takes the block's ids, which must be checked already, in place of what was there.
-  void fill(const ExpertView& block, unsigned threads);
+  void fill(const ExpertView& block);
 
   // `experts` columns of words() words; bits beyond the block's tokens are zero.
   const std::uint64_t* layer(std::size_t layer) const {
@@ -31,6 +31,7 @@ class BitColumns {
   const std::size_t experts_;
   std::size_t words_ = 0;
   std::vector<std::uint64_t> bits_;
+  std::vector<std::uint64_t> scratch_;  // a slice of every column
 };
 
 }  // namespace routestats
