@@ -31,11 +31,11 @@ class Ngrams {
     counter_.add(view, first_token, threads);
   }
 
-  py::tuple count(std::size_t top) const {
+  py::tuple count(std::size_t top, unsigned threads) const {
     NgramTable table;
     {
       const py::gil_scoped_release release;
-      table = counter_.count(top);
+      table = counter_.count(top, threads);
     }
     return py::make_tuple(to_array(table.distinct, {layers_, layers_}),
                           to_array(table.counts, {layers_, layers_, top}),
@@ -57,7 +57,7 @@ void bind_ngrams(py::module_& module) {
            py::arg("num_experts"))
       .def("add", &Ngrams::add, py::arg("experts").noconvert(), py::kw_only(), py::arg("threads"),
            py::arg("first_token") = 0)
-      .def("count", &Ngrams::count, py::arg("top"))
+      .def("count", &Ngrams::count, py::arg("top"), py::kw_only(), py::arg("threads"))
       .def_property_readonly("tokens", &Ngrams::tokens);
 }
 

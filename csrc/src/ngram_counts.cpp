@@ -90,29 +90,31 @@ void NgramCounter::append(const ExpertView& view, Columns<Symbol>& columns, unsi
   });
 }
 
-NgramTable NgramCounter::count(std::size_t top) const {
+NgramTable NgramCounter::count(std::size_t top, unsigned threads) const {
   const bool short_paths = layers_ <= std::numeric_limits<std::uint8_t>::max();
   if (experts_ <= 256) {
-    return short_paths ? sweep<std::uint8_t, std::uint8_t>(narrow_, top)
-                       : sweep<std::uint8_t, std::uint16_t>(narrow_, top);
+    return short_paths ? sweep<std::uint8_t, std::uint8_t>(narrow_, top, threads)
+                       : sweep<std::uint8_t, std::uint16_t>(narrow_, top, threads);
   }
-  return short_paths ? sweep<std::uint16_t, std::uint8_t>(wide_, top)
-                     : sweep<std::uint16_t, std::uint16_t>(wide_, top);
+  return short_paths ? sweep<std::uint16_t, std::uint8_t>(wide_, top, threads)
+                     : sweep<std::uint16_t, std::uint16_t>(wide_, top, threads);
 }
 
 template <class Symbol, class Length>
-NgramTable NgramCounter::sweep(const Columns<Symbol>& columns, std::size_t top) const {
+NgramTable NgramCounter::sweep(const Columns<Symbol>& columns, std::size_t top,
+                               unsigned threads) const {
   NgramTable table;
   table.distinct.resize(layers_ * layers_);
   table.counts.resize(layers_ * layers_ * top);
   table.ids.resize(layers_ * layers_ * top * layers_);
-  Pbwt<Length> sorted(tokens_);
-  for (std::size_t start = layers_; start-- > 0;) {
-    sorted.step(std::span<const Symbol>(columns[start]), experts_);
+
+  // What the tokens sorted from `start` on show.
+  const auto describe = [&](std::size_t start, std::span<const std::uint32_t> order,
+                            std::span<const Length> lengths) {
     const std::size_t longest = layers_ - start;
-    const auto shared = histogram(sorted.lengths(), longest);
+    const auto shared = histogram(lengths, longest);
     FrequentIntervals frequent(longest, top);
-    offer_intervals(sorted.lengths(), frequent);
+    offer_intervals(lengths, frequent);
     std::uint64_t distinct = 0;
     for (std::size_t n = 1; n <= longest; ++n) {
       distinct += shared[n - 1];  // each place that shares fewer than n layers begins an n-gram
@@ -120,14 +122,35 @@ NgramTable NgramCounter::sweep(const Columns<Symbol>& columns, std::size_t top) 
       table.distinct[cell] = distinct;
       std::vector<Interval> list = frequent.sorted(n);
       const std::size_t listed = std::min<std::uint64_t>(top, distinct);
-      append_single(sorted.lengths(), n, listed - list.size(), list);
+      append_single(lengths, n, listed - list.size(), list);
       for (std::size_t i = 0; i < list.size(); ++i) {
         table.counts[cell * top + i] = list[i].count;
-        const std::uint32_t token = sorted.order()[list[i].first];
+        const std::uint32_t token = order[list[i].first];
         std::uint16_t* ids = table.ids.data() + (cell * top + i) * layers_;
         for (std::size_t l = 0; l < n; ++l) ids[l] = columns[start + l][token];
       }
     }
+  };
+
+  Pbwt<Length> sorted(tokens_);
+  const auto step = [&](std::size_t layer) {
+    sorted.step(std::span<const Symbol>(columns[layer]), experts_);
+  };
+  step(layers_ - 1);
+  for (std::size_t start = layers_; start-- > 0;) {
+    // A step writes beside the arrays that it reads, so the present order can be described
+    // meanwhile.
+    const auto order = sorted.order();
+    const auto lengths = sorted.lengths();
+    run_workers(2, threads, [&](ItemQueue& queue) {
+      while (const auto task = queue.next()) {
+        if (*task == 1) {
+          describe(start, order, lengths);
+        } else if (start > 0) {
+          step(start - 1);
+        }
+      }
+    });
   }
   return table;
 }

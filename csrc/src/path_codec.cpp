@@ -21,24 +21,42 @@ Id load_at(const std::byte* from) {
 }
 
 // Writes each token's key, one field per layer; `field(layer)` makes it from the address of the
-// layer's slots.
-template <class Field>
-void pack_layers(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys,
-                 const Field& field) {
+// layer's slots. `kBits` is the bits of a field where they are known to the compiler, which then
+// unrolls a word, else 0.
+template <unsigned kBits, class Field>
+void pack_layers_of(const ExpertView& view, unsigned given_bits, std::uint64_t* keys,
+                    const Field& field) {
+  const unsigned bits = kBits == 0 ? given_bits : kBits;
+  const std::size_t per_word = kWordBits / bits;
+  const std::ptrdiff_t stride = view.layer_stride;
+  const auto word_of = [&](const std::byte*& layer, std::size_t fields) {
+    std::uint64_t word = field(layer);
+    layer += stride;
+    for (std::size_t i = 1; i < fields; ++i, layer += stride) word = word << bits | field(layer);
+    return word;
+  };
+  const std::size_t whole = view.layers / per_word;
+  const std::size_t left = view.layers % per_word;
   const std::byte* token = view.data;
   for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
     const std::byte* layer = token;
-    for (std::size_t left = view.layers; left > 0;) {
-      const std::size_t fields = std::min(per_word, left);
-      std::uint64_t word = field(layer);
-      layer += view.layer_stride;
-      for (std::size_t i = 1; i < fields; ++i, layer += view.layer_stride) {
-        word = word << bits | field(layer);
-      }
-      // What is left of the last word is zeros.
-      *keys++ = word << static_cast<unsigned>(per_word - fields) * bits;
-      left -= fields;
-    }
+    for (std::size_t w = 0; w < whole; ++w) *keys++ = word_of(layer, per_word);
+    // What is left of the last word is zeros.
+    if (left > 0) *keys++ = word_of(layer, left) << static_cast<unsigned>(per_word - left) * bits;
+  }
+}
+
+template <class Field>
+void pack_layers(const ExpertView& view, unsigned bits, std::uint64_t* keys, const Field& field) {
+  switch (bits) {
+    case 3:
+      return pack_layers_of<3>(view, bits, keys, field);
+    case 7:
+      return pack_layers_of<7>(view, bits, keys, field);
+    case 8:
+      return pack_layers_of<8>(view, bits, keys, field);
+    default:
+      return pack_layers_of<0>(view, bits, keys, field);
   }
 }
 
@@ -46,13 +64,13 @@ void pack_layers(const ExpertView& view, std::size_t per_word, unsigned bits, st
 // members, so that of two sets the one with the smallest id that they do not share comes first.
 // `kSlots` is K where it is known to the compiler, else 0.
 template <class Id, std::size_t kSlots>
-bool pack_masks(const ExpertView& view, std::size_t per_word, unsigned bits, std::uint64_t* keys) {
+bool pack_masks(const ExpertView& view, unsigned bits, std::uint64_t* keys) {
   const std::size_t slots = kSlots == 0 ? view.slots : kSlots;
   const std::ptrdiff_t stride = view.slot_stride;
   const std::uint64_t nobody = ~std::uint64_t{0} >> (kWordBits - bits);
   const std::uint64_t first = std::uint64_t{1} << (bits - 1);
   std::uint64_t repeated = 0;
-  pack_layers(view, per_word, bits, keys, [&](const std::byte* slot) {
+  pack_layers(view, bits, keys, [&](const std::byte* slot) {
     std::uint64_t members = 0;
     for (std::size_t k = 0; k < slots; ++k, slot += stride) {
       const std::uint64_t bit = first >> load_at<Id>(slot);
@@ -103,12 +121,12 @@ bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
   bool distinct = true;
   with_id_type(view, [&]<class Id>(Id) {
     if (code_ == Code::first_choice) {
-      pack_layers(view, per_word_, bits_, keys,
+      pack_layers(view, bits_, keys,
                   [](const std::byte* slot) { return std::uint64_t{load_at<Id>(slot)}; });
     } else if (slots_ == 2) {
-      distinct = pack_masks<Id, 2>(view, per_word_, bits_, keys);
+      distinct = pack_masks<Id, 2>(view, bits_, keys);
     } else {
-      distinct = pack_masks<Id, 0>(view, per_word_, bits_, keys);
+      distinct = pack_masks<Id, 0>(view, bits_, keys);
     }
   });
   return distinct;

@@ -40,7 +40,7 @@ void compare(const Ids& ids, std::size_t layers, std::size_t experts, std::size_
   const std::size_t cut = view.tokens / 3;
   counter.add(view.tokens_from(0, cut), 0, 1);
   counter.add(view.tokens_from(cut, view.tokens - cut), cut, 3);
-  const NgramTable got = counter.count(top);
+  const NgramTable got = counter.count(top, top % 2 + 1);
   for (std::size_t start = 0; start < layers; ++start) {
     for (std::size_t n = 1; n <= layers - start; ++n) {
       std::map<Ids, std::uint64_t> counts;

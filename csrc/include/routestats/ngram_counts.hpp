@@ -31,7 +31,8 @@ class NgramCounter {
   void add(const ExpertView& view, std::uint64_t first_token, unsigned threads);
 
   std::size_t tokens() const { return tokens_; }
-  NgramTable count(std::size_t top) const;
+  // On up to two threads.
+  NgramTable count(std::size_t top, unsigned threads) const;
 
  private:
   template <class Symbol>
@@ -39,7 +40,7 @@ class NgramCounter {
   template <class Symbol>
   void append(const ExpertView& view, Columns<Symbol>& columns, unsigned threads);
   template <class Symbol, class Length>
-  NgramTable sweep(const Columns<Symbol>& columns, std::size_t top) const;
+  NgramTable sweep(const Columns<Symbol>& columns, std::size_t top, unsigned threads) const;
 
   std::size_t layers_;
   std::size_t experts_;

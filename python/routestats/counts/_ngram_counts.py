@@ -125,8 +125,7 @@ def count_ngrams(
     num_experts : int, optional
         Experts E per layer; needed unless `source` is a trace.
     threads : int, optional
-        For reading; the sweep itself takes one. By default one for each CPU that this process may
-        use.
+        The sweep takes at most two. By default one for each CPU that this process may use.
 
     Returns
     -------
@@ -159,6 +158,6 @@ def count_ngrams(
                 f"{list(experts.shape)}"
             )
         counter.add(experts, threads=chosen_threads, first_token=counter.tokens)
-    distinct, counts, ids = counter.count(top)
+    distinct, counts, ids = counter.count(top, threads=chosen_threads)
     layer_ids = opened.layer_ids or tuple(range(shape.num_layers))
     return NgramCounts(shape, layer_ids, counter.tokens, top, distinct, counts, ids)
