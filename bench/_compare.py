@@ -22,6 +22,9 @@ from routestats.counts._device import choose_threads
 
 Method = Callable[[], object]
 
+# Before each timed run: the thread pools of the method before go on spinning or freeing for a while.
+REST_S = 0.05
+
 
 @dataclass(frozen=True)
 class Row:
@@ -52,6 +55,7 @@ class Row:
 
 
 def seconds(method: Method) -> float:
+    time.sleep(REST_S)
     start = time.perf_counter()
     method()
     return time.perf_counter() - start
