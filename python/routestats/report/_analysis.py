@@ -45,6 +45,7 @@ HOPS_SHOWN = (1, 2, 4, 8, 16, 31)
 QUICK = ("marginal", "single_hop")
 MAX_DOMAIN_PAIRS = 6
 SEGMENT = 16
+NULL_DRAWS = 99  # so that p can be as small as 0.01
 
 Part = TypeVar("Part")
 
@@ -184,7 +185,8 @@ def _predict(
 
 def _inform(trace: Trace) -> Information:
     hops = [hop for hop in HOPS_SHOWN if hop < trace.shape.num_layers]
-    return information(trace, "top1" if trace.ordered else "any", hops=hops)
+    pairing = "top1" if trace.ordered else "any"
+    return information(trace, pairing, hops=hops, null_draws=NULL_DRAWS)
 
 
 def _paths(trace: Trace, missing: dict[str, str]) -> dict[str, Paths]:
