@@ -154,7 +154,8 @@ class Lookahead(Result):
 
     def summary(self) -> str:
         """Recall at K by hop, beside its baselines."""
-        shown = [hop for hop in SHOWN_HOPS if hop in self.hops] or list(self.hops)
+        few = len(self.hops) <= len(SHOWN_HOPS)
+        shown = [hop for hop in self.hops if few or hop in SHOWN_HOPS]
         measure = self.recall
         lines = [
             f"later gates on this layer's hidden state, {self.shape}: {self.tokens:,} tokens of "
