@@ -52,6 +52,7 @@ def _lookahead(trace: Trace) -> list[str]:
             rows,
             caption="Mean over the layer pairs of a hop, 95 % intervals by prompt.",
         ),
+        _picture(plots.lookahead(found), "Recall by distance"),
     ]
     if trace.has_weights and trace.ordered and found.hops[0] < trace.shape.num_layers:
         sure = stats.confidence(trace, hop=found.hops[0])
