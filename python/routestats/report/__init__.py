@@ -1,14 +1,13 @@
 """Where the tokens of a run went and how well that can be predicted, written down for people."""
 
-<<<<<<< HEAD
 from routestats.report._analysis import Analysis as Analysis
 from routestats.report._claim import claim_check as claim_check
-from routestats.report._compare import compare_runs as compare_runs
 from routestats.report._compare import RunComparison as RunComparison
+from routestats.report._compare import compare_runs as compare_runs
 from routestats.report._paper_table import PaperRow as PaperRow
 from routestats.report._paper_table import PaperTable as PaperTable
-from routestats.report._paper_tables import paper_table as paper_table
 from routestats.report._paper_tables import PAPER_TABLES as PAPER_TABLES
+from routestats.report._paper_tables import paper_table as paper_table
 from routestats.report._text import summary as summary
 from routestats.report._text import to_dict as to_dict
 from routestats.report._write import analyse_run as analyse_run
