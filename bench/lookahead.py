@@ -23,7 +23,8 @@ HOPS = (1, 2, 4, 8, 16, 31)
 
 def capture(run: Path, args: argparse.Namespace) -> None:
     command = [sys.executable, "-m", "routestats.cli", "profile", "tiny", "-o", str(run)]
-    command += ["--data", "humaneval", "--data", "gsm8k", "--limit", f"gsm8k={args.limit}"]
+    command += ["--data", "humaneval", "--limit", f"humaneval={args.humaneval_limit}"]
+    command += ["--data", "gsm8k", "--limit", f"gsm8k={args.limit}"]
     command += ["--gsm8k-file", str(args.gsm8k_file), "--max-tokens", str(args.max_tokens)]
     subprocess.run([*command, "--lookahead", ",".join(map(str, HOPS))], check=True)
 
@@ -85,8 +86,9 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gsm8k-file", type=Path)
     source.add_argument("--run", type=Path, help="a run captured with --lookahead")
-    parser.add_argument("--limit", type=int, default=200, help="problems of GSM8K")
-    parser.add_argument("--max-tokens", type=int, default=32)
+    parser.add_argument("--humaneval-limit", type=int, default=80, help="problems of HumanEval")
+    parser.add_argument("--limit", type=int, default=120, help="problems of GSM8K")
+    parser.add_argument("--max-tokens", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0, help="of the split and the resampling")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
