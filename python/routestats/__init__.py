@@ -10,6 +10,7 @@ from routestats.counts import count_ngrams as count_ngrams
 from routestats.counts import count_paths as count_paths
 from routestats.engines.capture import capture as capture
 from routestats.engines.capture import enable as enable
+from routestats.engines.timing import time_stages as time_stages
 from routestats.errors import RouteStatsError as RouteStatsError
 from routestats.shape import RouteShape as RouteShape
 from routestats.trace import Trace as Trace
@@ -31,5 +32,6 @@ __all__ = [
     "enable",
     "plots",
     "stats",
+    "time_stages",
     "verify",
 ]

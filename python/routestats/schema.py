@@ -22,6 +22,63 @@ PHASES = ("prefill", "decode")
 """Values of the column ``phase``; `RoutingBatch.phase` holds indices into it."""
 
 
+LOOKAHEAD_VARIANTS = ("as_is", "renormed")
+"""What a later gate was applied to: the hidden state as it enters this layer's MoE block, or the
+same with the later layer's own norm before it in place of this layer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class LookaheadLayout:
+    """How the column ``lookahead`` holds what later gates would have chosen.
+
+    A row has, for each variant, for each source layer and each hop that stays within the model
+    (source by source, hops ascending), the ids of the `ranks` best experts, best first: in all
+    ``[len(variants), pairs, ranks]`` ids, flattened.
+
+    Attributes
+    ----------
+    hops : tuple of int
+        Ascending, from 1 to L - 1.
+    ranks : int
+        Experts kept of each prediction, M, at least K.
+    variants : tuple of str
+        Some of `LOOKAHEAD_VARIANTS`.
+    """
+
+    hops: tuple[int, ...]
+    ranks: int
+    variants: tuple[str, ...]
+
+    def pairs(self, num_layers: int) -> tuple[tuple[int, int], ...]:
+        """Source and target layer of each pair, in the order of the column."""
+        return tuple(
+            (source, source + hop)
+            for source in range(num_layers)
+            for hop in self.hops
+            if source + hop < num_layers
+        )
+
+    def extents(self, num_layers: int) -> tuple[int, int, int]:
+        """Extents of a row: variants, pairs, ranks."""
+        return len(self.variants), len(self.pairs(num_layers)), self.ranks
+
+    def width(self, num_layers: int) -> int:
+        """Ids per row."""
+        variants, pairs, ranks = self.extents(num_layers)
+        return variants * pairs * ranks
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``run.json`` and the files' metadata hold it."""
+        return {"hops": list(self.hops), "ranks": self.ranks, "variants": list(self.variants)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any] | None) -> LookaheadLayout | None:
+        """The inverse of `to_dict`; None of None."""
+        if not values:
+            return None
+        return cls(tuple(values["hops"]), int(values["ranks"]), tuple(values["variants"]))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RoutingBatch:
     """Complete rows of one domain: every layer of every row is filled.
@@ -42,6 +99,8 @@ class RoutingBatch:
         Logical expert ids, ordered by descending gate weight.
     weights : ndarray of float16, shape [T, L, K], or None
         Gate weights as applied.
+    lookahead : ndarray of uint8 or uint16, shape [T, V, P, M], or None
+        What later gates would have chosen, as `LookaheadLayout` says; of the dtype of `experts`.
 
     Raises
     ------
@@ -57,6 +116,7 @@ class RoutingBatch:
     phase: npt.NDArray[np.uint8]
     experts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     weights: npt.NDArray[np.float16] | None = None
+    lookahead: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = None
 
     def __post_init__(self) -> None:
         if self.experts.ndim != 3:
@@ -83,6 +143,15 @@ class RoutingBatch:
             if self.weights.shape != self.experts.shape:
                 raise InvalidValueError(
                     f"weights: expected shape {self.experts.shape}, got {self.weights.shape}"
+                )
+        if self.lookahead is not None:
+            if self.lookahead.dtype != self.experts.dtype:
+                raise InvalidTypeError(
+                    f"lookahead: expected {self.experts.dtype}, got {self.lookahead.dtype}"
+                )
+            if self.lookahead.ndim != 4 or len(self.lookahead) != rows:
+                raise InvalidValueError(
+                    f"lookahead: expected shape [{rows}, V, P, M], got {self.lookahead.shape}"
                 )
 
     def __len__(self) -> int:
@@ -130,7 +199,13 @@ class RequestRecord:
         return self.prompt_tokens + self.output_tokens - 1 - self.cached_tokens
 
 
-def token_schema(shape: RouteShape, layer_ids: Sequence[int], *, weights: bool) -> pa.Schema:
+def token_schema(
+    shape: RouteShape,
+    layer_ids: Sequence[int],
+    *,
+    weights: bool,
+    lookahead: LookaheadLayout | None = None,
+) -> pa.Schema:
     """Arrow schema of the files under ``tokens/``; its metadata makes one file readable alone.
 
     Parameters
@@ -140,6 +215,8 @@ def token_schema(shape: RouteShape, layer_ids: Sequence[int], *, weights: bool) 
         Decoder-layer number of each MoE layer.
     weights : bool
         Whether gate weights are stored.
+    lookahead : LookaheadLayout, optional
+        How what later gates would have chosen is stored, if it is.
     """
     ids = pa.from_numpy_dtype(shape.id_dtype)
     fields = [
@@ -151,6 +228,9 @@ def token_schema(shape: RouteShape, layer_ids: Sequence[int], *, weights: bool) 
     ]
     if weights:
         fields.append(pa.field("weights", pa.list_(pa.float16(), shape.row_width), nullable=False))
+    if lookahead is not None:
+        width = lookahead.width(shape.num_layers)
+        fields.append(pa.field("lookahead", pa.list_(ids, width), nullable=False))
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "num_layers": shape.num_layers,
@@ -158,6 +238,8 @@ def token_schema(shape: RouteShape, layer_ids: Sequence[int], *, weights: bool) 
         "top_k": shape.top_k,
         "layer_ids": [int(i) for i in layer_ids],
     }
+    if lookahead is not None:
+        meta["lookahead"] = lookahead.to_dict()
     return pa.schema(fields, metadata={METADATA_KEY: json.dumps(meta).encode()})
 
 

@@ -262,3 +262,69 @@ def _wait_until(condition: Callable[[], bool]) -> None:
             return
         time.sleep(0.25)
     raise AssertionError("it does not come about")
+
+
+def test_lookahead_and_timing_in_one_engine(tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = script(
+        """
+    import json, pathlib
+    sys.path.insert(0, sys.argv[3])
+    import lookahead_fidelity
+    rs.enable()
+    """
+        + ENGINE
+        + """
+    def refused(name, make):
+        try:
+            with make():
+                llm.generate(["x"], params, use_tqdm=False)
+        except rs.RouteStatsError as error:
+            print(f"{name}: {error}")
+    run = pathlib.Path(sys.argv[1])
+    refused("beyond", lambda: rs.capture(llm, sys.argv[1] + "-other", lookahead=32))
+    prompts = [f"def f{i}(x):\\n    return x + {i}" for i in range(4)]
+    with rs.capture(llm, run, domain="humaneval", lookahead=8):
+        outputs = llm.generate(prompts, params, use_tqdm=False)
+        refused("busy", lambda: rs.time_stages(llm, run))
+    for source in ("hooks", "profiler"):
+        with rs.time_stages(llm, run, source=source, warm_up=1) as timed:
+            llm.generate(prompts, params, use_tqdm=False)
+            refused("timing", lambda: rs.capture(llm, run))
+        print(source, "steps", timed["steps"], timed["file"])
+    with rs.capture(llm, sys.argv[1] + "-after", domain="d"):
+        llm.generate(prompts, params, use_tqdm=False)
+    llm.llm_engine.engine_core.shutdown()
+    pathlib.Path(sys.argv[4]).write_text(json.dumps(lookahead_fidelity.compare(run, outputs)))
+    """,
+        str(tmp_path / "run"),
+        str(tiny_model()),
+        str(ROOT / "bench"),
+        str(figures),
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    assert "expected hops from 1 to 31 in a model of 32 MoE layers, got 32" in lines["beyond"]
+    assert "a capture is under way in this engine" in lines["busy"]
+    assert "a timing is under way in this engine" in lines["timing"]
+    found = json.loads(figures.read_text())
+    assert found["hops"] == list(range(1, 9))
+    assert found["variants"] == ["as_is", "renormed"]
+    assert found["wrong"] == [0] * 8
+    assert sum(found["equal"]) >= 0.999 * sum(found["predictions"]) > 0
+    timing = rs.stats.timing(tmp_path / "run")
+    assert {group.phase for group in timing.groups} == {"decode"}
+    assert timing.unexplained < 0.15  # a busy machine; the benchmark says what it is on a quiet one
+    assert {part.part for part in timing.agreement} == {
+        "gate",
+        "topk",
+        "dispatch",
+        "experts",
+        "combine",
+    }
+    assert (tmp_path / "run" / "timing" / "chrome-trace-000000.json.gz").is_file()
+    # The clocks are gone: what is captured afterwards is whole, and has no lookahead.
+    after = rs.Trace.open(tmp_path / "run-after")
+    assert rs.verify(after).ok
+    assert after.lookahead is None
+    assert not (tmp_path / "run-other").exists()

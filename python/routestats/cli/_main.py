@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_report(commands)
     _add_compare(commands)
     _add_table(commands)
+    _add_timing(commands)
     _add_verify(commands)
     _add_paths(commands)
     _add_info(commands)
@@ -99,6 +100,38 @@ def _add_profile(commands: argparse._SubParsersAction[_Parser]) -> None:
         help="passed to vllm.LLM, e.g. tensor_parallel_size=2; repeatable",
     )
     command.add_argument("--compile", action="store_true", help="torch.compile on the CPU, too")
+    command.add_argument(
+        "--lookahead",
+        type=_hops,
+        default=(),
+        metavar="H",
+        help="also apply the gates of the next H layers (or of those at hops H1,H2,...) to each "
+        "layer's hidden state; eager",
+    )
+    command.add_argument(
+        "--timing",
+        action="store_true",
+        help="afterwards time the stages of every MoE layer, in a pass of its own; eager",
+    )
+    command.add_argument(
+        "--torch-profiler",
+        action="store_true",
+        help="with --timing: the same stages by torch.profiler, whose Chrome trace is kept",
+    )
+    command.add_argument(
+        "--timing-batch",
+        action="append",
+        type=_positive,
+        metavar="N",
+        help="requests at a time while timing; repeatable (default: 1, 8 and 32)",
+    )
+    command.add_argument(
+        "--timing-pairs",
+        type=_positive,
+        default=8,
+        metavar="N",
+        help="how often each batch is run, with clocks and without (default: 8)",
+    )
     command.add_argument("--verbose", action="store_true", help="show the engine's own log")
     command.add_argument("--json", action="store_true", help="print the summary as JSON")
     command.set_defaults(run=_profile.run)
@@ -139,6 +172,18 @@ def _add_table(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.set_defaults(run=_table.run)
 
 
+def _add_timing(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _timing
+
+    command = commands.add_parser(
+        "timing", help="where the time of a run's MoE layers goes, beside what papers cite"
+    )
+    command.add_argument("run_dir", type=Path, metavar="RUN")
+    command.add_argument("--layers", action="store_true", help="per layer, too")
+    command.add_argument("--json", action="store_true")
+    command.set_defaults(run=_timing.run)
+
+
 def _add_verify(commands: argparse._SubParsersAction[_Parser]) -> None:
     from routestats.cli import _verify
 
@@ -177,6 +222,13 @@ def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
     command = commands.add_parser("info", help="what is installed, and whether capture binds")
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_info.run)
+
+
+def _hops(text: str) -> tuple[int, ...]:
+    numbers = [int(part) for part in text.split(",")]
+    if min(numbers) < 1:
+        raise argparse.ArgumentTypeError(f"expected hops of at least 1, got {text}")
+    return tuple(range(1, numbers[0] + 1)) if len(numbers) == 1 else tuple(sorted(set(numbers)))
 
 
 def _positive(text: str) -> int:

@@ -10,11 +10,16 @@ import time
 from pathlib import Path
 from typing import Any
 
-from routestats.cli import _models, datasets
+from routestats.cli import _models, _timing, datasets
 from routestats.errors import CaptureError, DataError, TraceError
 
 
 def run(args: argparse.Namespace) -> int:
+    needs_eager = bool(args.timing or args.lookahead)
+    if args.compile and needs_eager:
+        raise DataError("--compile: --timing and --lookahead need an eager engine")
+    if args.torch_profiler and not args.timing:
+        raise DataError("--torch-profiler: expected --timing beside it")
     data = _load_data(args)
     model = _models.resolve(args.model)
     engine_args = _engine_args(args, model)
@@ -23,7 +28,11 @@ def run(args: argparse.Namespace) -> int:
     for name, prompts in data.items():
         _check_lengths(llm, name, prompts, args.max_tokens)
     rows = {name: _generate(llm, name, prompts, args) for name, prompts in data.items()}
+    if args.timing:
+        _timing.take(llm, data, args)
     _summarise(args, model, rows)
+    if args.timing:
+        print(_timing.text(args.output), file=sys.stderr if args.json else sys.stdout)
     return 0
 
 
@@ -60,6 +69,8 @@ def _engine_args(args: argparse.Namespace, model: _models.ModelChoice) -> dict[s
         except ValueError:
             given[name] = {"True": True, "False": False, "None": None}.get(value, value)
     given["_compile"] = args.compile
+    if args.timing or args.lookahead:
+        given.setdefault("enforce_eager", True)
     return given
 
 
@@ -136,7 +147,12 @@ def _generate(
     )
     begin = time.perf_counter()
     with rs.capture(
-        llm, args.output, domain=name, weights=not args.no_weights, policy=args.policy
+        llm,
+        args.output,
+        domain=name,
+        weights=not args.no_weights,
+        policy=args.policy,
+        lookahead=args.lookahead,
     ) as capture:
         outputs = llm.generate(
             [prompt.text for prompt in prompts], params, use_tqdm=_progress_bar(name, capture)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -68,6 +68,7 @@ class StepRows:
     Rows lie request after request, ``counts[i]`` rows of ``request_ids[i]`` at consecutive
     positions. The last ``drafts[id]`` of them are draft tokens. ``sampled`` is filled in later,
     once the engine knows: how many tokens the step gave each request that had drafts.
+    ``lookahead``, where it is captured, is ``[rows, V, P, M]``: what later gates would have chosen.
     """
 
     request_ids: list[str] = field(default_factory=list)
@@ -78,6 +79,7 @@ class StepRows:
     new: list[NewRequest] = field(default_factory=list)
     finished: Iterable[str] = ()
     sampled: dict[str, int] | None = None
+    lookahead: Ids | None = None
 
     @property
     def rows(self) -> int:
@@ -93,6 +95,7 @@ class _Draft(NamedTuple):
     token_ids: npt.NDArray[np.int32]
     experts: Ids
     weights: Weights | None
+    lookahead: Ids | None
 
 
 @dataclass(slots=True)
@@ -122,6 +125,7 @@ class _Segment(NamedTuple):
     token_ids: npt.NDArray[np.int32]
     experts: Ids
     weights: Weights | None
+    lookahead: Ids | None
 
 
 class RowAssembler:
@@ -178,6 +182,7 @@ class RowAssembler:
                     step.token_ids[rows],
                     experts[rows],
                     None if weights is None else weights[rows],
+                    None if step.lookahead is None else step.lookahead[rows],
                 ),
                 drafts=step.drafts.get(request_id, 0),
             )
@@ -238,6 +243,7 @@ class RowAssembler:
                 waiting.token_ids,
                 waiting.experts.copy(),
                 None if waiting.weights is None else waiting.weights.copy(),
+                waiting.lookahead,
             )
 
     def _end_of_request(self, request: _Request, rows: _Segment, first: int, last: int) -> int:
@@ -300,6 +306,7 @@ def _cut(rows: _Segment, start: int, stop: int) -> _Segment:
         rows.token_ids[start:stop],
         rows.experts[start:stop],
         None if rows.weights is None else rows.weights[start:stop],
+        None if rows.lookahead is None else rows.lookahead[start:stop],
     )
 
 
@@ -311,6 +318,7 @@ def _batch(domain: str, segments: list[_Segment]) -> RoutingBatch:
     positions = np.concatenate([s.positions for s in segments])
     prompt_of_row = np.repeat(np.asarray(prompts, np.int32), lengths)
     weights = [s.weights for s in segments if s.weights is not None]
+    lookahead: list[Any] = [s.lookahead for s in segments if s.lookahead is not None]
     return RoutingBatch(
         domain=domain,
         request_ids=tuple(index),
@@ -320,4 +328,5 @@ def _batch(domain: str, segments: list[_Segment]) -> RoutingBatch:
         phase=np.where(positions < prompt_of_row, PREFILL, DECODE).astype(np.uint8),
         experts=np.concatenate([s.experts for s in segments]),
         weights=np.concatenate(weights) if weights else None,
+        lookahead=np.concatenate(lookahead) if lookahead else None,
     )

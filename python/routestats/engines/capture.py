@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from routestats.engines._groups import prompt_group as prompt_group
-from routestats.errors import InvalidTypeError
+from routestats.errors import InvalidTypeError, InvalidValueError
 
 
 class Capture(Protocol):
@@ -49,6 +50,7 @@ def capture(
     flush_rows: int = 65_536,
     flush_seconds: float = 10.0,
     counts: bool = False,
+    lookahead: int | Sequence[int] = 0,
 ) -> AbstractContextManager[Capture]:
     """Capture the routing of everything `model` generates inside a ``with`` block.
 
@@ -73,6 +75,10 @@ def capture(
         A Parquet file is written when either is reached.
     counts : bool
         Also keep counts of loads and adjacent layers (``counts-any.npz``) as rows arrive.
+    lookahead : int or sequence of int
+        Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
+        experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
+        An eager vLLM engine only. See `routestats.stats.lookahead`.
 
     Returns
     -------
@@ -101,6 +107,7 @@ def capture(
         flush_rows=flush_rows,
         flush_seconds=flush_seconds,
         counts=counts,
+        lookahead=lookahead_hops(lookahead),
     )
     path = Path(run_dir)
     if hasattr(model, "collective_rpc") and hasattr(model, "llm_engine"):
@@ -110,7 +117,25 @@ def capture(
     if hasattr(model, "forward") and hasattr(model, "config"):
         from routestats.engines.transformers import TransformersCapture
 
+        if options.lookahead:
+            raise InvalidValueError("lookahead: expected a vLLM engine, got a transformers model")
         return TransformersCapture(model, path, domain, options)
     raise InvalidTypeError(
         f"model: expected a vllm.LLM or a transformers model, got {type(model).__name__}"
     )
+
+
+def lookahead_hops(lookahead: int | Sequence[int]) -> tuple[int, ...]:
+    """Hops from 1 to H, or those given, ascending.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If it is no integer or sequence of them, or one is below 1.
+    """
+    hops = range(1, lookahead + 1) if isinstance(lookahead, int) else tuple(lookahead)
+    if isinstance(lookahead, bool) or not all(isinstance(hop, int) for hop in hops):
+        raise InvalidTypeError(f"lookahead: expected an integer or integers, got {lookahead!r}")
+    if (isinstance(lookahead, int) and lookahead < 0) or any(hop < 1 for hop in hops):
+        raise InvalidValueError(f"lookahead: expected hops of at least 1, got {lookahead}")
+    return tuple(sorted(set(hops)))

@@ -15,7 +15,7 @@ from routestats._core import CaptureRing
 from routestats.counts import RouteCounts
 from routestats.engines._assembler import RowAssembler, StepRows, external_id
 from routestats.errors import CaptureError, InvalidValueError, RouteStatsError
-from routestats.schema import RequestRecord
+from routestats.schema import LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
 
@@ -58,6 +58,8 @@ class RecorderOptions:
     counts : bool
         Also count expert loads, co-activation and adjacent layers as rows arrive, and save them
         beside the trace as ``counts-any.npz``.
+    lookahead : tuple of int
+        Hops at which later gates are applied, ascending; none by default.
     """
 
     weights: bool = True
@@ -66,8 +68,10 @@ class RecorderOptions:
     flush_rows: int = 65_536
     flush_seconds: float = 10.0
     counts: bool = False
+    lookahead: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "lookahead", tuple(self.lookahead))  # a list when it has travelled
         if self.policy not in ("block", "drop"):
             raise InvalidValueError(f"policy: expected 'block' or 'drop', got {self.policy!r}")
         for name in ("ring_rows", "flush_rows"):
@@ -101,6 +105,8 @@ class Recorder:
     hold_records : bool
         Keep the records of finished requests until `close`, so that outcomes and labels can still
         be added. Without it they are written as they come.
+    lookahead : LookaheadLayout, optional
+        How steps carry what later gates would have chosen, if they do.
 
     Raises
     ------
@@ -119,6 +125,7 @@ class Recorder:
         settings: dict[str, Any],
         options: RecorderOptions,
         hold_records: bool,
+        lookahead: LookaheadLayout | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.options = options
@@ -153,6 +160,7 @@ class Recorder:
             shape,
             layer_ids=layer_ids,
             weights=options.weights,
+            lookahead=lookahead,
             model=model,
             engine=engine,
             settings=settings,

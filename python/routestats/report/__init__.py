@@ -1,6 +1,7 @@
 """Where the tokens of a run went and how well that can be predicted, written down for people."""
 
 from routestats.report._analysis import Analysis as Analysis
+from routestats.report._claim import claim_check as claim_check
 from routestats.report._compare import RunComparison as RunComparison
 from routestats.report._compare import compare_runs as compare_runs
 from routestats.report._paper_table import PaperRow as PaperRow
@@ -19,6 +20,7 @@ __all__ = [
     "PaperTable",
     "RunComparison",
     "analyse_run",
+    "claim_check",
     "compare_runs",
     "paper_table",
     "summary",

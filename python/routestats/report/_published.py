@@ -68,3 +68,10 @@ OLMOE_UNIFORM: dict[str, float] = {"OLMoE": 12.5, "Mixtral": 25.0}
 EXFLOW = Source("ExFlow", "2401.08383")
 # Tokens that the paper finds enough to estimate affinity.
 EXFLOW_TOKENS = (1_000, 3_000)
+
+SPECULATIVE_MOE = Source("Speculative MoE", "2503.04398")
+# Percent of the MoE layer's forward time that is communication between the 8 GPUs of an
+# expert-parallel DeepSeek-V2-Lite, at most. The lower end of the range that is cited, 47, was not
+# found in the source.
+EXPERT_PARALLEL_COMMUNICATION = 59.2
+CITED_RANGE = (47.0, 59.0)

@@ -15,6 +15,7 @@ from routestats.report import _html as html
 from routestats.report import _sections as sections
 from routestats.report import _study_sections as study
 from routestats.report._analysis import Analysis, analyse
+from routestats.report._inside_engine import inside_engine
 from routestats.report._readings import (
     read_accuracy,
     read_affinity,
@@ -196,6 +197,7 @@ def _document(analysis: Analysis, pictures: dict[str, tuple[bytes, str, str]]) -
     body += section("path_coverage", "Paths", *study.paths_section(analysis))
     body += study.steadiness_section(analysis)
     body += study.links_section(analysis)
+    body += inside_engine(analysis.trace)
     body += study.missing_section(analysis)
     body += sections.verification(analysis)
     body += [html.heading(2, "Definitions"), html.definitions(sections.DEFINITIONS)]

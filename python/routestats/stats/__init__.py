@@ -6,6 +6,10 @@ from routestats.stats._agreement import Agreement as Agreement
 from routestats.stats._agreement import agreement as agreement
 from routestats.stats._coactivation import Coactivation as Coactivation
 from routestats.stats._coactivation import coactivation as coactivation
+from routestats.stats._confidence import Calibration as Calibration
+from routestats.stats._confidence import Confidence as Confidence
+from routestats.stats._confidence import MarginCurve as MarginCurve
+from routestats.stats._confidence import confidence as confidence
 from routestats.stats._correlation import Correlation as Correlation
 from routestats.stats._correlation import correlation as correlation
 from routestats.stats._domains import Divergence as Divergence
@@ -24,6 +28,11 @@ from routestats.stats._hop_measure import Prediction as Prediction
 from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
+from routestats.stats._lookahead import Lookahead as Lookahead
+from routestats.stats._lookahead import LookaheadHits as LookaheadHits
+from routestats.stats._lookahead import LookaheadMeasure as LookaheadMeasure
+from routestats.stats._lookahead import lookahead as lookahead
+from routestats.stats._lookahead import lookahead_hits as lookahead_hits
 from routestats.stats._paths import Paths as Paths
 from routestats.stats._paths import WindowPaths as WindowPaths
 from routestats.stats._paths import paths as paths
@@ -33,6 +42,14 @@ from routestats.stats._segment_routing import SegmentRouting as SegmentRouting
 from routestats.stats._segment_routing import segment_routing as segment_routing
 from routestats.stats._specialization import Specialization as Specialization
 from routestats.stats._specialization import specialization as specialization
+from routestats.stats._speculation import Assumptions as Assumptions
+from routestats.stats._speculation import Speculation as Speculation
+from routestats.stats._speculation import SpeculationCase as SpeculationCase
+from routestats.stats._speculation import speculation as speculation
+from routestats.stats._timing import PartAgreement as PartAgreement
+from routestats.stats._timing import StepGroup as StepGroup
+from routestats.stats._timing import Timing as Timing
+from routestats.stats._timing import timing as timing
 from routestats.stats._transfer import Transfer as Transfer
 from routestats.stats._transfer import TransferMeasure as TransferMeasure
 from routestats.stats._transfer import transfer as transfer
@@ -40,7 +57,10 @@ from routestats.stats._transfer import transfer as transfer
 __all__ = [
     "Affinity",
     "Agreement",
+    "Assumptions",
+    "Calibration",
     "Coactivation",
+    "Confidence",
     "Correlation",
     "Divergence",
     "DomainDifference",
@@ -51,11 +71,20 @@ __all__ = [
     "HopAccuracy",
     "HopMeasure",
     "Information",
+    "Lookahead",
+    "LookaheadHits",
+    "LookaheadMeasure",
+    "MarginCurve",
+    "PartAgreement",
     "Paths",
     "Prediction",
     "Repetition",
     "SegmentRouting",
     "Specialization",
+    "Speculation",
+    "SpeculationCase",
+    "StepGroup",
+    "Timing",
     "Transfer",
     "TransferMeasure",
     "WindowPaths",
@@ -63,15 +92,20 @@ __all__ = [
     "agreement",
     "coactivation",
     "compare_domains",
+    "confidence",
     "correlation",
     "expert_load",
     "history",
     "history_hits",
     "hop_accuracy",
     "information",
+    "lookahead",
+    "lookahead_hits",
     "paths",
     "repetition",
     "segment_routing",
     "specialization",
+    "speculation",
+    "timing",
     "transfer",
 ]

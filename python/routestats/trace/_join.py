@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.schema import RoutingBatch, request_schema
+from routestats.schema import LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._trace import Trace, _Selection
 
@@ -29,16 +29,23 @@ class JoinedSource:
     def has_weights(self) -> bool:
         return all(part.has_weights for part in self.parts.values())
 
+    @property
+    def lookahead(self) -> LookaheadLayout | None:
+        """That of the parts, if all have the same."""
+        layouts = {part.lookahead for part in self.parts.values()}
+        return layouts.pop() if len(layouts) == 1 else None
+
     def num_rows(self, domains: tuple[str, ...]) -> int:
         return sum(len(part) for name, part in self.parts.items() if name in domains)
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool
+        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
     ) -> Iterator[RoutingBatch]:
+        wanted = lookahead and self.lookahead is not None
         for name, part in self.parts.items():
             if name not in domains:
                 continue
-            for batch in part._batches(rows, light=light):
+            for batch in part._batches(rows, light=light, lookahead=wanted):
                 yield replace(
                     batch,
                     domain=name,

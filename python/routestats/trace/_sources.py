@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import TraceError
-from routestats.schema import PHASES, RoutingBatch, request_schema
+from routestats.schema import PHASES, LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
 from routestats.trace import _files
 
@@ -34,10 +34,16 @@ class Source(Protocol):
     @property
     def has_weights(self) -> bool: ...
 
+    @property
+    def lookahead(self) -> LookaheadLayout | None: ...
+
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool
+        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
     ) -> Iterator[RoutingBatch]:
-        """Chunks of at most `rows` rows; `light` ones have no experts ([T, 0, 0])."""
+        """Chunks of at most `rows` rows; `light` ones have no experts ([T, 0, 0]).
+
+        What later gates would have chosen is only read where `lookahead` asks for it.
+        """
 
     def num_rows(self, domains: tuple[str, ...]) -> int: ...
 
@@ -58,7 +64,11 @@ class FileSource:
         else:
             self.run_dir = path
             self.info = meta = _files.read_run_file(path)
-            meta = {**meta["shape"], "layer_ids": meta["layer_ids"]}
+            meta = {
+                **meta["shape"],
+                "layer_ids": meta["layer_ids"],
+                "lookahead": meta.get("lookahead"),
+            }
             self._files = {
                 folder.name.removeprefix("domain="): _files.parts(folder)
                 for folder in sorted((path / "tokens").glob("domain=*"))
@@ -66,6 +76,7 @@ class FileSource:
             self._files = {domain: files for domain, files in self._files.items() if files}
         self.shape = RouteShape(meta["num_layers"], meta["num_experts"], meta["top_k"])
         self.layer_ids = tuple(meta["layer_ids"])
+        self.lookahead = LookaheadLayout.from_dict(meta.get("lookahead"))
         self.domains = tuple(self._files)
         first = next((file for files in self._files.values() for file in files), None)
         self.has_weights = (
@@ -87,11 +98,13 @@ class FileSource:
         )
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool
+        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
     ) -> Iterator[RoutingBatch]:
         columns = [*LIGHT_COLUMNS]
         if not light:
             columns += ["experts", "weights"] if self.has_weights else ["experts"]
+        if lookahead and self.lookahead is not None:
+            columns.append("lookahead")
         for domain in domains:
             for path in self._files.get(domain, ()):
                 file = _files.open_parquet(path)
@@ -108,6 +121,11 @@ class FileSource:
         expected = pa.list_(pa.from_numpy_dtype(self.shape.id_dtype), self.shape.row_width)
         if experts != expected:
             raise TraceError(f"{path}: experts: expected {expected}, got {experts}")
+        if "lookahead" in columns and self.lookahead is not None:
+            width = self.lookahead.width(self.shape.num_layers)
+            expected = pa.list_(pa.from_numpy_dtype(self.shape.id_dtype), width)
+            if (got := schema.field("lookahead").type) != expected:
+                raise TraceError(f"{path}: lookahead: expected {expected}, got {got}")
 
     def _decode(
         self, path: Path, domain: str, batch: pa.RecordBatch, *, light: bool
@@ -126,7 +144,14 @@ class FileSource:
             phase=phase_codes[phase[0]],
             experts=self._matrix(batch, "experts", light),
             weights=self._matrix(batch, "weights", light) if self.has_weights else None,
+            lookahead=self._ahead(batch),
         )
+
+    def _ahead(self, batch: pa.RecordBatch) -> npt.NDArray[Any] | None:
+        if self.lookahead is None or "lookahead" not in batch.schema.names:
+            return None
+        flat: npt.NDArray[Any] = batch["lookahead"].flatten().to_numpy(zero_copy_only=False)
+        return flat.reshape(len(batch), *self.lookahead.extents(self.shape.num_layers))
 
     def _matrix(self, batch: pa.RecordBatch, name: str, light: bool) -> npt.NDArray[Any]:
         if light:
@@ -162,6 +187,7 @@ class ArraySource:
     layer_ids: tuple[int, ...]
     parts: tuple[RoutingBatch, ...]
     table: pa.Table
+    lookahead: LookaheadLayout | None = None
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -175,7 +201,7 @@ class ArraySource:
         return sum(len(part) for part in self.parts if part.domain in domains)
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool
+        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
     ) -> Iterator[RoutingBatch]:
         for part in self.parts:
             if part.domain in domains:
@@ -197,4 +223,5 @@ def take_rows(batch: RoutingBatch, rows: Any) -> RoutingBatch:
         batch.phase[rows],
         batch.experts[rows],
         None if batch.weights is None else batch.weights[rows],
+        None if batch.lookahead is None else batch.lookahead[rows],
     )

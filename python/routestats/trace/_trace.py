@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError
-from routestats.schema import PHASES, RoutingBatch
+from routestats.schema import PHASES, LookaheadLayout, RoutingBatch
 from routestats.shape import RouteShape
 from routestats.trace._arrays import source_from_arrays
 from routestats.trace._sources import FileSource, Source, take_rows
@@ -172,6 +172,11 @@ class Trace:
         return self._source.has_weights
 
     @property
+    def lookahead(self) -> LookaheadLayout | None:
+        """What of later gates' choices is beside each row, or None; read with `iter_lookahead`."""
+        return self._source.lookahead
+
+    @property
     def ordered(self) -> bool:
         """Whether slot 0 is known to be the first choice."""
         return self._ordered
@@ -199,11 +204,33 @@ class Trace:
         for batch in self._batches(rows, light=False):
             yield batch.experts
 
-    def _batches(self, rows: int, *, light: bool) -> Iterator[RoutingBatch]:
+    def iter_lookahead(self, rows: int = 4096) -> Iterator[RoutingBatch]:
+        """Chunks of at most `rows` rows that have what later gates would have chosen, too.
+
+        Raises
+        ------
+        InvalidValueError
+            If the trace has none, or only some of its layers were kept by `filter`.
+        """
+        if self.lookahead is None:
+            raise InvalidValueError(
+                "lookahead: the trace has none; a finished run cannot be given it: capture with "
+                "'routestats profile ... --lookahead H', or rs.capture(..., lookahead=H)"
+            )
+        if self._selection.layers is not None:
+            raise InvalidValueError(
+                f"lookahead: expected a trace of all {self._source.shape.num_layers} layers, "
+                f"got one filtered to {self.shape.num_layers}"
+            )
+        return self._batches(rows, light=False, lookahead=True)
+
+    def _batches(
+        self, rows: int, *, light: bool, lookahead: bool = False
+    ) -> Iterator[RoutingBatch]:
         if rows < 1:
             raise InvalidValueError(f"rows: expected at least 1, got {rows}")
         chosen = self._selection
-        for batch in self._source.batches(rows, chosen.domains, light=light):
+        for batch in self._source.batches(rows, chosen.domains, light=light, lookahead=lookahead):
             part = batch
             if not chosen.all_rows:
                 keep = np.ones(len(batch), bool)

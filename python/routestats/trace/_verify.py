@@ -96,7 +96,8 @@ def verify(trace: Trace | str | Path) -> VerifyResult:
     if not isinstance(trace, Trace):
         trace = Trace.open(trace)
     scan = _Scan(trace.shape, trace.has_weights)
-    for batch in trace.iter_batches():
+    has_lookahead = trace.lookahead is not None and trace._selection.layers is None
+    for batch in trace.iter_lookahead() if has_lookahead else trace.iter_batches():
         scan.add(batch)
     checks = [
         *_position_checks(trace, scan),
@@ -116,6 +117,7 @@ class _Scan:
         self._codes: list[npt.NDArray[np.int32]] = []
         self._positions: list[npt.NDArray[np.int32]] = []
         self._weights = weights
+        self._predictions = self._bad_predictions = 0
         self._out_of_range = self._repeated = self._disorder = self._not_finite = 0
         self._first: dict[str, str] = {}
         self._block = self._longest_block = 0
@@ -143,6 +145,8 @@ class _Scan:
                 self._note("distinct", f"row {start + t}, layer {layer}: {experts[t, layer]}")
         if batch.weights is not None:
             self._add_weights(batch, start)
+        if batch.lookahead is not None:
+            self._add_lookahead(batch.lookahead, start)
         self._add_blocks(batch)
 
     def _add_weights(self, batch: RoutingBatch, start: int) -> None:
@@ -157,6 +161,21 @@ class _Scan:
             t, layer, k = disorder
             self._disorder += 1
             self._note("order", f"weights[{start + t}, {layer}, {k}]")
+
+    def _add_lookahead(self, ids: npt.NDArray[Any], start: int) -> None:
+        """Ids below E, and no expert twice in one prediction."""
+        self._predictions += ids[..., 0].size
+        wrong = ids >= self.shape.num_experts
+        ordered = np.sort(ids, axis=3)
+        repeated = (ordered[..., 1:] == ordered[..., :-1]).any(axis=3)
+        bad = wrong.any(axis=3) | repeated
+        if bad.any():
+            self._bad_predictions += int(bad.sum())
+            t, variant, pair = np.argwhere(bad)[0]
+            self._note(
+                "lookahead",
+                f"lookahead[{start + t}, {variant}, {pair}]: {ids[t, variant, pair].tolist()}",
+            )
 
     def _add_blocks(self, batch: RoutingBatch) -> None:
         """Prompt rows of one request with equal tokens and experts, one after the other.
@@ -231,6 +250,15 @@ class _Scan:
                 self._check("weights finite", self._not_finite, "finite", f"{cells:,} weights"),
                 self._check("weights descending", self._disorder, "order", f"{cells:,} weights"),
             ]
+        if self._predictions:
+            checks.append(
+                self._check(
+                    "lookahead whole",
+                    self._bad_predictions,
+                    "lookahead",
+                    f"{self._predictions:,} predictions of distinct experts",
+                )
+            )
         long = self._longest_block
         checks.append(
             Check(

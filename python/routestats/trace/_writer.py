@@ -19,6 +19,7 @@ from routestats.errors import InvalidValueError, TraceError
 from routestats.schema import (
     FORMAT_VERSION,
     PHASES,
+    LookaheadLayout,
     RequestRecord,
     RoutingBatch,
     request_schema,
@@ -28,7 +29,7 @@ from routestats.shape import RouteShape
 from routestats.trace import _files
 
 # What must be equal for a writer to add to a run that is there.
-_IDENTITY = ("model", "shape", "layer_ids", "weights")
+_IDENTITY = ("model", "shape", "layer_ids", "weights", "lookahead")
 
 
 class TraceWriter:
@@ -43,6 +44,8 @@ class TraceWriter:
         Decoder-layer number of each MoE layer; by default 0..L-1.
     weights : bool
         Whether batches carry gate weights.
+    lookahead : LookaheadLayout, optional
+        How batches carry what later gates would have chosen, if they do.
     model : str or dict
         Name of the model, or a dict with ``name`` and whatever else is to be known of it.
     engine, settings : dict
@@ -64,6 +67,7 @@ class TraceWriter:
         *,
         layer_ids: Sequence[int] | None = None,
         weights: bool,
+        lookahead: LookaheadLayout | None = None,
         model: str | dict[str, Any],
         engine: dict[str, Any],
         settings: dict[str, Any] | None = None,
@@ -81,7 +85,8 @@ class TraceWriter:
         self.dropped_rows = 0
         """Rows that the source of the batches has dropped so far; kept by the caller."""
         self._weights = weights
-        self._schema = token_schema(shape, self.layer_ids, weights=weights)
+        self._lookahead = lookahead
+        self._schema = token_schema(shape, self.layer_ids, weights=weights, lookahead=lookahead)
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
         self._buffer: dict[str, list[RoutingBatch]] = {}
@@ -99,6 +104,7 @@ class TraceWriter:
             "shape": asdict(shape),
             "layer_ids": self.layer_ids,
             "weights": weights,
+            "lookahead": lookahead.to_dict() if lookahead else None,
             "engine": engine,
             "settings": settings or {},
             "created": _now(),
@@ -124,9 +130,9 @@ class TraceWriter:
         else:
             self._info = _files.read_run_file(run_dir)
             for name in _IDENTITY:
-                if self._info[name] != description[name]:
+                if self._info.get(name) != description[name]:
                     raise TraceError(
-                        f"{run_dir}: is a run with {name} {self._info[name]}; "
+                        f"{run_dir}: is a run with {name} {self._info.get(name)}; "
                         f"expected {description[name]}"
                     )
         self._lock = _files.lock(run_dir)
@@ -173,6 +179,13 @@ class TraceWriter:
         if (batch.weights is not None) != self._weights:
             raise InvalidValueError(
                 f"weights: expected {'some' if self._weights else 'none'} in this run"
+            )
+        layout = self._lookahead
+        given = None if batch.lookahead is None else batch.lookahead.shape[1:]
+        if given != (layout and layout.extents(self.shape.num_layers)):
+            raise InvalidValueError(
+                f"lookahead: expected {layout.to_dict() if layout else 'none'} in this run, "
+                f"got {given or 'none'}"
             )
         if len(batch) == 0:
             return
@@ -349,6 +362,11 @@ def _table(batches: list[RoutingBatch], schema: pa.Schema) -> pa.Table:
     if "weights" in schema.names:
         columns.append(
             pa.FixedSizeListArray.from_arrays(pa.array(joined("weights").ravel()), width)
+        )
+    if "lookahead" in schema.names:
+        size = schema.field("lookahead").type.list_size
+        columns.append(
+            pa.FixedSizeListArray.from_arrays(pa.array(joined("lookahead").ravel()), size)
         )
     return pa.Table.from_arrays(columns, schema=schema)
 

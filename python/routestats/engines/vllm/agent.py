@@ -10,11 +10,15 @@ from typing import Any
 
 from routestats.engines._assembler import StepRows, domain_of
 from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.vllm.lookahead import Lookahead, layout_of
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
+from routestats.engines.vllm.stages import modules_of
 from routestats.engines.vllm.steps import note_sampled, read_rows, refuse_layout, requests_of
 from routestats.engines.vllm.taps import HostTap, StagedTap, Tap
+from routestats.engines.vllm.timing import StepTimer, TimingRequest
 from routestats.errors import CaptureError, RouteStatsError
 from routestats.shape import RouteShape
+from routestats.trace.timings import TimingInfo
 
 RUN_VARIABLE = "ROUTESTATS_RUN"
 """Folder of the run that a server process captures into, with nobody's code touching it."""
@@ -42,6 +46,8 @@ class Agent:
         self._recorder: Recorder | None = None
         self._step: StepRows | None = None  # the last one handed over
         self._failed: Recorder | None = None
+        self._timer: StepTimer | None = None
+        self._lookahead: Lookahead | None = None
         self._alarm: Path | None = None
         self._refusal: str | None = None
         self._compiled = not _is_eager(self._config)
@@ -73,12 +79,19 @@ class Agent:
         run_dir = Path(request["run_dir"])
         if self._failed is not None:
             raise CaptureError(f"the capture under way has failed: {self._failed.error}")
+        if self._timer is not None:
+            raise CaptureError("a timing is under way in this engine: capture before or after it")
         if self._recorder is None:
+            options = RecorderOptions(**request.get("options", {}))
+            lookahead = self._new_lookahead(options.lookahead)
             self.bind()
             self._alarm = Path(request["alarm"])
             self._recorder = self._new_recorder(
-                run_dir, RecorderOptions(**request.get("options", {})), hold_records=True
+                run_dir, options, hold_records=True, lookahead=lookahead
             )
+            if lookahead is not None:
+                lookahead.bind()
+                self._lookahead = lookahead
         elif self._recorder.run_dir != run_dir:
             raise CaptureError(
                 f"a capture into {self._recorder.run_dir} is under way in this engine; "
@@ -102,6 +115,7 @@ class Agent:
         if recorder.domains:
             return {"writes": True, "depth": len(recorder.domains), **recorder.progress()}
         self._recorder = self._failed = None
+        self._end_lookahead()
         if reason is not None:
             recorder.fail(reason)
         return {"writes": True, "depth": 0, **recorder.close()}
@@ -111,6 +125,47 @@ class Agent:
         if self._recorder is None:
             return {"writes": False}
         return {"writes": True, **self._recorder.progress()}
+
+    def start_timing(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Put clocks on the stages of every layer."""
+        if not self.writes:
+            return {"writes": False}
+        if self._compiled:
+            raise CaptureError(
+                "timing needs an eager engine, whose stages are separate calls; "
+                "expected enforce_eager=True"
+            )
+        if not self._layers:
+            raise CaptureError(self._refusal or "timing: the model has no MoE layers")
+        if self._recorder is not None or self._timer is not None:
+            busy = "capture" if self._recorder is not None else "timing"
+            raise CaptureError(
+                f"timing: a {busy} is under way in this engine; time in a pass of its own"
+            )
+        self.unbind()
+        self._timer = StepTimer(
+            self._runner,
+            self._layers,
+            self._worker.device.type,
+            self._timing_info,
+            TimingRequest(**request),
+        )
+        return {"writes": True}
+
+    def stop_timing(self, keep: bool) -> dict[str, Any]:
+        """Take the clocks off; write what they showed, if it is to be kept."""
+        if not self.writes:
+            return {"writes": False}
+        timer, self._timer = self._timer, None
+        if timer is None:
+            raise CaptureError("no timing is under way in this engine")
+        return {"writes": True, **timer.stop(keep=keep)}
+
+    def _timing_info(self, source: str, clock: str) -> TimingInfo:
+        layers = tuple(layer.layer_id for layer in self._layers)
+        model = _model_of(self._config.model_config)["name"]
+        gated = all(getattr(layer.module, "gate", None) is not None for layer in self._layers)
+        return TimingInfo(source, layers, clock, model, self._engine(), gate_in_runner=gated)
 
     def bind(self) -> None:
         """Wrap the routers, if they are not."""
@@ -171,12 +226,33 @@ class Agent:
             return HostTap()
         return StagedTap(shape, self._config.scheduler_config.max_num_batched_tokens, device)
 
-    def _new_recorder(
-        self, run_dir: Path, options: RecorderOptions, *, hold_records: bool
-    ) -> Recorder:
-        import torch
-        import vllm
+    def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
+        if not hops:
+            return None
+        if self._compiled:
+            raise CaptureError(
+                "lookahead needs an eager engine, whose gates can be called by themselves; "
+                "expected enforce_eager=True"
+            )
+        assert self._shape is not None
+        modules = modules_of(self._runner.get_model(), self._layers)
+        layout = layout_of(modules, hops, self._shape)
+        largest_step = self._config.scheduler_config.max_num_batched_tokens
+        return Lookahead(modules, layout, self._shape, largest_step, self._worker.device)
 
+    def _end_lookahead(self) -> None:
+        lookahead, self._lookahead = self._lookahead, None
+        if lookahead is not None:
+            lookahead.release()
+
+    def _new_recorder(
+        self,
+        run_dir: Path,
+        options: RecorderOptions,
+        *,
+        hold_records: bool,
+        lookahead: Lookahead | None = None,
+    ) -> Recorder:
         assert self._shape is not None
         config = self._config
         largest_step = config.scheduler_config.max_num_batched_tokens
@@ -190,15 +266,7 @@ class Agent:
             self._shape,
             [layer.layer_id for layer in self._layers],
             model=_model_of(config.model_config),
-            engine={
-                "name": "vllm",
-                "version": vllm.__version__,
-                "torch": torch.__version__,
-                "device": str(self._worker.device),
-                "eager": not self._compiled,
-                "dtype": str(config.model_config.dtype).removeprefix("torch."),
-                "tensor_parallel_size": config.parallel_config.tensor_parallel_size,
-            },
+            engine=self._engine(),
             settings={
                 "weights": options.weights,
                 "policy": options.policy,
@@ -208,7 +276,24 @@ class Agent:
             },
             options=options,
             hold_records=hold_records,
+            lookahead=None if lookahead is None else lookahead.layout,
         )
+
+    def _engine(self) -> dict[str, Any]:
+        import torch
+        import vllm
+
+        parallel = self._config.parallel_config
+        return {
+            "name": "vllm",
+            "version": vllm.__version__,
+            "torch": torch.__version__,
+            "device": str(self._worker.device),
+            "eager": not self._compiled,
+            "dtype": str(self._config.model_config.dtype).removeprefix("torch."),
+            "tensor_parallel_size": parallel.tensor_parallel_size,
+            "expert_parallel": bool(getattr(parallel, "enable_expert_parallel", False)),
+        }
 
     # --- the steps ---
 
@@ -254,6 +339,8 @@ class Agent:
             recorder.note(step)
             return execute()
         self._tap.open(recorder.ring)
+        if self._lookahead is not None:
+            self._lookahead.open()
         try:
             output = execute()
         except BaseException:
@@ -263,6 +350,8 @@ class Agent:
         try:
             self._tap.close(rows)
             read_rows(step, self._runner, scheduler_output)
+            if self._lookahead is not None:
+                step.lookahead = self._lookahead.close(rows)
             recorder.commit(step)
             self._step = step
         except CaptureError as error:
@@ -274,6 +363,7 @@ class Agent:
         recorder.fail(str(error))
         recorder.ring.abandon_step()
         self._recorder, self._failed = None, recorder
+        self._end_lookahead()
         recorder.close()
         logging.getLogger("vllm.routestats").error(
             "capture into %s stopped: %s", recorder.run_dir, recorder.error

@@ -158,21 +158,30 @@ class VllmCapture:
         return self._outcomes.setdefault((request_id, sample), Outcome())
 
     def _call(self, method: str, *args: Any) -> dict[str, Any]:
-        try:
-            answers = self._llm.collective_rpc(method, args=args)
-        except Exception as error:
-            if "is not implemented" in str(error) or "has no attribute" in str(error):
-                raise CaptureError(
-                    "the engine has not loaded routestats' plugin: expected the entry point "
-                    "'routestats' in vllm.general_plugins (is VLLM_PLUGINS leaving it out?)"
-                ) from None
-            raise CaptureError(f"{method}: the engine does not answer: {_first_line(error)}") from (
-                error
-            )
-        for answer in answers:
-            if "refused" in answer:
-                raise CaptureError(answer["refused"])
-        return next((answer for answer in answers if answer.get("writes")), answers[0])
+        return call_worker(self._llm, method, *args)
+
+
+def call_worker(llm: Any, method: str, *args: Any) -> dict[str, Any]:
+    """What the writing worker of an engine answers to one of the plugin's methods.
+
+    Raises
+    ------
+    CaptureError
+        If the engine has not the plugin, does not answer, or refuses.
+    """
+    try:
+        answers = llm.collective_rpc(method, args=args)
+    except Exception as error:
+        if "is not implemented" in str(error) or "has no attribute" in str(error):
+            raise CaptureError(
+                "the engine has not loaded routestats' plugin: expected the entry point "
+                "'routestats' in vllm.general_plugins (is VLLM_PLUGINS leaving it out?)"
+            ) from None
+        raise CaptureError(f"{method}: the engine does not answer: {_first_line(error)}") from error
+    for answer in answers:
+        if "refused" in answer:
+            raise CaptureError(answer["refused"])
+    return next((answer for answer in answers if answer.get("writes")), answers[0])
 
 
 class _StoppedError(CaptureError):

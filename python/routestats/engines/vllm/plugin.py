@@ -86,11 +86,21 @@ def _unbind(self: Any) -> dict[str, Any]:
     return _answer(lambda: _agent(self).unbind())
 
 
+def _start_timing(self: Any, request: dict[str, Any]) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).start_timing(request))
+
+
+def _stop_timing(self: Any, keep: bool) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).stop_timing(keep))
+
+
 _RPC = {
     "routestats_start": _start,
     "routestats_stop": _stop,
     "routestats_progress": _progress,
     "routestats_unbind": _unbind,
+    "routestats_start_timing": _start_timing,
+    "routestats_stop_timing": _stop_timing,
 }
 
 

@@ -21,12 +21,14 @@ Observe = Callable[[int, Any, Any], None]
 
 @dataclass(frozen=True, slots=True)
 class MoELayer:
-    """A routed layer: its decoder-layer number and its router."""
+    """A routed layer: its decoder-layer number, its router, and the module that holds it."""
 
     layer_id: int
     router: Any
     num_experts: int
     top_k: int
+    name: str = ""
+    module: Any = None
 
 
 def find_layers(model: Any, num_experts: int) -> list[MoELayer]:
@@ -55,6 +57,8 @@ def find_layers(model: Any, num_experts: int) -> list[MoELayer]:
                 router=router,
                 num_experts=int(getattr(config, "num_logical_experts", num_experts)),
                 top_k=int(router.top_k),
+                name=name,
+                module=module,
             )
         )
     if not layers:

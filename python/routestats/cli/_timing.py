@@ -1,0 +1,106 @@
+"""``routestats profile --timing``: the timing pass; ``routestats timing RUN``: what it showed."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from routestats.cli.datasets import Prompt
+from routestats.trace.timings import write_overhead
+
+BATCHES = (1, 8, 32)
+PROFILED_ROUNDS = 6
+PROFILED_TOKENS = 4
+ALL_WARM_UP = 1 << 30
+
+
+def take(llm: Any, data: dict[str, list[Prompt]], args: argparse.Namespace) -> None:
+    """Time the stages at several sizes of batch, and what the clocks themselves cost.
+
+    Every round runs the same prompts with clocks and without, in random order. The first round of
+    a size is warm-up.
+    """
+    import routestats as rs
+
+    prompts = _interleaved(data)
+    tokens = min(args.max_tokens, 16)
+    order = random.Random(args.seed)
+    pairs: list[tuple[float, float]] = []
+    for batch in args.timing_batch or BATCHES:
+        print(f"routestats: timing {batch} requests at a time", file=sys.stderr)
+        for number in range(args.timing_pairs + 1):
+            chosen = _batch_of(prompts, batch, number)
+            took: dict[bool, float] = {}
+            for timed in order.sample((True, False), 2):
+                if not timed:
+                    took[timed] = _seconds(llm, chosen, tokens)
+                    continue
+                warm_up = 0 if number else ALL_WARM_UP
+                with rs.time_stages(llm, args.output, domain="timing", warm_up=warm_up):
+                    took[timed] = _seconds(llm, chosen, tokens)
+            if number:
+                pairs.append((took[True], took[False]))
+        if args.torch_profiler:
+            steps = PROFILED_ROUNDS * PROFILED_TOKENS
+            with rs.time_stages(
+                llm, args.output, domain="timing", source="profiler", warm_up=1, max_steps=steps
+            ):
+                for number in range(PROFILED_ROUNDS):
+                    _seconds(llm, _batch_of(prompts, batch, number), PROFILED_TOKENS)
+    write_overhead(args.output, {"pairs_s": pairs, "of": ["with clocks", "without"]})
+
+
+def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:
+    """Prompts of all data sets, one of each in turn."""
+    longest = max(map(len, data.values()))
+    return [
+        prompts[i].text for i in range(longest) for prompts in data.values() if i < len(prompts)
+    ]
+
+
+def _batch_of(prompts: list[str], batch: int, number: int) -> list[str]:
+    return [prompts[(number * batch + i) % len(prompts)] for i in range(batch)]
+
+
+def _seconds(llm: Any, prompts: list[str], tokens: int) -> float:
+    from vllm import SamplingParams
+
+    params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+    begin = time.perf_counter()
+    llm.generate(prompts, params, use_tqdm=False)
+    return time.perf_counter() - begin
+
+
+def text(run_dir: Path) -> str:
+    """What the timings of a run show, beside what is cited."""
+    import routestats as rs
+    from routestats.report import claim_check
+
+    found = rs.stats.timing(run_dir)
+    return "\n".join([found.summary(), "", *claim_check(found)])
+
+
+def run(args: argparse.Namespace) -> int:
+    import routestats as rs
+    from routestats.report import claim_check
+
+    found = rs.stats.timing(args.run_dir)
+    if args.json:
+        print(json.dumps({**found.to_dict(), "claim_check": claim_check(found)}, indent=1))
+        return 0
+    print(text(args.run_dir))
+    if args.layers:
+        for group in found.groups:
+            print(f"\n{group.label}: us per layer and step, and share of the MoE layer")
+            print(f"{'layer':>6}{'MoE':>10}{'rest':>10}  routing+dispatch+combine")
+            share = group.share_of_moe["overhead"]
+            for index, layer in enumerate(found.layer_ids):
+                value, low, high = (float(part[index]) for part in share)
+                moe, rest = (group.part_ns[p].value[index] / 1e3 for p in ("moe", "rest"))
+                print(f"{layer:>6}{moe:>10.1f}{rest:>10.1f}  {value:.1%} [{low:.1%}, {high:.1%}]")
+    return 0

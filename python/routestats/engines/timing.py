@@ -1,0 +1,82 @@
+"""`rs.time_stages`: where the time of a MoE layer goes, in a pass of its own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+
+
+@contextmanager
+def time_stages(
+    model: Any,
+    run_dir: str | os.PathLike[str],
+    domain: str = "default",
+    *,
+    source: Literal["hooks", "profiler"] = "hooks",
+    warm_up: int = 3,
+    max_steps: int = 16,
+) -> Iterator[dict[str, Any]]:
+    """Time the stages of every MoE layer while `model` generates inside a ``with`` block.
+
+    Nothing is captured meanwhile, so that neither measures the other. The times go into the run's
+    folder ``timing/``; read them with `routestats.stats.timing`.
+
+    Parameters
+    ----------
+    model : vllm.LLM
+        Eager.
+    run_dir : path
+    domain : str
+        Name of what the prompts are.
+    source : {"hooks", "profiler"}
+        Clocks around the stages, or ``torch.profiler``, whose Chrome trace is kept.
+    warm_up : int
+        Steps at the beginning that statistics leave out.
+    max_steps : int
+        Steps after which the profiler stops listening.
+
+    Yields
+    ------
+    dict
+        Filled when the block ends: ``steps`` and ``file``.
+
+    Raises
+    ------
+    CaptureError
+        If the engine is compiled, captures at this moment, or has a kernel whose stages cannot be
+        told apart.
+    InvalidTypeError, InvalidValueError
+        If an argument is wrong.
+
+    Examples
+    --------
+    >>> with rs.time_stages(llm, "runs/mixtral", domain="humaneval"):  # doctest: +SKIP
+    ...     llm.generate(prompts, params)
+    """
+    if not hasattr(model, "collective_rpc"):
+        raise InvalidTypeError(f"model: expected a vllm.LLM, got {type(model).__name__}")
+    for name, value, least in (("warm_up", warm_up, 0), ("max_steps", max_steps, 1)):
+        if value < least:
+            raise InvalidValueError(f"{name}: expected at least {least}, got {value}")
+    from routestats.engines.vllm.control import call_worker
+
+    request = {
+        "run_dir": str(Path(run_dir).absolute()),
+        "domain": domain,
+        "source": source,
+        "warm_up": warm_up,
+        "max_steps": max_steps,
+    }
+    call_worker(model, "routestats_start_timing", request)
+    summary: dict[str, Any] = {}
+    try:
+        yield summary
+    except BaseException:
+        call_worker(model, "routestats_stop_timing", False)
+        raise
+    summary.update(call_worker(model, "routestats_stop_timing", True))

@@ -1,0 +1,144 @@
+"""Where the stages of a MoE layer lie in vLLM's modules.
+
+Everything is found by feature, and a layer whose stages cannot be told apart is refused by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from routestats.engines.vllm.routers import MoELayer
+from routestats.errors import CaptureError
+
+_GATE_NAMES = ("gate", "router")
+_NORM_NAMES = ("post_attention_layernorm",)
+# Of the runner, optional: what it does around the kernel when experts lie on several devices.
+_RUNNER_STAGES = {
+    "_maybe_dispatch": "dispatch",
+    "_maybe_apply_shared_experts": "experts",
+    "_maybe_combine": "combine",
+    "_maybe_reduce_final_output": "combine",
+}
+_KERNEL_STAGES = {"_prepare": "dispatch", "_fused_experts": "experts", "_finalize": "combine"}
+
+
+@dataclass(frozen=True, slots=True)
+class LayerModules:
+    """The modules around one router.
+
+    ``decoder`` is the decoder layer, ``block`` its MoE block, ``runner`` what routes and runs
+    experts, ``gate`` the module that makes router logits, ``norm`` the norm before the block (None
+    where it is not to be found).
+    """
+
+    layer: MoELayer
+    decoder: Any
+    block: Any
+    runner: Any
+    gate: Any
+    norm: Any
+
+
+def modules_of(model: Any, layers: list[MoELayer]) -> list[LayerModules]:
+    """The modules around each of `layers`.
+
+    Raises
+    ------
+    CaptureError
+        If a layer has no gate, or lies in no decoder layer.
+    """
+    by_name = dict(model.named_modules())
+    return [_modules_of(by_name, layer) for layer in layers]
+
+
+def _modules_of(by_name: dict[str, Any], layer: MoELayer) -> LayerModules:
+    parent = layer.name.rpartition(".")[0]
+    block = by_name[parent]
+    gate = getattr(layer.module, "gate", None)
+    for name in _GATE_NAMES:
+        found = getattr(block, name, None)
+        if gate is None and callable(found):
+            gate = found
+    if gate is None:
+        raise CaptureError(
+            f"layer {layer.name}: {type(block).__name__} has no gate that can be found; "
+            f"expected a module named {' or '.join(_GATE_NAMES)}"
+        )
+    decoder_name = parent
+    while decoder_name and not decoder_name.rpartition(".")[2].isdigit():
+        decoder_name = decoder_name.rpartition(".")[0]
+    if not decoder_name or decoder_name == parent:
+        raise CaptureError(f"layer {layer.name}: expected it inside a numbered decoder layer")
+    decoder = by_name[decoder_name]
+    norm = next((getattr(decoder, n) for n in _NORM_NAMES if hasattr(decoder, n)), None)
+    return LayerModules(layer, decoder, block, layer.module, gate, norm)
+
+
+def stage_functions(modules: LayerModules) -> Iterator[tuple[Any, str, str]]:
+    """``(object, method, stage)`` of everything in a layer that is clocked.
+
+    Raises
+    ------
+    CaptureError
+        If the kernel does not tell its stages apart.
+    """
+    yield modules.gate, _call_of(modules.gate), "gate"
+    yield modules.layer.router, "select_experts", "topk"
+    kernel = kernel_of(modules.layer)
+    for method, stage in _KERNEL_STAGES.items():
+        yield kernel, method, stage
+    for method, stage in _RUNNER_STAGES.items():
+        if hasattr(modules.runner, method):
+            yield modules.runner, method, stage
+    yield modules.runner, _call_of(modules.runner), "runner"
+    yield modules.block, "forward", "moe"
+    yield modules.decoder, "forward", "layer"
+
+
+def _call_of(module: Any) -> str:
+    """What torch runs when a module is called, hooks and all; it costs Python time as well."""
+    return "_call_impl" if hasattr(module, "_call_impl") else "forward"
+
+
+def kernel_of(layer: MoELayer) -> Any:
+    """The kernel of a layer, which dispatches, computes and combines in steps of its own.
+
+    Raises
+    ------
+    CaptureError
+        If it does all that, or routing too, in one piece.
+    """
+    experts = getattr(layer.module, "routed_experts", layer.module)
+    method = getattr(experts, "quant_method", None)
+    kernel = getattr(getattr(method, "moe_kernel", None), "impl", None)
+    missing = [name for name in _KERNEL_STAGES if not hasattr(kernel, name)]
+    if kernel is None or missing or getattr(method, "is_monolithic", False):
+        raise CaptureError(
+            f"layer {layer.name}: its kernel {type(kernel or method).__name__} runs in one piece, "
+            "so that its stages cannot be told apart; choose another MoE backend"
+        )
+    return kernel
+
+
+class Wrapping:
+    """Methods replaced on their objects, until `release`."""
+
+    def __init__(self) -> None:
+        self._undo: list[Callable[[], None]] = []
+
+    def wrap(self, target: Any, method: str, make: Callable[[Any], Any]) -> None:
+        """Put ``make(the method as it is)`` in its place."""
+        inner = getattr(target, method)
+        if method in vars(target):
+            self._undo.append(lambda: object.__setattr__(target, method, inner))
+        else:
+            self._undo.append(lambda: object.__delattr__(target, method))
+        # A module looks among its parameters and children first; this goes past them.
+        object.__setattr__(target, method, make(inner))
+
+    def release(self) -> None:
+        """Put everything back as it was."""
+        while self._undo:
+            self._undo.pop()()

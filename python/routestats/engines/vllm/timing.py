@@ -1,0 +1,170 @@
+"""Timing in one worker process: clocks on the stages of every layer, for as long as it is asked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from routestats.engines.vllm.clocks import Clock, EventClock, HostClock, ProfilerClock
+from routestats.engines.vllm.routers import MoELayer
+from routestats.engines.vllm.stages import Wrapping, modules_of, stage_functions
+from routestats.errors import CaptureError, InvalidValueError
+from routestats.trace.timings import (
+    SOURCES,
+    STAGES,
+    StepFigures,
+    TimingInfo,
+    chrome_trace_path,
+    write_timings,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TimingRequest:
+    """What to time, and where it goes.
+
+    ``warm_up`` steps at the beginning are marked and left out of statistics; ``max_steps`` bounds
+    how long the profiler listens.
+    """
+
+    run_dir: str
+    domain: str = "default"
+    source: str = "hooks"
+    warm_up: int = 3
+    max_steps: int = 16
+
+    def __post_init__(self) -> None:
+        if self.source not in SOURCES:
+            raise InvalidValueError(
+                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}"
+            )
+
+
+class StepTimer:
+    """Clocks every step of a model runner from `start` to `stop`.
+
+    Parameters
+    ----------
+    runner : vLLM model runner
+    layers : list of MoELayer
+    device : str
+        ``cpu``, or the kind of accelerator.
+    info : function
+        Makes the `TimingInfo` of a source and a clock.
+    """
+
+    def __init__(
+        self,
+        runner: Any,
+        layers: list[MoELayer],
+        device: str,
+        info: Callable[[str, str], TimingInfo],
+        request: TimingRequest,
+    ) -> None:
+        self._runner = runner
+        self._request = request
+        self._info = info
+        self._wrapping = Wrapping()
+        self._prompts = _Prompts()
+        self._steps: list[StepFigures] = []
+        self._step_ns: list[int] = []
+        self._seen = 0
+        places = [
+            (index, place)
+            for index, modules in enumerate(modules_of(runner.get_model(), layers))
+            for place in stage_functions(modules)
+        ]
+        self._clock = _clock_for(request, len(layers), device)
+        for index, (target, method, stage) in places:
+            self._wrapping.wrap(target, method, partial(self._clock.wrap, index, stage))
+        self._wrapping.wrap(runner, "execute_model", self._timed_step)
+
+    def _timed_step(self, execute_model: Callable[..., Any]) -> Callable[..., Any]:
+        def execute_and_time(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
+            rows = int(scheduler_output.total_num_scheduled_tokens)
+            prefill_rows = self._prompts.prefill_rows(scheduler_output)
+            if rows == 0 or kwargs.get("dummy_run") or getattr(self._clock, "full", False):
+                return execute_model(scheduler_output, *args, **kwargs)
+            warm_up = self._seen < self._request.warm_up
+            self._seen += 1
+            if warm_up and isinstance(self._clock, ProfilerClock):
+                return execute_model(scheduler_output, *args, **kwargs)
+            self._clock.begin()
+            begin = time.perf_counter_ns()
+            output = execute_model(scheduler_output, *args, **kwargs)
+            self._step_ns.append(time.perf_counter_ns() - begin)
+            self._clock.end()
+            self._steps.append(
+                StepFigures(
+                    domain=self._request.domain,
+                    rows=rows,
+                    prefill_rows=prefill_rows,
+                    requests=len(scheduler_output.num_scheduled_tokens),
+                    warm_up=warm_up,
+                )
+            )
+            return output
+
+        return execute_and_time
+
+    def stop(self, *, keep: bool) -> dict[str, Any]:
+        """Take the clocks off, and write what they showed if it is to be kept."""
+        self._wrapping.release()
+        if not keep:
+            return {"steps": 0}
+        stage_ns = self._clock.finish()
+        if len(self._steps) == 0:
+            raise CaptureError("timing: no step was run; generate something inside")
+        _check_all_fired(stage_ns, self._info(self._request.source, self._clock.name))
+        path = write_timings(
+            self._request.run_dir,
+            self._info(self._request.source, self._clock.name),
+            self._steps,
+            np.array(self._step_ns, np.int64),
+            stage_ns,
+        )
+        return {"steps": len(self._steps), "file": str(path)}
+
+
+def _check_all_fired(stage_ns: Any, info: TimingInfo) -> None:
+    """A stage that no step has passed through is not one of nothing: it lies elsewhere."""
+    never = np.argwhere(stage_ns.sum(axis=0) == 0)
+    if len(never):
+        layer, stage = never[0]
+        raise CaptureError(
+            f"layer {info.layer_ids[layer]}: its stage {STAGES[stage]} never ran where it was "
+            "looked for, so that the stages cannot be told apart"
+        )
+
+
+def _clock_for(request: TimingRequest, layers: int, device: str) -> Clock:
+    if request.source == "profiler":
+        return ProfilerClock(layers, chrome_trace_path(request.run_dir), request.max_steps)
+    return HostClock(layers) if device == "cpu" else EventClock(layers)
+
+
+@dataclass(slots=True)
+class _Prompts:
+    """Prompt lengths of the requests under way, to tell prompt rows from decoded ones."""
+
+    lengths: dict[str, int] = field(default_factory=dict)
+
+    def prefill_rows(self, scheduler_output: Any) -> int:
+        """Prompt tokens among those that a step runs."""
+        for request_id in scheduler_output.finished_req_ids:
+            self.lengths.pop(request_id, None)
+        done: dict[str, int] = {}
+        for request in scheduler_output.scheduled_new_reqs:
+            self.lengths[request.req_id] = len(request.prompt_token_ids or ())
+            done[request.req_id] = request.num_computed_tokens
+        cached = scheduler_output.scheduled_cached_reqs
+        done.update(zip(cached.req_ids, cached.num_computed_tokens, strict=True))
+        return sum(
+            min(count, max(self.lengths.get(request_id, 0) - done.get(request_id, 0), 0))
+            for request_id, count in scheduler_output.num_scheduled_tokens.items()
+        )

@@ -1,0 +1,88 @@
+"""Figure: how sure the gates are, and what can be predicted of sure and unsure choices."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from routestats.plots._style import (
+    BLUE,
+    GREY,
+    SERIES,
+    VERMILION,
+    join,
+    new_figure,
+    plain_axes,
+    set_title,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from routestats.stats import Confidence, Estimate
+
+
+def confidence(result: Confidence, *, note: str = "") -> Figure:
+    """Gate weights per layer, accuracy by margin, and calibration.
+
+    Parameters
+    ----------
+    result : Confidence
+        From `routestats.stats.confidence`.
+    note : str
+        Appended to the caption.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        1,000 pixels wide.
+    """
+    figure = new_figure(4.2)
+    weights, margins, stated = figure.subplots(1, 3)
+    for axes in (weights, margins, stated):
+        plain_axes(axes)
+    layers = np.array(result.layer_ids, dtype=np.float64)
+    _line(weights, layers, result.top1_weight, BLUE, "first choice's weight", scale=1)
+    _line(weights, layers, result.margin, VERMILION, "margin to the second", scale=1)
+    weights.set_ylim(0, 1)
+    weights.set_xlabel("layer", fontsize=10)
+    weights.legend(fontsize=8.5, frameon=False)
+    for curve, colour in zip(result.curves, SERIES, strict=False):
+        _line(margins, curve.margin, curve.accuracy, colour, curve.predictor)
+    margins.axhline(100 / result.shape.num_experts, color=GREY, ls=":", label="uniform guess")
+    margins.set_ylim(bottom=0)
+    margins.set_xlabel(f"margin at the {result.margin_at}", fontsize=10)
+    margins.set_ylabel(f"top-1 accuracy, {result.hop} ahead (%)", fontsize=10)
+    margins.legend(fontsize=8.5, frameon=False)
+    for one, colour in zip(result.calibration, SERIES, strict=False):
+        there = one.choices > 0
+        accuracy = type(one.accuracy)(*(part[there] for part in one.accuracy))
+        label = f"{one.predictor}, error {one.error:.3f}"
+        _line(stated, one.stated[there] * 100, accuracy, colour, label)
+    stated.axline((0, 0), slope=1, color=GREY, lw=1)
+    stated.set_xlabel("stated chance of the guess (%)", fontsize=10)
+    stated.set_ylabel("share that was right (%)", fontsize=10)
+    stated.legend(fontsize=8.5, frameon=False)
+    set_title(
+        figure,
+        "How sure gates are, and what can be predicted of sure and unsure choices",
+        join(
+            f"{result.tokens:,} tokens, curves on {result.test_tokens:,} of "
+            f"{result.test_groups:,} prompts",
+            f"{result.level:.0%} intervals",
+            str(result.shape),
+            note,
+        ),
+    )
+    return figure
+
+
+def _line(
+    axes: Axes, x: np.ndarray, estimate: Estimate, colour: str, label: str, *, scale: float = 100
+) -> None:
+    value, low, high = (part * scale for part in estimate)
+    axes.plot(x, value, "o-", ms=3, lw=1.3, color=colour, label=label)
+    if not np.isnan(low).all():
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

@@ -1,0 +1,386 @@
+"""How sure the gates are, and how well the sure and the unsure choices can be predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from routestats.counts import RouteCounts, count
+from routestats.errors import InvalidValueError
+from routestats.shape import RouteShape
+from routestats.stats._checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._intervals import (
+    Estimate,
+    Floats,
+    percentile_interval,
+    resampling_weights,
+)
+from routestats.stats._lookahead import NAMES
+from routestats.stats._result import Result
+from routestats.trace import Trace
+
+BATCH_ROWS = 8192
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MarginCurve:
+    """Accuracy of one predictor's guess of the first choice, by the gate's margin.
+
+    Attributes
+    ----------
+    predictor : str
+    margin : ndarray of float64, shape [b]
+        Mean margin in each bin; bins hold about equally many choices.
+    choices : ndarray of int64, shape [b]
+    accuracy : Estimate of shape [b]
+        Share of the bin's choices that the predictor's best guess named.
+    """
+
+    predictor: str
+    margin: Floats
+    choices: npt.NDArray[np.int64]
+    accuracy: Estimate
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Calibration:
+    """What one predictor said of its guesses' chances, and how they went.
+
+    Attributes
+    ----------
+    predictor : str
+    stated : ndarray of float64, shape [b]
+        Mean probability that it gave its guess; NaN in empty bins. Bins are of equal width.
+    choices : ndarray of int64, shape [b]
+    accuracy : Estimate of shape [b]
+        Share of the guesses that were right.
+    error : float
+        Expected calibration error: mean of ``|accuracy - stated|``, weighted by choices (Naeini,
+        Cooper and Hauskrecht, 2015).
+    """
+
+    predictor: str
+    stated: Floats
+    choices: npt.NDArray[np.int64]
+    accuracy: Estimate
+    error: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Confidence(Result):
+    """Statistics of gate weights, and predictability by margin; made by `confidence`.
+
+    Attributes
+    ----------
+    shape : RouteShape
+    layer_ids : tuple of int, length L
+    tokens, groups : int
+    test_tokens, test_groups : int
+        Those that the curves were measured on.
+    hop : int
+        Layers between source and target of the predictions.
+    margin_at : {"target", "source"}
+        Whose margin the curves go by.
+    level : float
+        Of the intervals.
+    bootstrap, seed : int
+    top1_weight : Estimate of shape [L]
+        Mean weight of the first choice, as applied.
+    entropy_bits : Estimate of shape [L]
+        Mean entropy of the kept weights, scaled to sum to 1; at most ``log2(K)``.
+    margin : Estimate of shape [L]
+        Mean of first less second weight, scaled likewise; 1 where K is 1.
+    curves : tuple of MarginCurve
+        Of ``marginal``, ``single_hop`` and, where it was captured, lookahead.
+    calibration : tuple of Calibration
+        Of those that give probabilities: ``marginal`` and ``single_hop``.
+    """
+
+    shape: RouteShape
+    layer_ids: tuple[int, ...]
+    tokens: int
+    groups: int
+    test_tokens: int
+    test_groups: int
+    hop: int
+    margin_at: str
+    level: float
+    bootstrap: int
+    seed: int
+    top1_weight: Estimate
+    entropy_bits: Estimate
+    margin: Estimate
+    curves: tuple[MarginCurve, ...]
+    calibration: tuple[Calibration, ...]
+
+    def to_table(self) -> pa.Table:
+        """One row per layer and statistic of its weights."""
+        rows = []
+        for name in ("top1_weight", "entropy_bits", "margin"):
+            value, low, high = getattr(self, name)
+            for index, layer in enumerate(self.layer_ids):
+                bounds = [None if np.isnan(x) else float(x) for x in (low[index], high[index])]
+                rows.append(
+                    {
+                        "layer": layer,
+                        "statistic": name,
+                        "value": float(value[index]),
+                        "low": bounds[0],
+                        "high": bounds[1],
+                    }
+                )
+        return pa.Table.from_pylist(rows)
+
+    def summary(self) -> str:
+        """Means over the layers, and accuracy of unsure and of sure choices."""
+        lines = [
+            f"gate weights, {self.shape}: {self.tokens:,} tokens of {self.groups:,} prompt groups; "
+            f"mean over layers: first choice {self.top1_weight.value.mean():.3f}, margin "
+            f"{self.margin.value.mean():.3f}, entropy {self.entropy_bits.value.mean():.3f} of at "
+            f"most {np.log2(self.shape.top_k):.3f} bits",
+            f"accuracy of the guessed first choice {self.hop} ahead, by margin at the "
+            f"{self.margin_at}, least sure to surest tenth where there are ten bins "
+            f"(uniform guess {1 / self.shape.num_experts:.1%}):",
+        ]
+        for curve in self.curves:
+            shares = " ".join(f"{x:6.1%}" for x in curve.accuracy.value)
+            lines.append(f"  {curve.predictor:<20}{shares}")
+        for one in self.calibration:
+            lines.append(f"  {one.predictor}: expected calibration error {one.error:.3f}")
+        return "\n".join(lines)
+
+
+def confidence(
+    trace: Trace,
+    *,
+    train: Trace | None = None,
+    hop: int = 1,
+    margin_at: str = "target",
+    bins: int = 10,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> Confidence:
+    """Weights of the chosen experts, and how predictability depends on their margin.
+
+    Parameters
+    ----------
+    trace : Trace
+        With weights, in order.
+    train : Trace, optional
+        What predictors are fitted on; then the curves are measured on all of `trace`. By default
+        they are fitted on four fifths of its prompts and measured on the others.
+    hop : int
+        Layers between source and target.
+    margin_at : {"target", "source"}
+        Whose margin the curves go by: that of the choice which is predicted, or the one that is
+        known when predicting.
+    bins : int
+    bootstrap : int
+        Resamples of the prompt groups; 0 for no intervals.
+    seed : int
+    level : float
+        Of the intervals, between 0 and 1.
+
+    Returns
+    -------
+    Confidence
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If an argument is wrong, or the trace has no weights or no known order.
+    """
+    check_trace(trace)
+    check_order(trace, "confidence")
+    if not trace.has_weights:
+        raise InvalidValueError("trace.weights: expected gate weights, got a trace without any")
+    level = check_confidence(level)
+    hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2)
+    if hop >= trace.shape.num_layers:
+        raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
+    if margin_at not in ("target", "source"):
+        raise InvalidValueError(f"margin_at: expected 'target' or 'source', got {margin_at!r}")
+    sums, tokens, strata = _weight_sums(trace)
+    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
+
+    def mean(of: Floats) -> Estimate:
+        samples = None if weights is None else (weights @ of) / (weights @ tokens)[:, None]
+        return percentile_interval(of.sum(axis=0) / tokens.sum(), samples, level)
+
+    fitted, test = (train, trace) if train is not None else trace.split(test=0.2, seed=seed)
+    curves, calibration, measured, groups = _curves(
+        count(fitted, hops=(hop,), pairing="top1"),
+        test,
+        hop,
+        margin_at == "source",
+        bins,
+        bootstrap,
+        seed,
+        level,
+    )
+    return Confidence(
+        shape=trace.shape,
+        layer_ids=tuple(int(i) for i in trace.layer_ids),
+        tokens=int(tokens.sum()),
+        groups=len(tokens),
+        test_tokens=measured,
+        test_groups=groups,
+        hop=hop,
+        margin_at=margin_at,
+        level=level,
+        bootstrap=int(bootstrap),
+        seed=int(seed),
+        top1_weight=mean(sums[0]),
+        entropy_bits=mean(sums[1]),
+        margin=mean(sums[2]),
+        curves=curves,
+        calibration=calibration,
+    )
+
+
+def _groups(trace: Trace) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
+    """Group of each row, and domain of each group."""
+    _, first, groups = np.unique(trace.row_groups(), return_index=True, return_inverse=True)
+    return groups, trace.row_domains()[first]
+
+
+def _margins(weights: npt.NDArray[np.float16]) -> Floats:
+    """First less second weight [t, L], of weights scaled to sum to 1."""
+    wide = weights.astype(np.float64)
+    share = wide / wide.sum(axis=2, keepdims=True)
+    if share.shape[2] == 1:
+        return np.ones(share.shape[:2])
+    margin: Floats = share[:, :, 0] - share[:, :, 1]
+    return margin
+
+
+def _weight_sums(trace: Trace) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
+    """Sums [3, G, L] of first weight, entropy and margin; tokens and domain of each group."""
+    groups, strata = _groups(trace)
+    sums = np.zeros((3, len(strata), trace.shape.num_layers))
+    row = 0
+    for batch in trace.iter_batches(BATCH_ROWS):
+        assert batch.weights is not None
+        mine = groups[row : row + len(batch)]
+        row += len(batch)
+        wide = batch.weights.astype(np.float64)
+        share = wide / wide.sum(axis=2, keepdims=True)
+        bits = -(share * np.log2(share, out=np.zeros_like(share), where=share > 0)).sum(axis=2)
+        for index, values in enumerate((wide[:, :, 0], bits, _margins(batch.weights))):
+            np.add.at(sums[index], mine, values)
+    return sums, np.bincount(groups, minlength=len(strata)).astype(np.int64), strata
+
+
+def _guesses(fitted: RouteCounts, hop: int) -> tuple[npt.NDArray[np.intp], Floats]:
+    """Best target expert [2, L - hop, E] for each first choice at the source, and its probability.
+
+    The first of the two is the marginal, which guesses the same for every source. Ties go to the
+    lowest id; a first choice that training never saw falls back to the marginal.
+    """
+    layers, experts = fitted.shape.num_layers, fitted.shape.num_experts
+    best = np.zeros((2, layers - hop, experts), np.intp)
+    chance = np.zeros((2, layers - hop, experts))
+    for source in range(layers - hop):
+        marginal = fitted.expert[source + hop] / fitted.tokens
+        pairs = fitted.pair(source, source + hop).astype(np.float64)
+        seen = np.asarray(fitted.expert[source], np.float64)[:, None]
+        table = np.divide(pairs, seen, out=np.tile(marginal, (experts, 1)), where=seen > 0)
+        best[0, source], chance[0, source] = marginal.argmax(), marginal.max()
+        best[1, source], chance[1, source] = table.argmax(axis=1), table.max(axis=1)
+    return best, chance
+
+
+class _Binned:
+    """Choices, hits and sums of what is on the horizontal axis, per bin and prompt group."""
+
+    def __init__(self, edges: Floats, groups: int) -> None:
+        self._edges, self._groups = edges, groups
+        self.sums = np.zeros((3, len(edges) + 1, groups))
+
+    def add(self, x: Floats, hit: npt.NDArray[np.bool_], group: npt.NDArray[np.intp]) -> None:
+        """Values and hits [t, n] of rows of the groups [t]."""
+        bins, size = len(self._edges) + 1, self._groups
+        place = np.searchsorted(self._edges, x, side="right") * size + group[:, None]
+        for index, weight in enumerate((np.ones_like(x), hit.astype(np.float64), x)):
+            flat = np.bincount(place.ravel(), weight.ravel(), minlength=bins * size)
+            self.sums[index] += flat.reshape(bins, size)
+
+    def choices(self) -> npt.NDArray[np.int64]:
+        counted: npt.NDArray[np.int64] = self.sums[0].sum(axis=1).astype(np.int64)
+        return counted
+
+    def mean_x(self) -> Floats:
+        return _ratio(self.sums[2].sum(axis=1), self.sums[0].sum(axis=1))
+
+    def accuracy(self, weights: Floats | None, level: float) -> Estimate:
+        samples = None
+        if weights is not None:
+            samples = _ratio(weights @ self.sums[1].T, weights @ self.sums[0].T)
+        value = _ratio(self.sums[1].sum(axis=1), self.sums[0].sum(axis=1))
+        return percentile_interval(value, samples, level)
+
+
+def _ratio(part: Floats, whole: Floats) -> Floats:
+    share: Floats = np.divide(part, whole, out=np.full(whole.shape, np.nan), where=whole > 0)
+    return share
+
+
+def _curves(
+    fitted: RouteCounts,
+    test: Trace,
+    hop: int,
+    at_source: bool,
+    bins: int,
+    bootstrap: int,
+    seed: int,
+    level: float,
+) -> tuple[tuple[MarginCurve, ...], tuple[Calibration, ...], int, int]:
+    best, chance = _guesses(fitted, hop)
+    groups, strata = _groups(test)
+    assert test.weights is not None
+    sources = slice(None, test.shape.num_layers - hop)
+    targets = slice(hop, None)
+    margins = _margins(test.weights)[:, sources if at_source else targets]
+    steps = np.linspace(0.0, 1.0, bins + 1)[1:-1]
+    inner, even = np.quantile(margins, steps).astype(np.float64), steps.astype(np.float64)
+    by_margin: dict[str, _Binned] = {}
+    by_chance: dict[str, _Binned] = {}
+    layers = np.arange(test.shape.num_layers - hop)
+
+    layout = test.lookahead
+    ahead = layout is not None and hop in layout.hops
+    row = 0
+    for batch in test.iter_lookahead(BATCH_ROWS) if ahead else test.iter_batches(BATCH_ROWS):
+        rows = slice(row, row + len(batch))
+        row += len(batch)
+        chosen = batch.experts[:, targets, 0]
+        known = batch.experts[:, sources, 0]
+        hits = {
+            name: (best[index][layers, known] == chosen, chance[index][layers, known])
+            for index, name in enumerate(("marginal", "single_hop"))
+        }
+        for name, (hit, stated) in hits.items():
+            by_chance.setdefault(name, _Binned(even, len(strata))).add(stated, hit, groups[rows])
+        guessed = {name: hit for name, (hit, _) in hits.items()}
+        if ahead and layout is not None and batch.lookahead is not None:
+            pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
+            for index, variant in enumerate(layout.variants):
+                guessed[NAMES[variant]] = batch.lookahead[:, index, pairs, 0] == chosen
+        for name, hit in guessed.items():
+            curve = by_margin.setdefault(name, _Binned(inner, len(strata)))
+            curve.add(margins[rows], hit, groups[rows])
+    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
+    curves = tuple(
+        MarginCurve(name, one.mean_x(), one.choices(), one.accuracy(weights, level))
+        for name, one in by_margin.items()
+    )
+    calibration = []
+    for name, one in by_chance.items():
+        accuracy, stated, choices = one.accuracy(weights, level), one.mean_x(), one.choices()
+        off = np.nansum(np.abs(accuracy.value - stated) * choices) / choices.sum()
+        calibration.append(Calibration(name, stated, choices, accuracy, float(off)))
+    return curves, tuple(calibration), len(test), len(strata)
