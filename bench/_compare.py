@@ -22,7 +22,7 @@ from routestats.counts._device import choose_threads
 
 Method = Callable[[], object]
 
-# Before each timed run: the thread pools of the method before go on spinning or freeing for a while.
+# Before each timed run: thread pools of the method before go on spinning or freeing for a while.
 REST_S = 0.05
 
 
