@@ -61,10 +61,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/capture_overhead.py tiny
 	$(BIN)/python bench/capture_overhead.py hidden-1024
 
-# The picture of README, from the last demo.
+# The picture of README.
 picture:
 	mkdir -p docs/images
-	cp $(RUN)/report/hop_accuracy.png docs/images/
+	cp $(RUN)/report/prediction.png docs/images/
 
 clean:
 	rm -rf build $(VENV) runs/demo
