@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from routestats import _core
-from routestats.counts import RouteCounts, count, recount
+from routestats.counts import RouteCounts, count, count_paths, recount
 from routestats.counts._device import choose_threads
 from routestats.errors import (
     DeviceUnavailableError,
@@ -189,6 +189,18 @@ def test_first_offender_is_named(dtype: type, pairing: str) -> None:
     with pytest.raises(InvalidValueError) as caught:
         count(ids, num_experts=8, pairing=pairing)
     assert str(caught.value) == "experts[30017, 3, 1] = 9, but num_experts is 8"
+
+
+@pytest.mark.parametrize(("dtype", "num_experts"), [(np.int8, 256), (np.int16, 65_536)])
+def test_a_negative_id_is_no_large_one(dtype: type, num_experts: int) -> None:
+    # As an unsigned number of its width -1 is the last expert.
+    ids = np.zeros((3, 1, 1), dtype)
+    ids[2] = -1
+    message = rf"experts\[2, 0, 0\] = -1, but num_experts is {num_experts}"
+    with pytest.raises(InvalidValueError, match=message):
+        count_paths(ids, num_experts=num_experts)
+    with pytest.raises(InvalidValueError, match=message):
+        count(ids, num_experts=num_experts, hops=())
 
 
 def test_negative_and_huge_ids_are_named_as_written() -> None:

@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
+from routestats.arguments import check_integers
 from routestats.counts._device import choose_threads
 from routestats.counts._source import Ids, as_ids
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidValueError
 
 Context = Literal["top1", "set"]
 Sums = npt.NDArray[np.int64]
@@ -31,14 +32,12 @@ def check_context(context: str) -> Context:
 
 def ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:
     """`values` as distinct ascending integers from 1; errors begin with `name`."""
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise InvalidTypeError(f"{name}: expected integers, got {value!r}")
-        if not 1 <= value < 2**32:
-            raise InvalidValueError(f"{name}: expected at least 1, got {value}")
-    if not len(values):
+    numbers = check_integers(name, values, 1)
+    if not numbers:
         raise InvalidValueError(f"{name}: expected at least one number, got none")
-    return tuple(sorted({int(value) for value in values}))
+    if max(numbers) >= 2**32:
+        raise InvalidValueError(f"{name}: expected less than 2**32, got {max(numbers)}")
+    return tuple(sorted(set(numbers)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

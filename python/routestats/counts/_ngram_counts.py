@@ -9,11 +9,11 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats import _core
+from routestats.arguments import check_integer
 from routestats.counts._device import choose_threads
 from routestats.counts._path_counts import (
     Ids,
     Numbers,
-    check_integer,
     check_kind,
     check_window,
     path_text,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -11,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats import _core
+from routestats.arguments import check_integer
 from routestats.counts._device import choose_threads
 from routestats.counts._source import Chunks, Source, as_ids, open_source
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 
 PathKind = Literal["top1", "set"]
@@ -93,11 +93,10 @@ class PathCounts:
 
         Raises
         ------
-        InvalidValueError
-            If `n` is negative.
+        InvalidTypeError, InvalidValueError
+            If `n` is no integer, or negative.
         """
-        if n < 0:
-            raise InvalidValueError(f"n: expected at least 0, got {n}")
+        n = check_integer("n", n, 0)
         if self.tokens == 0:
             return float("nan")
         paths, tokens = self.coverage_curve()
@@ -284,19 +283,6 @@ def check_window(start: int, length: int | None, num_layers: int) -> tuple[int, 
             f"length: expected 1 to {most} layers from layer {first} on, got {layers}"
         )
     return first, layers
-
-
-def check_integer(name: str, value: int, least: int) -> int:
-    """`value` as an int of at least `least`, or InvalidTypeError or InvalidValueError."""
-    if isinstance(value, bool):
-        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}") from None
-    if number < least:
-        raise InvalidValueError(f"{name}: expected at least {least}, got {number}")
-    return number
 
 
 def _new_table(shape: RouteShape, kind: PathKind, start: int, length: int) -> _core.PathCounter:

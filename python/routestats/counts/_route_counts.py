@@ -121,7 +121,9 @@ class RouteCounts:
         try:
             index = operator.index(layer)
         except TypeError:
-            raise InvalidTypeError(f"{name}: expected a layer number, got {layer!r}") from None
+            index = None
+        if index is None or isinstance(layer, (bool, np.bool_)):
+            raise InvalidTypeError(f"{name}: expected a layer number, got {layer!r}")
         if not 0 <= index < self.shape.num_layers:
             raise InvalidValueError(
                 f"{name}: expected a layer from 0 to {self.shape.num_layers - 1}, got {index}"

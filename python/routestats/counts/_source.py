@@ -91,6 +91,9 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
 def as_ids(values: npt.ArrayLike) -> Ids:
     """`values` as a [T, L, K] array of integers in the machine's byte order, not copied if it is.
 
+    The core reads ids of one and two bytes as unsigned, in which -1 is the id 255. Where ids are
+    negative they are widened, so that the core refuses them and names the place.
+
     Raises
     ------
     InvalidTypeError
@@ -98,9 +101,18 @@ def as_ids(values: npt.ArrayLike) -> Ids:
     InvalidValueError
         If it has not three dimensions.
     """
-    experts = np.asarray(values)
+    try:
+        experts = np.asarray(values)
+    except ValueError:
+        raise InvalidValueError(
+            "experts: expected 3 dimensions [T, L, K], got rows of unequal lengths"
+        ) from None
     if experts.dtype.kind not in "iu":
         raise InvalidTypeError(f"experts: expected an integer array, got {experts.dtype}")
     if experts.ndim != 3:
         raise InvalidValueError(f"experts: expected 3 dimensions [T, L, K], got {experts.ndim}")
-    return experts.astype(experts.dtype.newbyteorder("="), copy=False)
+    experts = experts.astype(experts.dtype.newbyteorder("="), copy=False)
+    narrow = experts.dtype.kind == "i" and experts.itemsize <= 2
+    if narrow and experts.size and experts.min() < 0:
+        return experts.astype(np.int64)
+    return experts

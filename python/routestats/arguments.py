@@ -1,0 +1,40 @@
+"""Checks of single arguments, with errors that name them."""
+
+from __future__ import annotations
+
+import numbers
+import operator
+from collections.abc import Iterable
+from typing import SupportsIndex
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+
+
+def check_integer(name: str, value: object, least: int) -> int:
+    """`value` as an int of at least `least`, or InvalidTypeError or InvalidValueError."""
+    if isinstance(value, bool) or not isinstance(value, SupportsIndex):
+        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:  # an array of several
+        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}") from None
+    if number < least:
+        raise InvalidValueError(f"{name}: expected at least {least}, got {number}")
+    return number
+
+
+def check_integers(name: str, values: object, least: int) -> tuple[int, ...]:
+    """`values` as ints of at least `least`, or InvalidTypeError or InvalidValueError."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidTypeError(f"{name}: expected integers, got {values!r}")
+    return tuple(check_integer(name, value, least) for value in values)
+
+
+def check_share(name: str, value: object) -> float:
+    """`value` as a number between 0 and 1, without them, or an error that names it."""
+    if not isinstance(value, numbers.Real):
+        raise InvalidTypeError(f"{name}: expected a number between 0 and 1, got {value!r}")
+    share = float(value)
+    if not 0.0 < share < 1.0:
+        raise InvalidValueError(f"{name}: expected between 0 and 1, got {value}")
+    return share
