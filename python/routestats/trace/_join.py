@@ -10,7 +10,8 @@ import pyarrow as pa
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
-from routestats.trace._trace import Trace, _Selection
+from routestats.trace._selection import Selection
+from routestats.trace._trace import Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,4 +104,4 @@ def join(traces: Mapping[str, Trace]) -> Trace:
     source = JoinedSource(first.shape, first.layer_ids, dict(traces))
     info = {"complete": all(trace.complete for trace in traces.values())}
     ordered = all(trace.ordered for trace in traces.values())
-    return Trace(source, _Selection(source.domains), info, ordered)
+    return Trace(source, Selection(source.domains), info, ordered)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from routestats.arguments import check_integer, check_share
 from routestats.errors import InvalidValueError
 
 
@@ -16,8 +17,8 @@ def split_requests(
 
     A group goes to one side whole, also if it occurs in several domains: it is drawn in the first.
     """
-    if not 0 < test < 1:
-        raise InvalidValueError(f"test: expected a share between 0 and 1, got {test}")
+    test = check_share("test", test)
+    seed = check_integer("seed", seed, 0)
     groups: dict[str, list[str]] = {}
     drawn: set[str] = set()
     for domain, group in requests.values():

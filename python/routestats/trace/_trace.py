@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +12,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError
-from routestats.schema import PHASES, LookaheadLayout, RoutingBatch
+from routestats.errors import InvalidValueError, RouteStatsError, TraceError
+from routestats.schema import LookaheadLayout, RoutingBatch
 from routestats.shape import RouteShape
 from routestats.trace._arrays import source_from_arrays
-from routestats.trace._sources import FileSource, Source, take_rows
+from routestats.trace._light import light_schema, light_table
+from routestats.trace._selection import Selection
+from routestats.trace._sources import FileSource, Source
 from routestats.trace._split import split_requests
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    domains: tuple[str, ...]
-    phases: frozenset[int] | None = None
-    requests: frozenset[str] | None = None
-    layers: tuple[int, ...] | None = None
-
-    @property
-    def all_rows(self) -> bool:
-        return self.phases is None and self.requests is None
 
 
 class Trace:
@@ -41,7 +31,7 @@ class Trace:
     """
 
     def __init__(
-        self, source: Source, selection: _Selection, info: dict[str, Any], ordered: bool
+        self, source: Source, selection: Selection, info: dict[str, Any], ordered: bool
     ) -> None:
         self._source = source
         self._selection = selection
@@ -66,7 +56,7 @@ class Trace:
                 raise TraceError(f"{path}: no such file")
         else:
             source = FileSource(path)
-        return cls(source, _Selection(source.domains), source.info, ordered=True)
+        return cls(source, Selection(source.domains), source.info, ordered=True)
 
     @classmethod
     def from_arrays(
@@ -128,7 +118,7 @@ class Trace:
         known = weights is not None if ordered is None else ordered
         # One choice is in order by itself.
         known = known or source.shape.top_k == 1
-        return cls(source, _Selection(source.domains), {"complete": True}, ordered=known)
+        return cls(source, Selection(source.domains), {"complete": True}, ordered=known)
 
     # --- what it is ---
 
@@ -231,25 +221,9 @@ class Trace:
             raise InvalidValueError(f"rows: expected at least 1, got {rows}")
         chosen = self._selection
         for batch in self._source.batches(rows, chosen.domains, light=light, lookahead=lookahead):
-            part = batch
-            if not chosen.all_rows:
-                keep = np.ones(len(batch), bool)
-                if chosen.phases is not None:
-                    keep &= np.isin(batch.phase, list(chosen.phases))
-                if chosen.requests is not None:
-                    wanted = np.array([r in chosen.requests for r in batch.request_ids], bool)
-                    keep &= wanted[batch.request_index]
-                if not keep.any():
-                    continue
-                part = take_rows(batch, keep)
-            if chosen.layers is not None and not light:
-                layers = list(chosen.layers)
-                part = replace(
-                    part,
-                    experts=part.experts[:, layers],
-                    weights=None if part.weights is None else part.weights[:, layers],
-                )
-            yield part
+            part = chosen.part(batch, light=light)
+            if part is not None:
+                yield part
 
     @property
     def experts(self) -> npt.NDArray[Any]:
@@ -287,11 +261,11 @@ class Trace:
         return table
 
     def _rows(self) -> pa.Table:
-        tables = [_light_table(batch) for batch in self._batches(65_536, light=True)]
+        tables = [light_table(batch) for batch in self._batches(65_536, light=True)]
         return (
             pa.concat_tables(tables).unify_dictionaries()
             if tables
-            else _light_schema().empty_table()
+            else light_schema().empty_table()
         )
 
     @property
@@ -356,26 +330,13 @@ class Trace:
         InvalidValueError
             If a name is unknown or an index out of range.
         """
-        chosen = self._selection
-        if domain is not None:
-            names = (domain,) if isinstance(domain, str) else tuple(domain)
-            _known("domain", names, self.domains)
-            chosen = replace(chosen, domains=tuple(d for d in self.domains if d in names))
-        if phase is not None:
-            names = (phase,) if isinstance(phase, str) else tuple(phase)
-            _known("phase", names, PHASES)
-            codes = frozenset(PHASES.index(name) for name in names)
-            chosen = replace(
-                chosen, phases=codes if chosen.phases is None else chosen.phases & codes
-            )
-        if requests is not None:
-            ids = frozenset([requests] if isinstance(requests, str) else requests)
-            chosen = replace(
-                chosen, requests=ids if chosen.requests is None else chosen.requests & ids
-            )
-        if layers is not None:
-            now = chosen.layers or tuple(range(self.shape.num_layers))
-            chosen = replace(chosen, layers=_layers(layers, now))
+        chosen = self._selection.narrowed(
+            self._source.shape.num_layers,
+            domain=domain,
+            phase=phase,
+            requests=requests,
+            layers=layers,
+        )
         return Trace(self._source, chosen, self._info, self._ordered)
 
     def split(self, test: float = 0.2, seed: int = 0) -> tuple[Trace, Trace]:
@@ -425,55 +386,3 @@ class Trace:
         except ImportError:
             raise RouteStatsError("to_pandas: needs pandas; pip install pandas") from None
         return self.to_arrow().to_pandas()
-
-
-def _light_schema() -> pa.Schema:
-    names = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema(
-        [
-            ("request_id", names),
-            ("position", pa.int32()),
-            ("token_id", pa.int32()),
-            ("phase", names),
-            ("domain", names),
-        ]
-    )
-
-
-def _light_table(batch: RoutingBatch) -> pa.Table:
-    def named(codes: npt.NDArray[Any], names: Sequence[str]) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(
-            pa.array(codes.astype(np.int32)), pa.array(list(names), pa.string())
-        )
-
-    return pa.Table.from_arrays(
-        [
-            named(batch.request_index, batch.request_ids),
-            pa.array(batch.positions),
-            pa.array(batch.token_ids),
-            named(batch.phase, PHASES),
-            named(np.zeros(len(batch)), [batch.domain]),
-        ],
-        schema=_light_schema(),
-    )
-
-
-def _known(what: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
-    for name in names:
-        if name not in choices:
-            raise InvalidValueError(f"{what}: expected one of {', '.join(choices)}, got {name!r}")
-
-
-def _layers(layers: slice | Sequence[int], now: tuple[int, ...]) -> tuple[int, ...]:
-    if isinstance(layers, slice):
-        picked = now[layers]
-    else:
-        if isinstance(layers, str) or not all(isinstance(i, (int, np.integer)) for i in layers):
-            raise InvalidTypeError(f"layers: expected a slice or integers, got {layers!r}")
-        for i in layers:
-            if not 0 <= i < len(now):
-                raise InvalidValueError(f"layers: expected 0 to {len(now) - 1}, got {i}")
-        picked = tuple(now[i] for i in layers)
-    if not picked or list(picked) != sorted(set(picked)):
-        raise InvalidValueError(f"layers: expected some, in ascending order, got {layers!r}")
-    return picked

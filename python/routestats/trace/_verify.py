@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routestats.errors import InvalidTypeError
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
 from routestats.trace import _files
@@ -90,10 +91,14 @@ def verify(trace: Trace | str | Path) -> VerifyResult:
 
     Raises
     ------
+    InvalidTypeError
+        If `trace` is neither.
     TraceError
         If it cannot be read at all.
     """
     if not isinstance(trace, Trace):
+        if not isinstance(trace, (str, Path)):
+            raise InvalidTypeError(f"trace: expected a Trace or a path, got {type(trace).__name__}")
         trace = Trace.open(trace)
     scan = _Scan(trace.shape, trace.has_weights)
     has_lookahead = trace.lookahead is not None and trace._selection.layers is None

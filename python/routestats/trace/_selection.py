@@ -1,0 +1,112 @@
+"""Which rows and layers of a source a trace shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import PHASES, RoutingBatch
+from routestats.trace._sources import take_rows
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The domains, phases, requests and layers that a trace shows; None is all of them."""
+
+    domains: tuple[str, ...]
+    phases: frozenset[int] | None = None
+    requests: frozenset[str] | None = None
+    layers: tuple[int, ...] | None = None
+
+    @property
+    def all_rows(self) -> bool:
+        return self.phases is None and self.requests is None
+
+    def part(self, batch: RoutingBatch, *, light: bool) -> RoutingBatch | None:
+        """The chosen rows and layers of `batch`, or None; a `light` one holds no routing."""
+        part = batch
+        if not self.all_rows:
+            keep = np.ones(len(batch), bool)
+            if self.phases is not None:
+                keep &= np.isin(batch.phase, list(self.phases))
+            if self.requests is not None:
+                wanted = np.array([r in self.requests for r in batch.request_ids], bool)
+                keep &= wanted[batch.request_index]
+            if not keep.any():
+                return None
+            part = take_rows(batch, keep)
+        if self.layers is not None and not light:
+            layers = list(self.layers)
+            part = replace(
+                part,
+                experts=part.experts[:, layers],
+                weights=None if part.weights is None else part.weights[:, layers],
+            )
+        return part
+
+    def narrowed(
+        self,
+        num_layers: int,
+        *,
+        domain: str | Sequence[str] | None,
+        phase: str | Sequence[str] | None,
+        requests: Iterable[str] | None,
+        layers: slice | Sequence[int] | None,
+    ) -> Selection:
+        """What meets these conditions, too; `num_layers` are those of the source."""
+        chosen = self
+        if domain is not None:
+            names = _names("domain", domain)
+            _known("domain", names, self.domains)
+            chosen = replace(chosen, domains=tuple(d for d in self.domains if d in names))
+        if phase is not None:
+            names = _names("phase", phase)
+            _known("phase", names, PHASES)
+            codes = frozenset(PHASES.index(name) for name in names)
+            chosen = replace(
+                chosen, phases=codes if chosen.phases is None else chosen.phases & codes
+            )
+        if requests is not None:
+            ids = frozenset(_names("requests", requests))
+            chosen = replace(
+                chosen, requests=ids if chosen.requests is None else chosen.requests & ids
+            )
+        if layers is not None:
+            now = chosen.layers or tuple(range(num_layers))
+            chosen = replace(chosen, layers=_layers(layers, now))
+        return chosen
+
+
+def _names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
+    if isinstance(names, str):
+        return (names,)
+    found = tuple(names) if isinstance(names, Iterable) else (names,)
+    if not all(isinstance(name, str) for name in found):
+        raise InvalidTypeError(f"{what}: expected a name or names, got {names!r}")
+    return found
+
+
+def _known(what: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
+    for name in names:
+        if name not in choices:
+            raise InvalidValueError(f"{what}: expected one of {', '.join(choices)}, got {name!r}")
+
+
+def _layers(layers: slice | Sequence[int], now: tuple[int, ...]) -> tuple[int, ...]:
+    if isinstance(layers, slice):
+        picked = now[layers]
+    else:
+        if not isinstance(layers, Iterable) or not all(
+            isinstance(i, (int, np.integer)) for i in layers
+        ):
+            raise InvalidTypeError(f"layers: expected a slice or integers, got {layers!r}")
+        for i in layers:
+            if not 0 <= i < len(now):
+                raise InvalidValueError(f"layers: expected 0 to {len(now) - 1}, got {i}")
+        picked = tuple(now[i] for i in layers)
+    if not picked or list(picked) != sorted(set(picked)):
+        raise InvalidValueError(f"layers: expected some, in ascending order, got {layers!r}")
+    return picked
