@@ -87,3 +87,38 @@ def test_what_cannot_be_compared_is_named() -> None:
         agreement(a, trace_of([[[0, 1]]], ["a"], [-1], {"a": "p"}))
     with pytest.raises(InvalidValueError, match=r"second\.shape"):
         agreement(a, trace_of([[[0, 1], [0, 1]]], ["a"], [1], {"a": "p"}))
+
+
+def of_domains(slots: list[int], domains: dict[str, str]) -> rs.Trace:
+    """Requests r0, r1, ... of one token each, with these first choices."""
+    return rs.Trace.from_arrays(
+        np.array([[[first]] for first in slots], np.uint8),
+        num_experts=4,
+        request_ids=[f"r{i}" for i in range(len(slots))],
+        token_ids=[0] * len(slots),
+        domain=domains,
+        ordered=True,
+    )
+
+
+def test_groups_are_drawn_within_their_domain() -> None:
+    # All tokens of domain a agree, none of b: the share is one half however groups are drawn.
+    domains = {f"r{i}": "ab"[i % 2] for i in range(12)}
+    found = agreement(of_domains([0] * 12, domains), of_domains([0, 1] * 6, domains), bootstrap=200)
+    for part in found.same_first:
+        assert part.tolist() == [0.5]
+
+
+def test_one_group_of_a_domain_has_no_interval() -> None:
+    domains = {"r0": "a", "r1": "a", "r2": "b"}
+    trace = of_domains([0, 1, 2], domains)
+    found = agreement(trace, trace, bootstrap=50)
+    assert found.same_set.value.tolist() == [1.0]
+    assert np.isnan(found.same_set.low).all()
+
+
+def test_unknown_order_is_said() -> None:
+    trace = rs.Trace.from_arrays(np.array([[[0, 1]]] * 3), num_experts=4, token_ids=[1, 2, 3])
+    found = agreement(trace, trace, bootstrap=0)
+    assert "first choice not known" in found.summary()
+    assert "nan" not in found.summary()

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
+from routestats.stats._checks import check_confidence, checked_experts
 from routestats.stats._intervals import (
     Estimate,
     Floats,
@@ -74,10 +75,15 @@ class Agreement(Result):
     def summary(self) -> str:
         """Means over layers, and the layer that differs most."""
         worst = int(self.overlap.value.argmin())
+        firsts = (
+            "first choice not known"
+            if np.isnan(self.chance_first).any()
+            else f"first choice {self.same_first.value.mean():.2%} (chance "
+            f"{self.chance_first.mean():.2%})"
+        )
         return (
             f"same routing of the same {self.tokens:,} tokens ({self.groups} prompt groups), mean "
-            f"over layers: first choice {self.same_first.value.mean():.2%} (chance "
-            f"{self.chance_first.mean():.2%}), whole set {self.same_set.value.mean():.2%}, overlap "
+            f"over layers: {firsts}, whole set {self.same_set.value.mean():.2%}, overlap "
             f"{self.overlap.value.mean():.2%} (chance {self.chance_overlap.mean():.2%}); least at "
             f"layer {self.layer_ids[worst]}, overlap {self.overlap.value[worst]:.2%}"
         )
@@ -102,7 +108,7 @@ def agreement(
     first, second : Trace
         Of one shape; token ids must be known. Of several samples of a prompt the first is taken.
     bootstrap : int
-        Resamples of the prompt groups; 0 for no intervals.
+        Resamples of the prompt groups, within each domain of `first`; 0 for no intervals.
     seed : int
     confidence : float
         Level of the percentile intervals.
@@ -116,13 +122,17 @@ def agreement(
     InvalidTypeError
         If either is no trace.
     InvalidValueError
-        If the shapes or layers differ, token ids are unknown, or no token is common.
+        If the shapes or layers differ, token ids are unknown, an id is not below E, or no token is
+        common.
+
+    Notes
+    -----
+    Intervals are NaN where a domain has one prompt group only.
     """
     for name, trace in (("first", first), ("second", second)):
         if not isinstance(trace, Trace):
             raise InvalidTypeError(f"{name}: expected a Trace, got {type(trace).__name__}")
-    if not 0.0 < confidence < 1.0:
-        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
+    confidence = check_confidence(confidence)
     for what in ("shape", "layer_ids"):
         mine, theirs = getattr(first, what), getattr(second, what)
         if mine != theirs:
@@ -130,10 +140,11 @@ def agreement(
     rows, others, groups = _common_rows(first, second)
     if len(rows) == 0:
         raise InvalidValueError("second: expected tokens that first holds too, got none")
-    mine, theirs = first.experts[rows], second.experts[others]
-    codes = np.unique(groups, return_inverse=True)[1]
+    mine, theirs = checked_experts(first)[rows], checked_experts(second)[others]
+    _, first_row, codes = np.unique(groups, return_index=True, return_inverse=True)
     sums = _Sums(codes)
-    weights = resampling_weights(np.zeros(sums.groups, np.int32), resamples=bootstrap, seed=seed)
+    strata = first.row_domains()[rows[first_row]]
+    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
 
     def share(hits: npt.NDArray[np.number]) -> Estimate:
         by_group = sums.of(hits)
