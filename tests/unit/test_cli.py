@@ -81,6 +81,17 @@ def test_truncated_parquet(tmp_path: Path, command: str) -> None:
     assert not (tmp_path / "run" / "report").exists()
 
 
+@pytest.mark.parametrize("command", [["paths"], ["compare"]])
+def test_seeds_and_numbers(tmp_path: Path, command: list[str]) -> None:
+    runs = [str(tmp_path / "a"), str(tmp_path / "b")][: 1 + (command == ["compare"])]
+    for run_dir in runs:
+        write_run(Path(run_dir))
+    line = fails(*command, *runs, "--seed", "-1")
+    assert line.startswith("argument --seed: expected at least 0, got -1")
+    line = fails(*command, *runs, "--seed", "x")
+    assert line.startswith("argument --seed: expected an integer, got 'x'")
+
+
 def test_unwritable_outputs(tmp_path: Path) -> None:
     profile = ("profile", "tiny", "--data", "mathwords", "-o")
     assert "cannot be written" in fails(*profile, "/proc/none/run")

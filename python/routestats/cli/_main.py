@@ -157,7 +157,7 @@ def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument("second", type=Path, metavar="B")
     command.add_argument("--permutations", type=_positive, default=999, metavar="N")
     command.add_argument("--bootstrap", type=_positive, default=1000, metavar="N")
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.add_argument("--json", action="store_true", help="print the results as JSON")
     command.set_defaults(run=_compare.run)
 
@@ -211,7 +211,7 @@ def _add_paths(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.add_argument(
         "--simulations", type=_positive, default=5, metavar="B", help="of each null"
     )
-    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--seed", type=_seed, default=0)
     command.add_argument("--json", action="store_true", help="print the result as JSON")
     command.set_defaults(run=_paths.run)
 
@@ -232,7 +232,18 @@ def _hops(text: str) -> tuple[int, ...]:
 
 
 def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected at least 1, got {value}")
+    return _at_least(1, text)
+
+
+def _seed(text: str) -> int:
+    return _at_least(0, text)
+
+
+def _at_least(least: int, text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
+    if value < least:
+        raise argparse.ArgumentTypeError(f"expected at least {least}, got {value}")
     return value
