@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
+from routestats.stats._checks import check_counts
 from routestats.stats._result import Result
 
 
@@ -99,20 +101,24 @@ def affinity(counts: RouteCounts, src: int, dst: int) -> Affinity:
 
     Raises
     ------
+    InvalidTypeError
+        If `counts` are none, or a layer no integer.
     InvalidValueError
-        If a layer is out of range or the hop was not counted.
+        If no token was counted, a layer is out of range or the hop was not counted.
 
     Notes
     -----
     Pair counts over the source expert's count, as in ExFlow (arXiv 2401.08383).
     """
+    counts = check_counts(counts)
     pairs = np.asarray(counts.pair(src, dst), dtype=np.float64)
+    src, dst = operator.index(src), operator.index(dst)
     source_tokens = np.asarray(counts.expert[src], dtype=np.uint64)
     seen = (source_tokens > 0)[:, None]
     matrix = np.divide(pairs, source_tokens[:, None], out=np.full_like(pairs, np.nan), where=seen)
     return Affinity(
-        src=int(src),
-        dst=int(dst),
+        src=src,
+        dst=dst,
         layer_ids=(int(counts.layer_ids[src]), int(counts.layer_ids[dst])),
         pairing=counts.pairing,
         tokens=int(counts.tokens),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import operator
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routestats.arguments import check_integer as check_integer
+from routestats.arguments import check_integers as check_integers
+from routestats.arguments import check_share
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.trace import Trace
@@ -33,18 +37,25 @@ def check_order(trace: Trace, needed_by: str) -> None:
         )
 
 
-def check_integer(name: str, value: object, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-    if value < least:
-        raise InvalidValueError(f"{name}: expected at least {least}, got {value}")
-    return int(value)
+def check_counts(counts: object) -> RouteCounts:
+    """`counts`, if they are some and hold tokens."""
+    if not isinstance(counts, RouteCounts):
+        raise InvalidTypeError(f"counts: expected RouteCounts, got {type(counts).__name__}")
+    if counts.tokens == 0:
+        raise InvalidValueError("counts.tokens: expected at least 1, got 0")
+    return counts
+
+
+def check_pairs(name: str, pairs: object) -> list[tuple[int, int]]:
+    """`pairs` of integers, or InvalidTypeError; what they may be is the caller's to check."""
+    try:
+        return [(operator.index(a), operator.index(b)) for a, b in pairs]  # type: ignore[attr-defined]
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"{name}: expected pairs of integers, got {pairs!r}") from None
 
 
 def check_confidence(confidence: float) -> float:
-    if not 0.0 < confidence < 1.0:
-        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
-    return float(confidence)
+    return check_share("confidence", confidence)
 
 
 def checked_experts(trace: Trace, *, distinct: bool = False) -> Ids:
@@ -85,8 +96,6 @@ def check_sets(counts: RouteCounts) -> None:
     With hop 0 among the hops every such token shows; without it, only an expert that has more
     slots than there are tokens.
     """
-    if counts.tokens == 0:
-        raise InvalidValueError("counts.tokens: expected at least 1, got 0")
     for layer in range(counts.shape.num_layers):
         load = counts.expert[layer]
         bad = load > counts.tokens

@@ -11,7 +11,7 @@ import pyarrow as pa
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_integer, check_sets
+from routestats.stats._checks import check_counts, check_integer, check_sets
 from routestats.stats._intervals import Floats
 from routestats.stats._result import Result
 
@@ -101,7 +101,7 @@ def coactivation(counts: RouteCounts, *, top: int = 5) -> Coactivation:
     Raises
     ------
     InvalidTypeError
-        If `top` is no integer.
+        If `counts` are none, or `top` is no integer.
     InvalidValueError
         If the pairing is another, hop 0 was not counted, K is 1, no token was counted, or a token
         holds an expert twice at a layer.
@@ -114,7 +114,7 @@ def coactivation(counts: RouteCounts, *, top: int = 5) -> Coactivation:
     do off the diagonal.
     """
     top = check_integer("top", top, 1)
-    shape = counts.shape
+    shape = check_counts(counts).shape
     if counts.pairing != "any":
         raise InvalidValueError(
             f"counts.pairing: expected 'any', a first choice has no other beside it, got "

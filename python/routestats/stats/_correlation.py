@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_sets
+from routestats.stats._checks import check_counts, check_pairs, check_sets
 from routestats.stats._intervals import Floats
 from routestats.stats._result import Result
 
@@ -113,6 +113,8 @@ def correlation(counts: RouteCounts, *, pairs: Iterable[tuple[int, int]] = ()) -
 
     Raises
     ------
+    InvalidTypeError
+        If `counts` are none, or `pairs` no pairs of integers.
     InvalidValueError
         If no token was counted, a token holds an expert twice at a layer, or a layer pair is out
         of range or was not counted.
@@ -123,7 +125,8 @@ def correlation(counts: RouteCounts, *, pairs: Iterable[tuple[int, int]] = ()) -
     ``(T C - n n') / sqrt(n (T - n) n' (T - n'))``. An expert that all or no tokens chose has no
     variance, and no coefficient.
     """
-    check_sets(counts)
+    check_sets(check_counts(counts))
+    wanted = check_pairs("pairs", pairs)
     layers = counts.shape.num_layers
     largest, mean_abs = np.full((layers, layers), np.nan), np.full((layers, layers), np.nan)
     largest_experts = np.full((layers, layers, 2), -1, np.int64)
@@ -134,7 +137,6 @@ def correlation(counts: RouteCounts, *, pairs: Iterable[tuple[int, int]] = ()) -
             for row, column, experts in ((src, dst, where), (dst, src, where[::-1])):
                 largest[row, column], mean_abs[row, column] = size, mean
                 largest_experts[row, column] = experts
-    wanted = [(int(src), int(dst)) for src, dst in pairs]
     matrices = [_phi(counts, src, dst) for src, dst in wanted]
     side = counts.shape.num_experts
     return Correlation(

@@ -12,7 +12,7 @@ import pyarrow as pa
 from routestats.errors import InvalidValueError
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_integer, check_trace, checked_experts
+from routestats.stats._checks import check_integer, check_integers, check_trace, checked_experts
 from routestats.stats._intervals import Floats
 from routestats.stats._result import Result
 from routestats.stats._tables import divergence_bits
@@ -164,7 +164,7 @@ def compare_domains(
     Raises
     ------
     InvalidTypeError
-        If `trace` is no trace.
+        If `trace` is no trace, or a number no integer.
     InvalidValueError
         If a domain is unknown or has fewer than two prompt groups in the phase, or another
         argument is out of range.
@@ -182,8 +182,9 @@ def compare_domains(
         raise InvalidValueError(f"phase: expected one of {', '.join(PHASES)}, got {phase!r}")
     names = two_domains(trace, first, second)
     layers, experts = trace.shape.num_layers, trace.shape.num_experts
+    hops = check_integers("hops", hops, 1)
     for hop in hops:
-        if check_integer("hops", hop, 1) >= layers:
+        if hop >= layers:
             raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
     part = trace.filter(domain=names, phase=phase)
     groups, sides = _groups(part, names, phase)

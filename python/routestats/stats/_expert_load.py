@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
-from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
+from routestats.stats._checks import check_counts
 from routestats.stats._result import Result
 
 
@@ -92,6 +92,8 @@ def expert_load(counts: RouteCounts) -> ExpertLoad:
 
     Raises
     ------
+    InvalidTypeError
+        If `counts` are none.
     InvalidValueError
         If no token was counted.
 
@@ -100,8 +102,7 @@ def expert_load(counts: RouteCounts) -> ExpertLoad:
     The shares are those of figure 7 of the Mixtral paper (arXiv 2401.04088); max/mean is the
     balance that expert-parallel load balancers (EPLB) reduce.
     """
-    if counts.tokens == 0:
-        raise InvalidValueError("counts.tokens: expected at least 1, got 0")
+    counts = check_counts(counts)
     load = np.asarray(counts.expert, dtype=np.uint64)
     share = load / load.sum(axis=1, keepdims=True, dtype=np.uint64)
     # 0 * log2(0) is 0: an unused expert adds nothing to the entropy.

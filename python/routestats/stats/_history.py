@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.arguments import check_integer
 from routestats.counts import _source
 from routestats.counts._history import Context, check_context
 from routestats.errors import InvalidTypeError, InvalidValueError
@@ -231,7 +232,10 @@ class History:
 
     def _check_prefix(self, prefix: npt.ArrayLike) -> Ids:
         """`prefix` as symbols [N + 1, 1 or K]."""
-        ids = np.asarray(prefix)
+        try:
+            ids = np.asarray(prefix)
+        except ValueError:
+            raise InvalidValueError("prefix: got rows of unequal lengths") from None
         size = self.shape.top_k
         if ids.dtype.kind not in "iu":
             raise InvalidTypeError(f"prefix: expected integers, got {ids.dtype}")
@@ -260,14 +264,13 @@ class History:
         return ids
 
     def _check_target(self, source: int, k: int) -> int:
-        if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-            raise InvalidTypeError(f"k: expected an integer, got {k!r}")
+        k = check_integer("k", k, 1)
         last = self.shape.num_layers - 1
-        if not 1 <= k <= last - source:
+        if k > last - source:
             raise InvalidValueError(
                 f"k: expected 1 to {last - source} from layer {source} of 0..{last}, got {k}"
             )
-        return source + int(k)
+        return source + k
 
 
 def history(
@@ -358,18 +361,11 @@ def history(
 
 
 def _limit(name: str, value: int | None, default: int) -> int:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-    if value < 1:
-        raise InvalidValueError(f"{name}: expected at least 1, got {value}")
-    return int(value)
+    return default if value is None else check_integer(name, value, 1)
 
 
 def _layer(name: str, value: int, shape: RouteShape) -> int:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-    if not 0 <= value < shape.num_layers:
+    layer = check_integer(name, value, 0)
+    if layer >= shape.num_layers:
         raise InvalidValueError(f"{name}: expected 0 to {shape.num_layers - 1}, got {value}")
-    return int(value)
+    return layer

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.arguments import check_integer, check_integers, check_share
 from routestats.counts._history import (
     Context,
     HistoryQuestion,
@@ -148,8 +149,9 @@ def history_hits(
     InvalidTypeError
         If a side is no trace, or a number no integer.
     InvalidValueError
-        If a name is unknown, there is one layer only, a side is empty, shapes or layers differ,
-        the order of the experts is needed and unknown, or `train` has one prompt group only.
+        If a name is unknown or given twice, there is one layer only, a side is empty, shapes or
+        layers differ, the order of the experts is needed and unknown, or `train` has one prompt
+        group only.
 
     Notes
     -----
@@ -157,11 +159,15 @@ def history_hits(
     parted in two.
     """
     context = check_context(context)
+    seed = check_integer("seed", seed, 0)
+    inner_test = check_share("inner_test", inner_test)
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidTypeError(f"names: expected names of measures, got {names!r}")
     names = tuple(names)
     _check(train, test, context, names)
     shape = test.shape
     orders = (*(m for m in ascending("orders", orders) if m < shape.num_layers), shape.num_layers)
-    supports = ascending("supports", [1, *supports])
+    supports = ascending("supports", (1, *check_integers("supports", supports, 1)))
     question = _question(shape, context, names)
 
     inner, held_out = train.split(test=inner_test, seed=seed)
@@ -200,7 +206,7 @@ def history_hits(
         train_tokens=len(train),
         test_tokens=len(test),
         inner_test_tokens=len(held_out),
-        seed=int(seed),
+        seed=seed,
         orders=orders,
         supports=supports,
         longest=longest[rows],
@@ -271,12 +277,15 @@ def _check(train: Trace, test: Trace, context: str, names: tuple[str, ...]) -> N
     if not names:
         raise InvalidValueError("names: expected at least one measure, got none")
     for name in names:
-        size = name.removeprefix("recall_at_")
-        recall = name.startswith("recall_at_") and size.isdecimal() and int(size) > 0
+        size = str(name).removeprefix("recall_at_")
+        recall = size != name and size.isdecimal() and 0 < int(size) <= test.shape.num_experts
         if not recall and name not in ("top1_accuracy", "exact_set"):
             raise InvalidValueError(
-                f"names: expected top1_accuracy, recall_at_<M> or exact_set, got {name!r}"
+                f"names: expected top1_accuracy, recall_at_<M> (M from 1 to "
+                f"{test.shape.num_experts} experts) or exact_set, got {name!r}"
             )
+    if len(set(names)) < len(names):
+        raise InvalidValueError(f"names: expected each measure once, got {', '.join(names)}")
     need_order = context == "top1" or "top1_accuracy" in names
     for side, trace in (("train", train), ("test", test)):
         if len(trace) == 0:

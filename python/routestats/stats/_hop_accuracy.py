@@ -191,7 +191,8 @@ def hop_accuracy(
     Raises
     ------
     InvalidTypeError
-        If `test` is no trace, `bootstrap` or `seed` no integer, or a predictor no name.
+        If `test` is no trace, `train` neither trace nor counts, `bootstrap` or `seed` no integer,
+        or a predictor no name.
     InvalidValueError
         If there is one layer only, a side is empty, the two sides differ in shape or layers, the
         counts have another pairing, first choices are needed and not known, a row of `test` has an
@@ -208,6 +209,10 @@ def hop_accuracy(
     ``token_id``, ``previous_token`` and history hold the experts in memory, the others read in
     chunks.
     """
+    if not isinstance(train, (Trace, RouteCounts)):
+        raise InvalidTypeError(
+            f"train: expected a Trace or RouteCounts, got {type(train).__name__}"
+        )
     if not isinstance(test, Trace):
         raise InvalidTypeError(f"test: expected a Trace, got {type(test).__name__}")
     confidence = check_confidence(confidence)

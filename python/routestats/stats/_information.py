@@ -14,6 +14,12 @@ from routestats.counts import GroupedRows, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats import _tables
+from routestats.stats._checks import (
+    check_confidence,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._intervals import Estimate, Floats
 from routestats.stats._jackknife import information_without_groups, jackknife
 from routestats.stats._nulls import Null, Permutable, tables_of
@@ -294,28 +300,18 @@ def _check(
     confidence: float,
 ) -> tuple[int, ...]:
     """The hops, checked as all the other arguments are."""
-    if not isinstance(trace, Trace):
-        raise InvalidTypeError(f"trace: expected a Trace, got {type(trace).__name__}")
+    trace = check_trace(trace)
     if pairing not in ("any", "top1"):
         raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
-    if not 0.0 < confidence < 1.0:
-        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
-    for name, value in (("null_draws", null_draws), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-        if value < 0:
-            raise InvalidValueError(f"{name}: expected at least 0, got {value}")
+    check_confidence(confidence)
+    check_integer("null_draws", null_draws, 0)
+    check_integer("seed", seed, 0)
     layers = trace.shape.num_layers
     if layers < 2:
         raise InvalidValueError("trace: expected at least 2 layers, got 1")
     chosen = _hops(hops, layers)
-    if len(trace) == 0:
-        raise InvalidValueError("trace: expected at least 1 token, got 0")
-    if pairing == "top1" and not trace.ordered:
-        raise InvalidValueError(
-            "trace.ordered: expected experts in order of weight, which pairing 'top1' needs, got "
-            "a trace of unknown order"
-        )
+    if pairing == "top1":
+        check_order(trace, "pairing 'top1'")
     return chosen
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.arguments import check_integer
 
 Floats = npt.NDArray[np.float64]
 
@@ -49,10 +49,7 @@ def resampling_weights(
         (its spread cannot be seen, and an interval would pretend that there is none).
     """
     for name, value in (("bootstrap", resamples), ("seed", seed)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-            raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
-        if value < 0:
-            raise InvalidValueError(f"{name}: expected at least 0, got {value}")
+        check_integer(name, value, 0)
     _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
     if resamples == 0 or len(sizes) == 0 or sizes.min() < 2:
         return None

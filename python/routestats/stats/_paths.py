@@ -11,8 +11,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import PathCounts, count_paths
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
+from routestats.stats._checks import check_integer, check_integers, check_pairs, check_trace
 from routestats.stats._intervals import Floats
 from routestats.stats._result import Result
 from routestats.stats._tables import xlog2x
@@ -184,7 +185,7 @@ def paths(
     Raises
     ------
     InvalidTypeError
-        If `trace` is no trace.
+        If `trace` is no trace, or a number no integer.
     InvalidValueError
         If the trace has no tokens, a window or kind does not exist, a set names an expert twice,
         the kind is ``top1`` and the trace does not know the order of its slots, or a number is out
@@ -197,15 +198,11 @@ def paths(
     the simulated tokens that are in the same state one layer before, which keeps every count of
     adjacent pairs.
     """
-    if not isinstance(trace, Trace):
-        raise InvalidTypeError(f"trace: expected a Trace, got {type(trace).__name__}")
-    if simulations < 1:
-        raise InvalidValueError(f"simulations: expected at least 1, got {simulations}")
-    if any(n < 1 for n in top):
-        raise InvalidValueError(f"top: expected numbers of at least 1, got {tuple(top)}")
-    if len(trace) == 0:
-        raise InvalidValueError("trace: expected at least 1 token, got 0")
-    chosen = [(0, trace.shape.num_layers)] if windows is None else list(windows)
+    trace = check_trace(trace)
+    simulations = check_integer("simulations", simulations, 1)
+    seed = check_integer("seed", seed, 0)
+    top = check_integers("top", top, 1)
+    chosen = [(0, trace.shape.num_layers)] if windows is None else check_pairs("windows", windows)
     parts = [(ALL, trace)]
     if len(trace.domains) > 1:
         parts += [(name, trace.filter(domain=name)) for name in trace.domains]
@@ -217,12 +214,12 @@ def paths(
                 raise InvalidValueError(f"trace: domain {name} has no tokens")
             counts = count_paths(part, kind, start, length, 10, threads=threads)
             codes = _layer_codes(part.experts[:, counts.start :][:, : counts.length], kind)
-            found.append(_window(name, counts, codes, tuple(top), simulations, rng, threads))
+            found.append(_window(name, counts, codes, top, simulations, rng, threads))
     return Paths(
         shape=trace.shape,
         layer_ids=tuple(trace.layer_ids),
         kind=kind,
-        top=tuple(int(n) for n in top),
+        top=top,
         simulations=simulations,
         seed=seed,
         windows=tuple(found),

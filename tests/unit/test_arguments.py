@@ -1,0 +1,84 @@
+"""Arguments that cannot be: one line that names them, whatever statistic is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from stats_cases import make_trace
+
+import routestats as rs
+from routestats.errors import InvalidTypeError, InvalidValueError
+
+TRACE, _ = make_trace(0)
+COUNTS = rs.count(TRACE)
+S = rs.stats
+
+
+def history_hits(**arguments: Any) -> S.HistoryHits:
+    given: dict[str, Any] = {"context": "top1", "names": ["exact_set"], "seed": 0}
+    return S.history_hits(TRACE, TRACE, **{**given, **arguments})
+
+
+@pytest.mark.parametrize("statistic", [S.expert_load, S.coactivation, S.correlation])
+@pytest.mark.parametrize("counts", [None, TRACE, 3])
+def test_counts_that_are_none(statistic: Callable[[Any], Any], counts: Any) -> None:
+    for ask in (statistic, partial(S.affinity, src=0, dst=1)):
+        with pytest.raises(InvalidTypeError, match=r"counts: expected RouteCounts, got "):
+            ask(counts)
+
+
+@pytest.mark.parametrize(
+    ("ask", "names"),
+    [
+        (partial(S.paths, TRACE), ("simulations", "seed", "top", "windows")),
+        (partial(S.information, TRACE), ("hops", "null_draws", "seed", "confidence")),
+        (partial(S.compare_domains, TRACE), ("hops", "permutations", "seed")),
+        (partial(S.transfer, TRACE), ("test", "seed", "bootstrap", "confidence")),
+        (partial(S.repetition, TRACE), ("bootstrap", "seed", "confidence")),
+        (partial(S.segment_routing, TRACE, 4), ("seed", "confidence", "capacity")),
+        (partial(S.specialization, TRACE), ("min_tokens", "max_ids", "top", "seed", "confidence")),
+        (partial(S.agreement, TRACE, TRACE), ("bootstrap", "seed", "confidence")),
+        (partial(S.hop_accuracy, TRACE, TRACE), ("bootstrap", "seed", "confidence", "predictors")),
+        (history_hits, ("names", "seed", "inner_test", "orders", "supports")),
+        (partial(S.correlation, COUNTS), ("pairs",)),
+        (partial(S.coactivation, COUNTS), ("top",)),
+        (partial(S.affinity, COUNTS, dst=1), ("src",)),
+        (TRACE.split, ("test", "seed")),
+        (TRACE.filter, ("domain", "phase", "layers", "requests")),
+        (rs.count_paths(TRACE).coverage, ("n",)),
+    ],
+)
+def test_arguments_of_the_wrong_kind(ask: Callable[..., Any], names: tuple[str, ...]) -> None:
+    optional = ("domain", "phase", "layers", "requests", "capacity", "windows")
+    for name in names:
+        values: list[Any] = [np.array([1.5]), 1.5j, {}.items]
+        values += [] if name in optional else [None]
+        values += [] if name in ("confidence", "test", "inner_test", "requests") else [1.5]
+        for value in values:
+            with pytest.raises((InvalidTypeError, InvalidValueError), match=rf"^{name}.*: exp"):
+                ask(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (partial(S.paths, TRACE, seed=-1), "seed: expected at least 0, got -1"),
+        (partial(S.paths, TRACE, windows=[(0,)]), "windows: expected pairs of integers"),
+        (partial(TRACE.split, seed=-1), "seed: expected at least 0, got -1"),
+        (partial(history_hits, seed=-1), "seed: expected at least 0, got -1"),
+        (partial(history_hits, names=["recall_at_6"]), "names: .*M from 1 to 5 experts"),
+        (partial(history_hits, names=["exact_set", "exact_set"]), "names: .*each measure once"),
+        (partial(S.hop_accuracy, 3, TRACE), "train: expected a Trace or RouteCounts, got int"),
+        (partial(S.affinity, COUNTS, True, 0), "src: expected a layer number, got True"),
+        (partial(S.history(TRACE, "set").prob, [[0, 1], [0]], 1), "prefix: .*unequal lengths"),
+        (partial(rs.count, [[[1], [1, 2]]], num_experts=3), "experts: .*unequal lengths"),
+        (partial(rs.verify, None), "trace: expected a Trace or a path, got NoneType"),
+    ],
+)
+def test_what_is_wrong_is_named(ask: Callable[[], Any], message: str) -> None:
+    with pytest.raises((InvalidTypeError, InvalidValueError), match=message):
+        ask()
