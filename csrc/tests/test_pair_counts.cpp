@@ -212,6 +212,17 @@ void test_out_of_range() {
   require(message_with(9) == "experts[117, 3, 1] = 9, but num_experts is 8", "id too large");
   require(message_with(-1) == "experts[117, 3, 1] = -1, but num_experts is 8", "negative id");
 
+  // Read as unsigned, the negative ids of a byte would be experts here.
+  const std::vector<std::int8_t> bytes{127, -56};
+  std::string named;
+  try {
+    Counts none = zeros({2, 1, 256, 1}, 0);
+    count_pairs(view_of(bytes, {2, 1, 256, 1}), 256, {}, {none.expert.data(), nullptr}, {});
+  } catch (const ExpertOutOfRange& error) {
+    named = error.what();
+  }
+  require(named == "experts[1, 0, 0] = -56, but num_experts is 256", "negative id of one byte");
+
   ids.assign(ids.size(), 7);
   std::vector<std::uint32_t> order(shape.layers * shape.tokens, 19);
   order[2 * shape.tokens + 5] = 20;

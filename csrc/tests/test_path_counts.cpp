@@ -210,6 +210,15 @@ void test_errors() {
   ids = good;
   ids[1] = ids[0];
   require(message_of(PathKind::set, ids).empty(), "a repeated expert outside the window");
+
+  const std::vector<std::int8_t> bytes{127, -56};
+  bool refused = false;
+  try {
+    PathCounts({PathKind::top1, 256, 1, 0, 1}).add(Trace::view(bytes, {2, 1, 256, 1, {}}), 0, 1);
+  } catch (const ExpertOutOfRange&) {
+    refused = true;
+  }
+  require(refused, "a negative id that is an expert when read as unsigned");
 }
 
 }  // namespace

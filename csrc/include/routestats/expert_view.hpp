@@ -48,7 +48,7 @@ struct ExpertView {
   ExpertView first_slots(std::size_t count) const;
 };
 
-// The value at one place, read as unsigned: a negative id becomes a huge one, above any limit.
+// The value at one place, read as unsigned; check_experts refuses what is negative.
 template <class Unsigned>
 Unsigned load_id(const ExpertView& view, std::size_t token, std::size_t layer, std::size_t slot) {
   Unsigned id;
