@@ -118,6 +118,11 @@ ExpertView reordered(const ExpertView& view, const RowOrder& order) {
   return ordered;
 }
 
+void check_num_experts(std::size_t experts) {
+  if (experts >= 1 && experts <= kMaxExperts) return;
+  throw std::invalid_argument("num_experts: expected 1 to 65536, got " + std::to_string(experts));
+}
+
 bool experts_below(const ExpertView& view, std::size_t experts) {
   bool below = true;
   with_id_type(view, [&]<class Id>(Id) {

@@ -12,7 +12,6 @@
 namespace routestats {
 namespace {
 
-constexpr std::size_t kMaxExperts = 65'536;
 constexpr std::size_t kSliceTokens = 1024;
 
 // How many places share exactly 0, 1, ..., longest layers with the place before them.

@@ -11,7 +11,6 @@ namespace routestats {
 namespace {
 
 constexpr unsigned kWordBits = 64;
-constexpr std::size_t kMaxExperts = 65'536;
 
 template <class Id>
 Id load_at(const std::byte* from) {

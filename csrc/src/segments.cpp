@@ -170,9 +170,7 @@ class LayerReader {
 void count_segments(const ExpertView& view, std::size_t experts, const TokenRuns& runs,
                     std::size_t m, std::size_t capacity, const SegmentTables& tables,
                     unsigned threads) {
-  if (experts == 0 || experts > 65'536) {
-    throw std::invalid_argument("num_experts: expected 1 to 65536, got " + std::to_string(experts));
-  }
+  check_num_experts(experts);
   if (m == 0) throw std::invalid_argument("m: expected at least 1, got 0");
   if (capacity == 0) throw std::invalid_argument("capacity: expected at least 1, got 0");
   check_runs(view, runs, tables.groups);

@@ -167,11 +167,24 @@ void test_sums(const Case& c, std::mt19937& random) {
   require_throws<std::invalid_argument>(run, "counts of fewer entries");
 }
 
+// No table has cells then, and none must be divided by.
+void test_no_experts() {
+  const ExpertView view{nullptr, 1, false, 0, 2, 1, 2, 1, 1};
+  const std::vector<std::uint64_t> starts{0};
+  require_throws<std::invalid_argument>(
+      [&] {
+        sum_changes_without_groups(view, 0, {}, {nullptr, 0, starts}, {nullptr, nullptr},
+                                   {nullptr, nullptr}, {});
+      },
+      "no experts");
+}
+
 }  // namespace
 }  // namespace routestats
 
 int main() {
   routestats::test_shuffle();
+  routestats::test_no_experts();
   std::mt19937 random(11);
   for (const bool permuted : {false, true}) {
     for (const auto& [tokens, layers, experts, slots, groups] :

@@ -89,6 +89,12 @@ class RowOutOfRange : public std::out_of_range {
   using std::out_of_range::out_of_range;
 };
 
+// The most experts of a layer: their ids fit 16 bits.
+inline constexpr std::size_t kMaxExperts = 65'536;
+
+// Throws std::invalid_argument unless `experts` is 1..kMaxExperts.
+void check_num_experts(std::size_t experts);
+
 // Whether all ids are in 0..experts-1; on the caller's thread.
 bool experts_below(const ExpertView& view, std::size_t experts);
 
