@@ -69,8 +69,9 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const Method method = options.method.value_or(choose_method(
       {view.layers, experts, view.slots, std::max<std::size_t>(1, pairs.size())}, isa));
   const auto block_of = [&](Method of) {
-    return std::min(options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
-                    view.tokens);
+    const std::size_t most = of == Method::lists ? kMostSegmentTokens : view.tokens;
+    return std::min({options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
+                     view.tokens, most});
   };
   const std::size_t block = block_of(method);
   const std::size_t direct_block = std::min(block_of(Method::direct), tile_capacity(view.slots));

@@ -11,6 +11,7 @@ namespace routestats {
 namespace {
 
 constexpr unsigned kWordBits = 64;
+constexpr std::size_t kMaxFields = std::size_t{1} << 32;  // far from where sizes in bytes overflow
 
 template <class Id>
 Id load_at(const std::byte* from) {
@@ -97,6 +98,9 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
     : kind_(kind), experts_(experts), slots_(slots), layers_(layers), sort_(nullptr) {
   if (experts == 0 || experts > kMaxExperts || slots == 0 || layers == 0) {
     throw std::invalid_argument("path: expected 1 to 65536 experts, a slot and a layer");
+  }
+  if (slots > kMaxFields / layers) {
+    throw std::invalid_argument("path: expected at most 2^32 layers times slots");
   }
   std::size_t fields = layers;
   if (kind == PathKind::top1) {

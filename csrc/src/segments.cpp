@@ -135,17 +135,18 @@ template <class Item>
 class LayerReader {
  public:
   LayerReader(const ExpertView& view, std::size_t layer, std::size_t experts)
-      : view_(view), layer_(layer), last_token_(experts, -1) {}
+      : view_(view), layer_(layer), last_read_(experts, 0) {}
 
   Run read(std::span<const std::int64_t> tokens) {
     ids_.resize(tokens.size() * view_.slots);
     Id* out = ids_.data();
     for (const std::int64_t token : tokens) {
+      ++reads_;
       for (std::size_t k = 0; k < view_.slots; ++k) {
         const auto id =
             static_cast<Id>(load_id<Item>(view_, static_cast<std::size_t>(token), layer_, k));
-        if (last_token_[id] == token) report_twice(token, id);
-        last_token_[id] = token;
+        if (last_read_[id] == reads_) report_twice(token, id);
+        last_read_[id] = reads_;
         *out++ = id;
       }
     }
@@ -161,7 +162,9 @@ class LayerReader {
 
   const ExpertView& view_;
   const std::size_t layer_;
-  std::vector<std::int64_t> last_token_;
+  // Tokens are numbered as they are read: one may stand in several runs.
+  std::uint64_t reads_ = 0;
+  std::vector<std::uint64_t> last_read_;
   std::vector<Id> ids_;
 };
 

@@ -162,6 +162,19 @@ void test_wide_counts() {
   }
 }
 
+// More tokens in one block than bit-sliced counters count.
+void test_long_block() {
+  const Shape shape{(std::size_t{1} << 24) + 5, 1, 2, 1};
+  const std::vector<std::uint8_t> ids(shape.tokens, 1);
+  for (const Isa isa : available_isas()) {
+    Counts got = zeros(shape, 1);
+    count_pairs(view_of(ids, shape), shape.experts, all_pairs(1),
+                {got.expert.data(), got.pairs.data()},
+                {.threads = 2, .method = Method::lists, .isa = isa, .block_tokens = shape.tokens});
+    require(got.pairs[3] == shape.tokens, std::string("a long block, ") + name_of(isa));
+  }
+}
+
 // Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
 void test_row_order() {
   std::mt19937 random(11);
@@ -244,6 +257,7 @@ void test_out_of_range() {
 int main() {
   routestats::test_shapes();
   routestats::test_wide_counts();
+  routestats::test_long_block();
   routestats::test_row_order();
   routestats::test_out_of_range();
   std::puts("ok");

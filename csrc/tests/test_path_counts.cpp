@@ -219,6 +219,16 @@ void test_errors() {
     refused = true;
   }
   require(refused, "a negative id that is an expert when read as unsigned");
+
+  for (const std::size_t layers : {std::size_t{1} << 33, std::size_t{1} << 63}) {
+    refused = false;
+    try {
+      PathCounts({PathKind::set, 65'536, 2, 0, layers});
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    require(refused, "more layers than keys can have");
+  }
 }
 
 }  // namespace
