@@ -70,14 +70,6 @@ py::tuple frequencies(const PathCounts& counts) {
 }  // namespace
 
 void bind_paths(py::module_& module) {
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const ExpertRepeated& error) {
-      const auto type = py::module_::import("routestats.errors").attr("InvalidValueError");
-      PyErr_SetString(type.ptr(), error.what());
-    }
-  });
   py::class_<PathCounts>(module, "PathCounter", "Exact counts of the paths through some layers.")
       .def(py::init(&make), py::kw_only(), py::arg("kind"), py::arg("num_experts"),
            py::arg("top_k"), py::arg("start"), py::arg("length"), py::arg("isa") = py::none())

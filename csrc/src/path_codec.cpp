@@ -188,23 +188,4 @@ void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
   }
 }
 
-std::optional<RepeatedExpert> first_repeated(const ExpertView& view) {
-  std::optional<RepeatedExpert> found;
-  with_id_type(view, [&]<class Id>(Id) {
-    for (std::size_t t = 0; t < view.tokens; ++t) {
-      for (std::size_t l = 0; l < view.layers; ++l) {
-        for (std::size_t k = 1; k < view.slots; ++k) {
-          const Id id = load_id<Id>(view, t, l, k);
-          for (std::size_t j = 0; j < k; ++j) {
-            if (load_id<Id>(view, t, l, j) != id) continue;
-            found = RepeatedExpert{t, l, k, j, std::uint64_t{id}};
-            return;
-          }
-        }
-      }
-    }
-  });
-  return found;
-}
-
 }  // namespace routestats

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -107,5 +108,20 @@ class ExpertOutOfRange : public std::out_of_range {
 // `first_token` is the number by which the caller knows token 0 of the view.
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads);
+
+// A token that names an expert twice at one layer where a set is needed; what() says where.
+class ExpertRepeated : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// The first (token, layer, slot) whose id an earlier slot of its layer holds already.
+struct RepeatedExpert {
+  std::size_t token;
+  std::size_t layer;
+  std::size_t slot;
+  std::size_t earlier_slot;
+  std::uint64_t id;
+};
+std::optional<RepeatedExpert> first_repeated(const ExpertView& view);
 
 }  // namespace routestats
