@@ -70,6 +70,8 @@ void bind_counts(py::module_& module) {
       refuse(error);
     } catch (const RowOutOfRange& error) {
       refuse(error);
+    } catch (const ExpertRepeated& error) {
+      refuse(error);
     }
   });
   // noconvert: a converted table would be a copy, and the counts would be lost with it.

@@ -64,14 +64,6 @@ void history_hits(const py::array& train, const py::array& test, std::size_t num
 }  // namespace
 
 void bind_history(py::module_& module) {
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const ExpertRepeated& error) {
-      const auto type = py::module_::import("routestats.errors").attr("InvalidValueError");
-      PyErr_SetString(type.ptr(), error.what());
-    }
-  });
   // noconvert: a converted array would be a copy, and the sums would be lost with it.
   module.def("history_hits", &history_hits, py::arg("train").noconvert(),
              py::arg("test").noconvert(), py::kw_only(), py::arg("num_experts"), py::arg("sets"),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <mutex>
 #include <vector>
 
 #include "bindings.hpp"
@@ -21,6 +22,7 @@ py::array_t<T> to_array(const std::vector<T>& values, const std::vector<std::siz
   return array;
 }
 
+// Python threads may share a counter: they take turns, and wait for them without the GIL.
 class Ngrams {
  public:
   Ngrams(std::size_t layers, std::size_t experts) : layers_(layers), counter_(layers, experts) {}
@@ -28,6 +30,7 @@ class Ngrams {
   void add(const py::array& experts, unsigned threads, std::uint64_t first_token) {
     const ExpertView view = view_of(experts);
     const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
     counter_.add(view, first_token, threads);
   }
 
@@ -35,6 +38,7 @@ class Ngrams {
     NgramTable table;
     {
       const py::gil_scoped_release release;
+      const std::lock_guard lock(mutex_);
       table = counter_.count(top, threads);
     }
     return py::make_tuple(to_array(table.distinct, {layers_, layers_}),
@@ -42,11 +46,16 @@ class Ngrams {
                           to_array(table.ids, {layers_, layers_, top, layers_}));
   }
 
-  std::size_t tokens() const { return counter_.tokens(); }
+  std::size_t tokens() const {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    return counter_.tokens();
+  }
 
  private:
   std::size_t layers_;
   NgramCounter counter_;
+  mutable std::mutex mutex_;
 };
 
 }  // namespace

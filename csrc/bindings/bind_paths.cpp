@@ -3,8 +3,11 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "bindings.hpp"
 #include "expert_argument.hpp"
@@ -24,71 +27,94 @@ PathKind kind_named(const std::string& name) {
   throw py::value_error("kind: expected top1 or set, got " + name);
 }
 
-PathCounts make(const std::string& kind, std::size_t num_experts, std::size_t top_k,
-                std::size_t start, std::size_t length, const std::optional<std::string>& isa) {
-  return PathCounts({kind_named(kind), num_experts, top_k, start, length},
-                    isa_named(isa).value_or(best_isa()));
+// Python threads may share a counter: they take turns, and wait for them without the GIL.
+class SharedPaths {
+ public:
+  explicit SharedPaths(PathCounts counts) : counts_(std::move(counts)) {}
+
+  template <class Body>
+  auto in_turn(const Body& body) {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    return body(counts_);
+  }
+
+  void merge(SharedPaths& other, unsigned threads) {
+    if (&other == this) return in_turn([&](PathCounts& counts) { counts.merge(counts, threads); });
+    const py::gil_scoped_release release;
+    const std::scoped_lock lock(mutex_, other.mutex_);
+    counts_.merge(other.counts_, threads);
+  }
+
+ private:
+  PathCounts counts_;
+  std::mutex mutex_;
+};
+
+std::unique_ptr<SharedPaths> make(const std::string& kind, std::size_t num_experts,
+                                  std::size_t top_k, std::size_t start, std::size_t length,
+                                  const std::optional<std::string>& isa) {
+  return std::make_unique<SharedPaths>(PathCounts(
+      {kind_named(kind), num_experts, top_k, start, length}, isa_named(isa).value_or(best_isa())));
 }
 
-void add(PathCounts& counts, const py::array& experts, unsigned threads,
+void add(SharedPaths& paths, const py::array& experts, unsigned threads,
          std::uint64_t first_token) {
   const ExpertView view = view_of(experts);
-  const py::gil_scoped_release release;
-  counts.add(view, first_token, threads);
+  paths.in_turn([&](PathCounts& counts) { counts.add(view, first_token, threads); });
 }
 
-py::tuple most_frequent(const PathCounts& counts, std::size_t number) {
-  std::vector<PathCounts::Entry> entries;
-  {
-    const py::gil_scoped_release release;
-    entries = counts.most_frequent(number);
-  }
-  const PathCodec& codec = counts.codec();
+py::tuple most_frequent(SharedPaths& paths, std::size_t number) {
+  const PathCodec* codec = nullptr;
+  const auto entries = paths.in_turn([&](const PathCounts& counts) {
+    codec = &counts.codec();
+    return counts.most_frequent(number);
+  });
   const auto rows = static_cast<py::ssize_t>(entries.size());
-  Array<std::uint16_t> ids({rows, static_cast<py::ssize_t>(codec.layers()),
-                            static_cast<py::ssize_t>(codec.ids_per_layer())});
+  Array<std::uint16_t> ids({rows, static_cast<py::ssize_t>(codec->layers()),
+                            static_cast<py::ssize_t>(codec->ids_per_layer())});
   Array<std::uint64_t> numbers(rows);
+  // Another thread may count by now; keys stay where they are and as they are.
   for (std::size_t i = 0; i < entries.size(); ++i) {
-    codec.unpack(entries[i].key, ids.mutable_data() + i * codec.ids_per_path());
+    codec->unpack(entries[i].key, ids.mutable_data() + i * codec->ids_per_path());
     numbers.mutable_data()[i] = entries[i].count;
   }
   return py::make_tuple(ids, numbers);
 }
 
-py::tuple frequencies(const PathCounts& counts) {
-  const auto found = counts.frequencies();
+py::tuple frequencies(SharedPaths& paths) {
+  const auto found = paths.in_turn([](const PathCounts& counts) { return counts.frequencies(); });
   const auto rows = static_cast<py::ssize_t>(found.size());
   Array<std::uint64_t> count(rows);
-  Array<std::uint64_t> paths(rows);
+  Array<std::uint64_t> with_count(rows);
   for (std::size_t i = 0; i < found.size(); ++i) {
     count.mutable_data()[i] = found[i].first;
-    paths.mutable_data()[i] = found[i].second;
+    with_count.mutable_data()[i] = found[i].second;
   }
-  return py::make_tuple(count, paths);
+  return py::make_tuple(count, with_count);
+}
+
+std::uint64_t tokens(SharedPaths& paths) {
+  return paths.in_turn([](const PathCounts& counts) { return counts.tokens(); });
+}
+
+std::size_t distinct(SharedPaths& paths) {
+  return paths.in_turn([](const PathCounts& counts) { return counts.distinct(); });
 }
 
 }  // namespace
 
 void bind_paths(py::module_& module) {
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const ExpertRepeated& error) {
-      const auto type = py::module_::import("routestats.errors").attr("InvalidValueError");
-      PyErr_SetString(type.ptr(), error.what());
-    }
-  });
-  py::class_<PathCounts>(module, "PathCounter", "Exact counts of the paths through some layers.")
+  py::class_<SharedPaths>(module, "PathCounter", "Exact counts of the paths through some layers.")
       .def(py::init(&make), py::kw_only(), py::arg("kind"), py::arg("num_experts"),
            py::arg("top_k"), py::arg("start"), py::arg("length"), py::arg("isa") = py::none())
       .def("add", &add, py::arg("experts").noconvert(), py::kw_only(), py::arg("threads"),
            py::arg("first_token") = 0)
-      .def("merge", &PathCounts::merge, py::arg("other"), py::kw_only(), py::arg("threads"),
-           py::call_guard<py::gil_scoped_release>())
+      .def("merge", &SharedPaths::merge, py::arg("other"), py::kw_only(), py::arg("threads"))
       .def("most_frequent", &most_frequent, py::arg("number"))
       .def("frequencies", &frequencies)
-      .def_property_readonly("tokens", &PathCounts::tokens)
-      .def_property_readonly("distinct", &PathCounts::distinct);
+      .def_property_readonly("tokens", &tokens)
+      .def_property_readonly("distinct", &distinct);
 }
 
 }  // namespace routestats::bindings

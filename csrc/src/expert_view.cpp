@@ -44,6 +44,14 @@ Id largest_id(const ExpertView& view) {
   return largest;
 }
 
+// Read as unsigned, ids from here on are no experts. Negative ones fill the upper half of their
+// type, which may lie below the number of experts.
+template <class Id>
+std::uint64_t id_limit(const ExpertView& view, std::size_t experts) {
+  constexpr std::uint64_t least_negative = std::uint64_t{1} << (8 * sizeof(Id) - 1);
+  return view.is_signed ? std::min<std::uint64_t>(experts, least_negative) : experts;
+}
+
 template <class Id>
 std::string as_written(Id id, bool is_signed) {
   return is_signed
@@ -58,7 +66,7 @@ template <class Id>
     for (std::size_t l = 0; l < view.layers; ++l) {
       for (std::size_t k = 0; k < view.slots; ++k) {
         const Id id = load_id<Id>(view, t, l, k);
-        if (id < experts) continue;
+        if (id < id_limit<Id>(view, experts)) continue;
         throw ExpertOutOfRange("experts[" + std::to_string(first_token + t) + ", " +
                                std::to_string(l) + ", " + std::to_string(k) +
                                "] = " + as_written(id, view.is_signed) + ", but num_experts is " +
@@ -110,12 +118,17 @@ ExpertView reordered(const ExpertView& view, const RowOrder& order) {
   return ordered;
 }
 
+void check_num_experts(std::size_t experts) {
+  if (experts >= 1 && experts <= kMaxExperts) return;
+  throw std::invalid_argument("num_experts: expected 1 to 65536, got " + std::to_string(experts));
+}
+
 bool experts_below(const ExpertView& view, std::size_t experts) {
   bool below = true;
   with_id_type(view, [&]<class Id>(Id) {
-    if (experts > std::numeric_limits<Id>::max()) return;  // every value is an expert
-    below =
-        view.tokens == 0 || view.layers == 0 || view.slots == 0 || largest_id<Id>(view) < experts;
+    const std::uint64_t limit = id_limit<Id>(view, experts);
+    if (limit > std::numeric_limits<Id>::max()) return;  // every value is an expert
+    below = view.tokens == 0 || view.layers == 0 || view.slots == 0 || largest_id<Id>(view) < limit;
   });
   return below;
 }
@@ -123,18 +136,38 @@ bool experts_below(const ExpertView& view, std::size_t experts) {
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads) {
   with_id_type(view, [&]<class Id>(Id) {
-    if (experts > std::numeric_limits<Id>::max()) return;  // every value is an expert
+    const std::uint64_t limit = id_limit<Id>(view, experts);
+    if (limit > std::numeric_limits<Id>::max()) return;  // every value is an expert
     std::atomic<bool> found{false};
     const std::size_t slices = (view.tokens + kSliceTokens - 1) / kSliceTokens;
     run_workers(slices, threads, [&](ItemQueue& queue) {
       while (const auto slice = queue.next()) {
         const std::size_t first = *slice * kSliceTokens;
         const std::size_t count = std::min(kSliceTokens, view.tokens - first);
-        if (largest_id<Id>(view.tokens_from(first, count)) >= experts) found = true;
+        if (largest_id<Id>(view.tokens_from(first, count)) >= limit) found = true;
       }
     });
     if (found) report_first<Id>(view, experts, first_token);
   });
+}
+
+std::optional<RepeatedExpert> first_repeated(const ExpertView& view) {
+  std::optional<RepeatedExpert> found;
+  with_id_type(view, [&]<class Id>(Id) {
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      for (std::size_t l = 0; l < view.layers; ++l) {
+        for (std::size_t k = 1; k < view.slots; ++k) {
+          const Id id = load_id<Id>(view, t, l, k);
+          for (std::size_t j = 0; j < k; ++j) {
+            if (load_id<Id>(view, t, l, j) != id) continue;
+            found = RepeatedExpert{t, l, k, j, std::uint64_t{id}};
+            return;
+          }
+        }
+      }
+    }
+  });
+  return found;
 }
 
 }  // namespace routestats

@@ -119,6 +119,7 @@ void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts
                                 std::span<const LayerPair> pairs, const GroupedRows& grouped,
                                 const WholeCounts& whole, const SumChanges& changes,
                                 const CountOptions& options) {
+  check_num_experts(experts);
   check_starts(grouped.starts, grouped.starts.empty() ? 0 : grouped.starts.back());
   check_rows(grouped, all_slots, options.threads);
   check_experts(all_slots, experts, options.first_token, options.threads);

@@ -65,10 +65,7 @@ void check_arguments(const ExpertView& train, const ExpertView& test,
     throw std::invalid_argument("best: expected at most 8 sizes, got " +
                                 std::to_string(question.best.size()));
   }
-  if (question.experts == 0 || question.experts > 65'536) {
-    throw std::invalid_argument("num_experts: expected 1 to 65536, got " +
-                                std::to_string(question.experts));
-  }
+  check_num_experts(question.experts);
 }
 
 template <class Id, class Key>

@@ -167,21 +167,14 @@ SetColumns::SetColumns(const LayerColumns<std::uint16_t>& members, std::size_t l
 }
 
 void check_distinct(const ExpertView& view, const char* name, unsigned threads) {
-  for_slices(view, threads, [&]<class Id>(std::size_t first, std::size_t last, Id) {
-    for (std::size_t t = first; t < last; ++t) {
-      for (std::size_t l = 0; l < view.layers; ++l) {
-        for (std::size_t k = 1; k < view.slots; ++k) {
-          const Id id = load_id<Id>(view, t, l, k);
-          for (std::size_t j = 0; j < k; ++j) {
-            if (load_id<Id>(view, t, l, j) != id) continue;
-            throw ExpertRepeated(std::string(name) + "[" + std::to_string(t) + ", " +
-                                 std::to_string(l) + "]: expected a set of experts, but " +
-                                 std::to_string(id) + " stands in slots " + std::to_string(j) +
-                                 " and " + std::to_string(k));
-          }
-        }
-      }
-    }
+  for_slices(view, threads, [&](std::size_t first, std::size_t last, auto) {
+    const auto found = first_repeated(view.tokens_from(first, last - first));
+    if (!found) return;
+    throw ExpertRepeated(std::string(name) + "[" + std::to_string(first + found->token) + ", " +
+                         std::to_string(found->layer) + "]: expected a set of experts, but " +
+                         std::to_string(found->id) + " stands in slots " +
+                         std::to_string(found->earlier_slot) + " and " +
+                         std::to_string(found->slot));
   });
 }
 

@@ -11,7 +11,6 @@ namespace {
 // Tables are written once per segment, so a segment is as long as memory allows: the tables of many
 // experts are far larger than any cache.
 constexpr std::size_t kListBytes = std::size_t{384} << 20;
-constexpr std::size_t kMostSegmentTokens = 262'144;
 static_assert(kMostSegmentTokens < (std::size_t{1} << (kMostPlanes - 2)));  // padding included
 
 }  // namespace

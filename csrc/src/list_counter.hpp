@@ -12,6 +12,9 @@
 
 namespace routestats {
 
+// A segment's counts fit the planes, padding included.
+inline constexpr std::size_t kMostSegmentTokens = 262'144;
+
 // Counts by summing, for each expert of a source layer, the bit rows of the tokens that chose it:
 // a row holds 512 columns of target layers, and a vector operation advances all of them.
 class ListCounter {

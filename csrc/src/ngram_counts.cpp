@@ -12,7 +12,6 @@
 namespace routestats {
 namespace {
 
-constexpr std::size_t kMaxExperts = 65'536;
 constexpr std::size_t kSliceTokens = 1024;
 
 // How many places share exactly 0, 1, ..., longest layers with the place before them.
@@ -103,6 +102,8 @@ NgramTable NgramCounter::count(std::size_t top, unsigned threads) const {
 template <class Symbol, class Length>
 NgramTable NgramCounter::sweep(const Columns<Symbol>& columns, std::size_t top,
                                unsigned threads) const {
+  const std::size_t most = std::numeric_limits<std::size_t>::max() / (layers_ * layers_ * layers_);
+  if (top > most) throw std::length_error("top: expected fewer n-grams");
   NgramTable table;
   table.distinct.resize(layers_ * layers_);
   table.counts.resize(layers_ * layers_ * top);

@@ -17,7 +17,6 @@ namespace {
 // long enough that adding its tile to the table is cheap beside the increments.
 constexpr std::size_t kBitmapBlockTokens = 16'384;
 constexpr std::size_t kDirectBlockTokens = 65'536;
-constexpr std::size_t kMaxExperts = 65'536;
 
 std::size_t block_tokens(Method method, const CountJob& job) {
   switch (method) {
@@ -40,9 +39,7 @@ void for_blocks(const ExpertView& view, std::size_t block, const Body& body) {
 
 void check_arguments(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
                      Isa isa) {
-  if (experts == 0 || experts > kMaxExperts) {
-    throw std::invalid_argument("num_experts: expected 1 to 65536, got " + std::to_string(experts));
-  }
+  check_num_experts(experts);
   for (const auto [source, target] : pairs) {
     if (std::max(source, target) >= view.layers) {
       throw std::invalid_argument("pairs: layer " + std::to_string(std::max(source, target)) +
@@ -72,8 +69,9 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const Method method = options.method.value_or(choose_method(
       {view.layers, experts, view.slots, std::max<std::size_t>(1, pairs.size())}, isa));
   const auto block_of = [&](Method of) {
-    return std::min(options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
-                    view.tokens);
+    const std::size_t most = of == Method::lists ? kMostSegmentTokens : view.tokens;
+    return std::min({options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
+                     view.tokens, most});
   };
   const std::size_t block = block_of(method);
   const std::size_t direct_block = std::min(block_of(Method::direct), tile_capacity(view.slots));

@@ -11,7 +11,7 @@ namespace routestats {
 namespace {
 
 constexpr unsigned kWordBits = 64;
-constexpr std::size_t kMaxExperts = 65'536;
+constexpr std::size_t kMaxFields = std::size_t{1} << 32;  // far from where sizes in bytes overflow
 
 template <class Id>
 Id load_at(const std::byte* from) {
@@ -99,6 +99,9 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
   if (experts == 0 || experts > kMaxExperts || slots == 0 || layers == 0) {
     throw std::invalid_argument("path: expected 1 to 65536 experts, a slot and a layer");
   }
+  if (slots > kMaxFields / layers) {
+    throw std::invalid_argument("path: expected at most 2^32 layers times slots");
+  }
   std::size_t fields = layers;
   if (kind == PathKind::top1) {
     code_ = Code::first_choice;
@@ -183,25 +186,6 @@ void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
       if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
     }
   }
-}
-
-std::optional<RepeatedExpert> first_repeated(const ExpertView& view) {
-  std::optional<RepeatedExpert> found;
-  with_id_type(view, [&]<class Id>(Id) {
-    for (std::size_t t = 0; t < view.tokens; ++t) {
-      for (std::size_t l = 0; l < view.layers; ++l) {
-        for (std::size_t k = 1; k < view.slots; ++k) {
-          const Id id = load_id<Id>(view, t, l, k);
-          for (std::size_t j = 0; j < k; ++j) {
-            if (load_id<Id>(view, t, l, j) != id) continue;
-            found = RepeatedExpert{t, l, k, j, std::uint64_t{id}};
-            return;
-          }
-        }
-      }
-    }
-  });
-  return found;
 }
 
 }  // namespace routestats

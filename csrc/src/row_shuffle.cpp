@@ -1,6 +1,7 @@
 #include "routestats/row_shuffle.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -52,6 +53,9 @@ void shuffle_rows(const ClassedRows& classed, const ShuffleSeed& seed, std::size
                   std::uint32_t* orders, unsigned threads) {
   const auto& [rows, starts] = classed;
   check_starts(starts, rows.size());
+  if (rows.size() > std::numeric_limits<std::uint32_t>::max()) {
+    throw std::length_error("rows: expected fewer than 2^32");
+  }
   const std::uint64_t stream_key = mix(mix(seed.seed + kGamma) + seed.stream);
   run_workers(layers, threads, [&](ItemQueue& queue) {
     while (const auto layer = queue.next()) {

@@ -135,17 +135,18 @@ template <class Item>
 class LayerReader {
  public:
   LayerReader(const ExpertView& view, std::size_t layer, std::size_t experts)
-      : view_(view), layer_(layer), last_token_(experts, -1) {}
+      : view_(view), layer_(layer), last_read_(experts, 0) {}
 
   Run read(std::span<const std::int64_t> tokens) {
     ids_.resize(tokens.size() * view_.slots);
     Id* out = ids_.data();
     for (const std::int64_t token : tokens) {
+      ++reads_;
       for (std::size_t k = 0; k < view_.slots; ++k) {
         const auto id =
             static_cast<Id>(load_id<Item>(view_, static_cast<std::size_t>(token), layer_, k));
-        if (last_token_[id] == token) report_twice(token, id);
-        last_token_[id] = token;
+        if (last_read_[id] == reads_) report_twice(token, id);
+        last_read_[id] = reads_;
         *out++ = id;
       }
     }
@@ -161,7 +162,9 @@ class LayerReader {
 
   const ExpertView& view_;
   const std::size_t layer_;
-  std::vector<std::int64_t> last_token_;
+  // Tokens are numbered as they are read: one may stand in several runs.
+  std::uint64_t reads_ = 0;
+  std::vector<std::uint64_t> last_read_;
   std::vector<Id> ids_;
 };
 
@@ -170,9 +173,7 @@ class LayerReader {
 void count_segments(const ExpertView& view, std::size_t experts, const TokenRuns& runs,
                     std::size_t m, std::size_t capacity, const SegmentTables& tables,
                     unsigned threads) {
-  if (experts == 0 || experts > 65'536) {
-    throw std::invalid_argument("num_experts: expected 1 to 65536, got " + std::to_string(experts));
-  }
+  check_num_experts(experts);
   if (m == 0) throw std::invalid_argument("m: expected at least 1, got 0");
   if (capacity == 0) throw std::invalid_argument("capacity: expected at least 1, got 0");
   check_runs(view, runs, tables.groups);

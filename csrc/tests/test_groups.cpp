@@ -167,11 +167,34 @@ void test_sums(const Case& c, std::mt19937& random) {
   require_throws<std::invalid_argument>(run, "counts of fewer entries");
 }
 
+// Places are drawn from 32 bits: of more rows, those beyond would never move.
+void test_too_many_rows() {
+  const std::size_t many = std::size_t{1} << 32;
+  const std::uint32_t row = 0;
+  const std::vector<std::uint64_t> starts{0, many};
+  require_throws<std::length_error>(
+      [&] { shuffle_rows({{&row, many}, starts}, {1, 2}, 0, nullptr, 1); }, "2^32 rows");
+}
+
+// No table has cells then, and none must be divided by.
+void test_no_experts() {
+  const ExpertView view{nullptr, 1, false, 0, 2, 1, 2, 1, 1};
+  const std::vector<std::uint64_t> starts{0};
+  require_throws<std::invalid_argument>(
+      [&] {
+        sum_changes_without_groups(view, 0, {}, {nullptr, 0, starts}, {nullptr, nullptr},
+                                   {nullptr, nullptr}, {});
+      },
+      "no experts");
+}
+
 }  // namespace
 }  // namespace routestats
 
 int main() {
   routestats::test_shuffle();
+  routestats::test_too_many_rows();
+  routestats::test_no_experts();
   std::mt19937 random(11);
   for (const bool permuted : {false, true}) {
     for (const auto& [tokens, layers, experts, slots, groups] :

@@ -103,6 +103,15 @@ int main() {
       }
     }
   }
+  NgramCounter counter(2, 4);
+  counter.add(view_of({0, 1, 2, 3}, 2), 0, 1);
+  bool refused = false;
+  try {
+    counter.count(std::size_t{1} << 62, 1);  // whose cells of all layers, multiplied out, are 0
+  } catch (const std::length_error&) {
+    refused = true;
+  }
+  require(refused, "more n-grams than memory has addresses");
   std::puts("ok");
   return 0;
 }

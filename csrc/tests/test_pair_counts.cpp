@@ -162,6 +162,19 @@ void test_wide_counts() {
   }
 }
 
+// More tokens in one block than bit-sliced counters count.
+void test_long_block() {
+  const Shape shape{(std::size_t{1} << 24) + 5, 1, 2, 1};
+  const std::vector<std::uint8_t> ids(shape.tokens, 1);
+  for (const Isa isa : available_isas()) {
+    Counts got = zeros(shape, 1);
+    count_pairs(view_of(ids, shape), shape.experts, all_pairs(1),
+                {got.expert.data(), got.pairs.data()},
+                {.threads = 2, .method = Method::lists, .isa = isa, .block_tokens = shape.tokens});
+    require(got.pairs[3] == shape.tokens, std::string("a long block, ") + name_of(isa));
+  }
+}
+
 // Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
 void test_row_order() {
   std::mt19937 random(11);
@@ -212,6 +225,17 @@ void test_out_of_range() {
   require(message_with(9) == "experts[117, 3, 1] = 9, but num_experts is 8", "id too large");
   require(message_with(-1) == "experts[117, 3, 1] = -1, but num_experts is 8", "negative id");
 
+  // Read as unsigned, the negative ids of a byte would be experts here.
+  const std::vector<std::int8_t> bytes{127, -56};
+  std::string named;
+  try {
+    Counts none = zeros({2, 1, 256, 1}, 0);
+    count_pairs(view_of(bytes, {2, 1, 256, 1}), 256, {}, {none.expert.data(), nullptr}, {});
+  } catch (const ExpertOutOfRange& error) {
+    named = error.what();
+  }
+  require(named == "experts[1, 0, 0] = -56, but num_experts is 256", "negative id of one byte");
+
   ids.assign(ids.size(), 7);
   std::vector<std::uint32_t> order(shape.layers * shape.tokens, 19);
   order[2 * shape.tokens + 5] = 20;
@@ -233,6 +257,7 @@ void test_out_of_range() {
 int main() {
   routestats::test_shapes();
   routestats::test_wide_counts();
+  routestats::test_long_block();
   routestats::test_row_order();
   routestats::test_out_of_range();
   std::puts("ok");

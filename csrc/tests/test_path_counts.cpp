@@ -210,6 +210,25 @@ void test_errors() {
   ids = good;
   ids[1] = ids[0];
   require(message_of(PathKind::set, ids).empty(), "a repeated expert outside the window");
+
+  const std::vector<std::int8_t> bytes{127, -56};
+  bool refused = false;
+  try {
+    PathCounts({PathKind::top1, 256, 1, 0, 1}).add(Trace::view(bytes, {2, 1, 256, 1, {}}), 0, 1);
+  } catch (const ExpertOutOfRange&) {
+    refused = true;
+  }
+  require(refused, "a negative id that is an expert when read as unsigned");
+
+  for (const std::size_t layers : {std::size_t{1} << 33, std::size_t{1} << 63}) {
+    refused = false;
+    try {
+      PathCounts({PathKind::set, 65'536, 2, 0, layers});
+    } catch (const std::invalid_argument&) {
+      refused = true;
+    }
+    require(refused, "more layers than keys can have");
+  }
 }
 
 }  // namespace

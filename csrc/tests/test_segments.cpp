@@ -123,11 +123,32 @@ void test_shapes() {
   }
 }
 
+// Runs may share tokens: they count as the copies of them would.
+void test_shared_tokens() {
+  std::mt19937 random(9);
+  const Shape shape{10, 2, 6, 2};
+  const auto ids = random_ids(shape, random);
+  const std::vector<std::int64_t> tokens{0, 1, 2, 2, 3, 3, 4, 2}, starts{0, 3, 6, 8}, groups(3, 0);
+  std::vector<std::uint16_t> copy;
+  for (const std::int64_t token : tokens) {
+    const auto first =
+        ids.begin() + token * static_cast<std::ptrdiff_t>(shape.layers * shape.slots);
+    copy.insert(copy.end(), first, first + static_cast<std::ptrdiff_t>(shape.layers * shape.slots));
+  }
+  const Tables expected = naive(copy, {tokens.size(), 2, 6, 2}, starts, 2, 2);
+  Tables got{std::vector<std::uint64_t>(expected.uses.size()),
+             std::vector<std::uint64_t>(expected.hits.size())};
+  count_segments(view_of(ids, shape), shape.experts, {tokens, starts, groups}, 2, 2,
+                 {1, got.uses.data(), got.hits.data()}, 1);
+  require(got == expected, "tokens that several runs share");
+}
+
 }  // namespace
 }  // namespace routestats
 
 int main() {
   routestats::test_shapes();
+  routestats::test_shared_tokens();
   std::puts("ok");
   return 0;
 }

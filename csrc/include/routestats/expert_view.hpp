@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 
@@ -48,7 +49,7 @@ struct ExpertView {
   ExpertView first_slots(std::size_t count) const;
 };
 
-// The value at one place, read as unsigned: a negative id becomes a huge one, above any limit.
+// The value at one place, read as unsigned; check_experts refuses what is negative.
 template <class Unsigned>
 Unsigned load_id(const ExpertView& view, std::size_t token, std::size_t layer, std::size_t slot) {
   Unsigned id;
@@ -89,6 +90,12 @@ class RowOutOfRange : public std::out_of_range {
   using std::out_of_range::out_of_range;
 };
 
+// The most experts of a layer: their ids fit 16 bits.
+inline constexpr std::size_t kMaxExperts = 65'536;
+
+// Throws std::invalid_argument unless `experts` is 1..kMaxExperts.
+void check_num_experts(std::size_t experts);
+
 // Whether all ids are in 0..experts-1; on the caller's thread.
 bool experts_below(const ExpertView& view, std::size_t experts);
 
@@ -101,5 +108,20 @@ class ExpertOutOfRange : public std::out_of_range {
 // `first_token` is the number by which the caller knows token 0 of the view.
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads);
+
+// A token that names an expert twice at one layer where a set is needed; what() says where.
+class ExpertRepeated : public std::invalid_argument {
+  using std::invalid_argument::invalid_argument;
+};
+
+// The first (token, layer, slot) whose id an earlier slot of its layer holds already.
+struct RepeatedExpert {
+  std::size_t token;
+  std::size_t layer;
+  std::size_t slot;
+  std::size_t earlier_slot;
+  std::uint64_t id;
+};
+std::optional<RepeatedExpert> first_repeated(const ExpertView& view);
 
 }  // namespace routestats

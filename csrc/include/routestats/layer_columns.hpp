@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <stdexcept>
 #include <vector>
 
 #include "routestats/expert_view.hpp"
@@ -69,11 +68,6 @@ class SetColumns {
  private:
   std::vector<std::vector<std::uint32_t>> codes_;
   std::vector<std::size_t> distinct_;
-};
-
-// A token that names an expert twice at one layer where a set is needed; what() says where.
-class ExpertRepeated : public std::invalid_argument {
-  using std::invalid_argument::invalid_argument;
 };
 
 // Throws ExpertRepeated unless the slots of each token and layer are distinct. `name` is what the

@@ -2,8 +2,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <optional>
-#include <span>
 
 #include "routestats/cpu.hpp"
 #include "routestats/expert_view.hpp"
@@ -53,15 +51,5 @@ class PathCodec {
   std::size_t words_;
   SetSort sort_;  // null where there is none for this shape
 };
-
-// The first (token, layer, slot) whose id an earlier slot of its layer holds already.
-struct RepeatedExpert {
-  std::size_t token;
-  std::size_t layer;
-  std::size_t slot;
-  std::size_t earlier_slot;
-  std::uint64_t id;
-};
-std::optional<RepeatedExpert> first_repeated(const ExpertView& view);
 
 }  // namespace routestats

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <stdexcept>
 #include <utility>
 #include <vector>
 
@@ -13,11 +12,6 @@
 #include "routestats/path_table.hpp"
 
 namespace routestats {
-
-// A layer of a set path that names an expert twice; what() names the first place.
-class ExpertRepeated : public std::invalid_argument {
-  using std::invalid_argument::invalid_argument;
-};
 
 struct PathShape {
   PathKind kind;

@@ -30,7 +30,7 @@ struct ShuffleSeed {
 //
 // Fisher and Yates from the last entry down, with bounded integers after Lemire (2019, 32 bits)
 // from SplitMix64 (Steele, Lea and Flood 2014): the same on every platform. The Python of it is
-// counts/reference_groups.py.
+// counts/reference_groups.py. Throws std::length_error for more than 2^32 - 1 rows.
 void shuffle_rows(const ClassedRows& classed, const ShuffleSeed& seed, std::size_t layers,
                   std::uint32_t* orders, unsigned threads);
 
