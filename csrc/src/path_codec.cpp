@@ -221,9 +221,11 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
 void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
   const std::uint64_t field_mask = ~std::uint64_t{0} >> (kWordBits - bits_);
   const std::size_t fields = code_ == Code::sorted_ids ? layers_ * slots_ : layers_;
+  unsigned behind = 0;
   for (std::size_t i = 0; i < fields; ++i) {
-    const auto behind = static_cast<unsigned>(per_word_ - 1 - i % per_word_) * bits_;
-    const std::uint64_t field = key[i / per_word_] >> behind & field_mask;
+    if (i > 0 && behind == 0) ++key;
+    behind = (behind == 0 ? static_cast<unsigned>(per_word_) * bits_ : behind) - bits_;
+    const std::uint64_t field = *key >> behind & field_mask;
     if (code_ != Code::mask) {
       *ids++ = static_cast<std::uint16_t>(field);
       continue;

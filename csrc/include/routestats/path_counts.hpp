@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -47,6 +48,9 @@ class PathCounts {
   const PathCodec& codec() const { return codec_; }
   std::uint64_t tokens() const { return tokens_; }
   std::size_t distinct() const;
+
+  // Each distinct path is in one of them.
+  std::span<const PathTable> tables() const { return tables_; }
 
   struct Entry {
     std::uint64_t count;
