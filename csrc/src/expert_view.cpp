@@ -23,8 +23,14 @@ template <class Id>
 Id largest_id(const ExpertView& view) {
   Id largest = 0;
   if (rows_are_dense(view)) {
-    const std::size_t width = view.layers * view.slots;
-    for (std::size_t t = 0; t < view.tokens; ++t) {
+    std::size_t width = view.layers * view.slots;
+    std::size_t rows = view.tokens;
+    if (view.token_stride == static_cast<std::ptrdiff_t>(width * sizeof(Id))) {
+      // One run: a maximum of vectors is reduced once, not once for each token.
+      width *= rows;
+      rows = 1;
+    }
+    for (std::size_t t = 0; t < rows; ++t) {
       const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
       for (std::size_t i = 0; i < width; ++i) {
         Id id;

@@ -8,14 +8,14 @@
 
 namespace routestats {
 
-// Of the tokens in sorted order, places first .. first + count - 1.
+// Of the distinct paths in sorted order, those from place `first` on that make up `count` tokens.
 struct Interval {
   std::uint32_t count;
   std::uint32_t first;
 };
 
-// For every n, the largest intervals of places that share n layers, of equally large ones the
-// first: the most frequent n-grams.
+// For every n, the intervals of places that share n layers and have the most tokens, of equally
+// many the first: the most frequent n-grams.
 class FrequentIntervals {
  public:
   FrequentIntervals(std::size_t longest, std::size_t top)
@@ -23,7 +23,7 @@ class FrequentIntervals {
     update_least();
   }
 
-  // An interval of a single place is not offered; one of `count` places counts for all n in
+  // An interval of a single token is not offered; one of `count` tokens counts for all n in
   // (shorter, longest]. Intervals of the same n come from left to right.
   void offer(Interval interval, std::size_t shorter, std::size_t longest) {
     if (interval.count <= least_of_all_) return;
@@ -45,7 +45,7 @@ class FrequentIntervals {
     if (changed) update_least();
   }
 
-  // No interval of at most so many places changes anything.
+  // No interval of at most so many tokens changes anything.
   std::uint32_t least_of_all() const { return least_of_all_; }
 
   std::vector<Interval> sorted(std::size_t n) const {
@@ -74,13 +74,16 @@ class FrequentIntervals {
 };
 
 // Offers the intervals of places that share layers, given how many each place shares with the one
-// before it: a stack holds the open ones, each inside the one below.
+// before it and, in `before`, the tokens of all places before each and of all: a stack holds the
+// open ones, each inside the one below. The tokens of one place share all `longest` layers.
 //
-// An interval that is still wanted spans more than two blocks of lengths, so that of any three
-// neighbouring blocks that it enters it fills one. No length above the largest minimum of a block
-// and its neighbours can then matter, and lengths cut down to that hardly vary: the stack rests.
+// Where a block of places and either neighbour have no more tokens than an interval needs to be
+// still wanted, a wanted one that enters the block fills it or a neighbour. No length above the
+// largest minimum of the three can then matter, and lengths cut down to that hardly vary: the stack
+// rests.
 template <class Length>
-void offer_intervals(std::span<const Length> lengths, FrequentIntervals& found) {
+void offer_intervals(std::span<const Length> lengths, std::span<const std::uint32_t> before,
+                     std::size_t longest, FrequentIntervals& found) {
   constexpr std::size_t kBlock = 32;
   const std::size_t blocks = (lengths.size() + kBlock - 1) / kBlock;
   std::vector<Length> minima(blocks + 2, 0);  // of block b at b + 1
@@ -101,19 +104,26 @@ void offer_intervals(std::span<const Length> lengths, FrequentIntervals& found) 
       const Open closing = open.back();
       open.pop_back();
       first = closing.first;
-      found.offer({static_cast<std::uint32_t>(place - first), static_cast<std::uint32_t>(first)},
+      found.offer({before[place] - before[first], static_cast<std::uint32_t>(first)},
                   std::max(shared, open.back().shared), closing.shared);
     }
     if (open.back().shared < shared) open.push_back({shared, first});
   };
   for (std::size_t b = 0; b < blocks; ++b) {
     const std::size_t limit = std::max({minima[b], minima[b + 1], minima[b + 2]});
-    const bool cut = found.least_of_all() > 2 * kBlock;
+    const auto tokens_between = [&](std::size_t first, std::size_t last) {
+      return before[std::min(lengths.size(), last * kBlock)] - before[first * kBlock];
+    };
+    const bool cut = std::max(tokens_between(b == 0 ? 0 : b - 1, b + 1),
+                              tokens_between(b, b + 2)) <= found.least_of_all();
     const std::size_t end = std::min(lengths.size(), (b + 1) * kBlock);
-    for (std::size_t i = std::max<std::size_t>(1, b * kBlock); i < end; ++i) {
+    for (std::size_t i = b * kBlock; i < end; ++i) {
       const std::size_t shared = lengths[i];
       const std::size_t kept = cut ? std::min(shared, limit) : shared;
-      if (kept != open.back().shared) visit(i, kept);
+      if (kept != open.back().shared) visit(i, kept);  // never the first place, which shares none
+      if (before[i + 1] - before[i] > found.least_of_all() && open.back().shared < longest) {
+        open.push_back({longest, i});
+      }
     }
   }
   if (!lengths.empty()) visit(lengths.size(), 0);

@@ -60,6 +60,41 @@ void pack_layers(const ExpertView& view, unsigned bits, std::uint64_t* keys, con
   }
 }
 
+bool is_dense_bytes(const ExpertView& view, std::size_t slots) {
+  return view.item_bytes == 1 && view.slot_stride == 1 &&
+         view.layer_stride == static_cast<std::ptrdiff_t>(slots);
+}
+
+// First choices of two slots of a byte each, in fields of up to 4 bits: four layers are one load,
+// and one product moves their fields side by side. With the layers' ids at bits 0, 16, 32 and 48,
+// the factor's terms put them at 48 + 3b, 48 + 2b, 48 + b and 48; what the other products of a
+// term and an id hold lies below bit 48 or above bit 63, and no two of them overlap.
+template <unsigned kBits>
+void pack_pairs(const ExpertView& view, std::uint64_t* keys) {
+  static_assert(kBits <= 4);
+  constexpr std::size_t kPerWord = kWordBits / kBits;
+  constexpr std::uint64_t kIds = 0x00ff'00ff'00ff'00ff;
+  constexpr std::uint64_t kFactor = std::uint64_t{1} << (48 + 3 * kBits) |
+                                    std::uint64_t{1} << (32 + 2 * kBits) |
+                                    std::uint64_t{1} << (16 + kBits) | 1;
+  const std::byte* token = view.data;
+  for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
+    const std::byte* layer = token;
+    for (std::size_t left = view.layers; left > 0;) {
+      const std::size_t fields = std::min(left, kPerWord);
+      std::uint64_t word = 0;
+      std::size_t i = 0;
+      for (; i + 4 <= fields; i += 4, layer += 8) {
+        const std::uint64_t four = (load_at<std::uint64_t>(layer) & kIds) * kFactor >> 48;
+        word = word << 4 * kBits | (four & ((1u << 4 * kBits) - 1));
+      }
+      for (; i < fields; ++i, layer += 2) word = word << kBits | load_at<std::uint8_t>(layer);
+      *keys++ = word << static_cast<unsigned>(kPerWord - fields) * kBits;
+      left -= fields;
+    }
+  }
+}
+
 // The set of a layer's slots as a mask: the bit of expert 0 is the highest, and clear bits are
 // members, so that of two sets the one with the smallest id that they do not share comes first.
 // `kSlots` is K where it is known to the compiler, else 0.
@@ -93,6 +128,16 @@ SetSort set_sort(Isa isa, std::size_t slots) {
   return nullptr;
 }
 
+SetSort set_masks(Isa isa, std::size_t experts, std::size_t slots) {
+#if defined(__x86_64__)
+  if (isa != Isa::portable && experts == 8 && slots == 2) return set_masks_avx2;
+#endif
+  static_cast<void>(isa);
+  static_cast<void>(experts);
+  static_cast<void>(slots);
+  return nullptr;
+}
+
 PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std::size_t layers,
                      Isa isa)
     : kind_(kind), experts_(experts), slots_(slots), layers_(layers), sort_(nullptr) {
@@ -109,6 +154,7 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
   } else if (experts <= kWordBits && experts <= 8 * slots) {
     code_ = Code::mask;
     bits_ = static_cast<unsigned>(experts);
+    sort_ = set_masks(isa, experts, slots);
   } else {
     code_ = Code::sorted_ids;
     bits_ = experts <= 256 ? 8 : 16;
@@ -120,7 +166,21 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
 }
 
 bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
+  if (sort_ != nullptr && is_dense_bytes(view, slots_)) {
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
+      if (!sort_(reinterpret_cast<const std::uint8_t*>(row), layers_ * slots_, keys + t * words_)) {
+        return false;
+      }
+    }
+    return true;
+  }
   if (code_ == Code::sorted_ids) return pack_sorted(view, keys);
+  if (std::endian::native == std::endian::little && code_ == Code::first_choice && bits_ == 3 &&
+      slots_ == 2 && is_dense_bytes(view, slots_)) {
+    pack_pairs<3>(view, keys);
+    return true;
+  }
   bool distinct = true;
   with_id_type(view, [&]<class Id>(Id) {
     if (code_ == Code::first_choice) {
@@ -136,17 +196,6 @@ bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
 }
 
 bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
-  const bool dense = view.item_bytes == 1 && view.slot_stride == 1 &&
-                     view.layer_stride == static_cast<std::ptrdiff_t>(slots_);
-  if (sort_ != nullptr && dense) {
-    for (std::size_t t = 0; t < view.tokens; ++t) {
-      const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
-      if (!sort_(reinterpret_cast<const std::uint8_t*>(row), layers_ * slots_, keys + t * words_)) {
-        return false;
-      }
-    }
-    return true;
-  }
   bool distinct = true;
   with_id_type(view, [&]<class Id>(Id) {
     std::vector<std::uint16_t> ids(layers_ * slots_);
@@ -175,9 +224,11 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
 void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
   const std::uint64_t field_mask = ~std::uint64_t{0} >> (kWordBits - bits_);
   const std::size_t fields = code_ == Code::sorted_ids ? layers_ * slots_ : layers_;
+  unsigned behind = 0;
   for (std::size_t i = 0; i < fields; ++i) {
-    const auto behind = static_cast<unsigned>(per_word_ - 1 - i % per_word_) * bits_;
-    const std::uint64_t field = key[i / per_word_] >> behind & field_mask;
+    if (i > 0 && behind == 0) ++key;
+    behind = (behind == 0 ? static_cast<unsigned>(per_word_) * bits_ : behind) - bits_;
+    const std::uint64_t field = *key >> behind & field_mask;
     if (code_ != Code::mask) {
       *ids++ = static_cast<std::uint16_t>(field);
       continue;

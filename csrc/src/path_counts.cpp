@@ -58,10 +58,10 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
       while (const auto part = queue.next()) {
         refs.clear();
         for (std::size_t s = 0; s < slices; ++s) {
-          const std::uint16_t* ends = ends_.data() + s * (kPartitions + 1) + *part;
+          const std::uint16_t* ends = ends_ + s * (kPartitions + 1) + *part;
           for (std::size_t i = ends[0]; i < ends[1]; ++i) {
             const std::size_t token = s * kSliceTokens + order_[s * kSliceTokens + i];
-            refs.push_back({keys_.data() + token * codec_.words(), fingerprints_[token], 1});
+            refs.push_back({keys_ + token * codec_.words(), fingerprints_[token], 1});
           }
         }
         tables_[*part].add(refs);
@@ -71,13 +71,24 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
   }
 }
 
+template <class Item>
+Item* PathCounts::scratch(std::size_t items) {
+  const std::size_t words =
+      (items * sizeof(Item) + sizeof(std::uint64_t) - 1) / sizeof(std::uint64_t);
+  return reinterpret_cast<Item*>(arena_->allocate(words));
+}
+
 void PathCounts::pack(const ExpertView& block, std::uint64_t first_token, unsigned threads) {
   const std::size_t slices = (block.tokens + kSliceTokens - 1) / kSliceTokens;
-  if (keys_.size() < slices * kSliceTokens * codec_.words()) {
-    keys_.resize(slices * kSliceTokens * codec_.words());
-    fingerprints_.resize(slices * kSliceTokens);
-    order_.resize(slices * kSliceTokens);
-    ends_.resize(slices * (kPartitions + 1));
+  if (block_slices_ < slices) {
+    // Twice as many at least, because the arena takes nothing back.
+    const std::size_t most = block_tokens(codec_.words()) / kSliceTokens;
+    block_slices_ = std::max(slices, std::min(2 * block_slices_, most));
+    const std::size_t tokens = block_slices_ * kSliceTokens;
+    keys_ = arena_->allocate(tokens * codec_.words());
+    fingerprints_ = scratch<std::uint32_t>(tokens);
+    order_ = scratch<std::uint16_t>(tokens);
+    ends_ = scratch<std::uint16_t>(block_slices_ * (kPartitions + 1));
   }
   run_workers(slices, threads, [&](ItemQueue& queue) {
     while (const auto slice = queue.next()) {
@@ -90,14 +101,14 @@ void PathCounts::pack(const ExpertView& block, std::uint64_t first_token, unsign
 
 void PathCounts::pack_slice(const ExpertView& slice, std::uint64_t first_token,
                             std::size_t number) {
-  std::uint64_t* keys = keys_.data() + number * kSliceTokens * codec_.words();
+  std::uint64_t* keys = keys_ + number * kSliceTokens * codec_.words();
   if (!experts_below(slice, shape_.experts) || !codec_.pack(window_of(slice, shape_), keys)) {
     report(slice, first_token);
   }
   // A counting sort of the slice's tokens by partition.
   std::array<std::uint8_t, kSliceTokens> partition;
   std::array<std::uint16_t, kPartitions + 1> place{};
-  std::uint32_t* fingerprints = fingerprints_.data() + number * kSliceTokens;
+  std::uint32_t* fingerprints = fingerprints_ + number * kSliceTokens;
   for (std::size_t t = 0; t < slice.tokens; ++t) {
     const std::uint64_t hash = hash_key(keys + t * codec_.words(), codec_.words());
     fingerprints[t] = static_cast<std::uint32_t>(hash);
@@ -107,8 +118,8 @@ void PathCounts::pack_slice(const ExpertView& slice, std::uint64_t first_token,
   for (std::size_t p = 0; p < kPartitions; ++p) {
     place[p + 1] = static_cast<std::uint16_t>(place[p + 1] + place[p]);
   }
-  std::copy(place.begin(), place.end(), ends_.data() + number * (kPartitions + 1));
-  std::uint16_t* order = order_.data() + number * kSliceTokens;
+  std::copy(place.begin(), place.end(), ends_ + number * (kPartitions + 1));
+  std::uint16_t* order = order_ + number * kSliceTokens;
   for (std::size_t t = 0; t < slice.tokens; ++t) {
     order[place[partition[t]]++] = static_cast<std::uint16_t>(t);
   }

@@ -53,7 +53,7 @@ PathTable::PathTable(std::size_t words, KeyArena& arena) : words_(words), arena_
 }
 
 void PathTable::add(std::span<const KeyRef> refs) {
-  if (slots_.empty()) slots_.assign(kFirstSlots, 0);
+  if (slots_.empty()) resize(std::max(kFirstSlots, std::bit_ceil(refs.size())));
   for (std::size_t i = 0; i < std::min(kSlotAhead, refs.size()); ++i) prefetch_slot(refs[i]);
   for (std::size_t i = 0; i < refs.size(); ++i) {
     if (i + kSlotAhead < refs.size()) prefetch_slot(refs[i + kSlotAhead]);
@@ -84,7 +84,7 @@ void PathTable::add_one(const KeyRef& ref) {
     if (slot == 0) {
       append(ref);
       slots_[place] = std::uint64_t{ref.fingerprint} << 32 | size();
-      if (2 * size() > slots_.size()) grow();
+      if (2 * size() > slots_.size()) resize(2 * slots_.size());
       return;
     }
     if (slot >> 32 != ref.fingerprint) continue;
@@ -104,20 +104,25 @@ void PathTable::append(const KeyRef& ref) {
   if (i >> chunk_shift_ == chunks_.size()) {
     chunks_.push_back(arena_->allocate((chunk_mask_ + 1) * words_));
   }
-  counts_.push_back(ref.count);
+  counts_[size_++] = ref.count;
   std::copy_n(ref.key, words_, chunks_.back() + (i & chunk_mask_) * words_);
 }
 
-void PathTable::grow() {
-  std::vector<std::uint64_t> wider(2 * slots_.size());
-  const std::size_t mask = wider.size() - 1;
+void PathTable::resize(std::size_t slots) {
+  // What was there stays with the arena: no more than the new ones take.
+  const std::span<std::uint64_t> wider(arena_->allocate(slots), slots);
+  std::uint64_t* counts = arena_->allocate(slots / 2 + 1);
+  std::fill(wider.begin(), wider.end(), 0);
+  std::copy_n(counts_, size_, counts);
+  const std::size_t mask = slots - 1;
   for (const std::uint64_t slot : slots_) {
     if (slot == 0) continue;
     std::size_t place = (slot >> 32) & mask;
     while (wider[place] != 0) place = (place + 1) & mask;
     wider[place] = slot;
   }
-  slots_.swap(wider);
+  slots_ = wider;
+  counts_ = counts;
 }
 
 }  // namespace routestats

@@ -74,6 +74,18 @@ inline std::uint32_t sort_vector(__m256i ids, std::uint8_t* to) {
          network.has_before;
 }
 
+// Members of 16 pairs of ids: their mask in the lower byte of each 16 bits, with clear bits for the
+// members. Adds to `repeated` the bits of pairs of one expert.
+inline __m256i mask_pairs(__m256i ids, __m256i& repeated) {
+  const __m256i bit_of = _mm256_setr_epi8(-128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0,
+                                          -128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0);
+  const __m256i bits = _mm256_shuffle_epi8(bit_of, ids);
+  const __m256i second = _mm256_srli_epi16(bits, 8);
+  repeated = _mm256_or_si256(repeated, _mm256_and_si256(bits, second));
+  const __m256i nobody = _mm256_set1_epi16(0xff);
+  return _mm256_andnot_si256(_mm256_or_si256(bits, second), nobody);
+}
+
 template <std::size_t kSlots>
 bool sort_row(const std::uint8_t* row, std::size_t bytes, std::uint64_t* words) {
   auto* to = reinterpret_cast<std::uint8_t*>(words);
@@ -95,6 +107,33 @@ bool sort_row(const std::uint8_t* row, std::size_t bytes, std::uint64_t* words) 
 }
 
 }  // namespace
+
+bool set_masks_avx2(const std::uint8_t* row, std::size_t bytes, std::uint64_t* words) {
+  const __m256i reversed_words =
+      _mm256_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0,
+                       15, 14, 13, 12, 11, 10, 9, 8);
+  __m256i repeated = _mm256_setzero_si256();
+  std::size_t i = 0;
+  for (; i + 2 * kLanes <= bytes; i += 2 * kLanes, words += 4) {
+    const __m256i low = mask_pairs(load(row + i), repeated);
+    const __m256i high = mask_pairs(load(row + i + kLanes), repeated);
+    const __m256i masks = _mm256_permute4x64_epi64(_mm256_packus_epi16(low, high), 0xd8);
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(words),
+                        _mm256_shuffle_epi8(masks, reversed_words));
+  }
+  bool distinct = _mm256_testz_si256(repeated, repeated) != 0;
+  while (i < bytes) {
+    std::uint64_t word = 0;
+    for (unsigned behind = 64; behind > 0 && i < bytes; i += 2) {
+      behind -= 8;
+      const unsigned members = 0x80u >> row[i] | 0x80u >> row[i + 1];
+      word |= static_cast<std::uint64_t>(0xff ^ members) << behind;
+      distinct = distinct && row[i] != row[i + 1];
+    }
+    *words++ = word;
+  }
+  return distinct;
+}
 
 SetSort set_sort_avx2(std::size_t slots) {
   if (slots == 2) return sort_row<2>;

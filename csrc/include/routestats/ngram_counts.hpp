@@ -2,9 +2,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <vector>
 
 #include "routestats/expert_view.hpp"
+#include "routestats/path_counts.hpp"
 
 namespace routestats {
 
@@ -19,34 +22,35 @@ struct NgramTable {
 };
 
 // Counts n-grams of first choices at all start layers in one sweep: the positional Burrows-Wheeler
-// transform sorts the tokens by the layers from `start` on, so that all tokens of an n-gram stand
-// side by side, for every n at once. Holds the first choices of all tokens, one byte or two each.
+// transform sorts the paths by the layers from `start` on, so that all of an n-gram stand side by
+// side, for every n at once. Tokens of one path are one to it. Holds the distinct paths, and while
+// it counts their first choices, one byte or two each.
 class NgramCounter {
  public:
   // Throws std::invalid_argument where something is 0 or too large.
   NgramCounter(std::size_t layers, std::size_t experts);
 
-  // Takes more tokens. Throws ExpertOutOfRange for an id in any slot, and then takes none;
-  // `first_token` is the number of token 0 in its message.
+  // Takes more tokens, each time of as many slots. Throws ExpertOutOfRange for an id in any slot,
+  // and then takes none; `first_token` is the number of token 0 in its message.
   void add(const ExpertView& view, std::uint64_t first_token, unsigned threads);
 
   std::size_t tokens() const { return tokens_; }
-  // On up to two threads.
+  // The sweep on up to two threads.
   NgramTable count(std::size_t top, unsigned threads) const;
 
  private:
   template <class Symbol>
-  using Columns = std::vector<std::vector<Symbol>>;  // [layers, tokens]
+  using Columns = std::vector<std::span<Symbol>>;  // [layers, distinct paths]
   template <class Symbol>
-  void append(const ExpertView& view, Columns<Symbol>& columns, unsigned threads);
+  void unpack(const Columns<Symbol>& columns, std::span<std::uint32_t> tokens,
+              unsigned threads) const;
   template <class Symbol, class Length>
-  NgramTable sweep(const Columns<Symbol>& columns, std::size_t top, unsigned threads) const;
+  NgramTable sweep(std::size_t top, unsigned threads) const;
 
   std::size_t layers_;
   std::size_t experts_;
   std::size_t tokens_ = 0;
-  Columns<std::uint8_t> narrow_;  // one of the two is used
-  Columns<std::uint16_t> wide_;
+  std::optional<PathCounts> paths_;  // from the first tokens on
 };
 
 }  // namespace routestats

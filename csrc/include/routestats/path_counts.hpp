@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -42,6 +43,9 @@ class PathCounts {
   std::uint64_t tokens() const { return tokens_; }
   std::size_t distinct() const;
 
+  // Each distinct path is in one of them.
+  std::span<const PathTable> tables() const { return tables_; }
+
   struct Entry {
     std::uint64_t count;
     const std::uint64_t* key;  // valid until the counts change
@@ -54,6 +58,8 @@ class PathCounts {
   std::vector<std::pair<std::uint64_t, std::uint64_t>> frequencies() const;
 
  private:
+  template <class Item>
+  Item* scratch(std::size_t items);
   void pack(const ExpertView& block, std::uint64_t first_token, unsigned threads);
   void pack_slice(const ExpertView& slice, std::uint64_t first_token, std::size_t number);
   [[noreturn]] void report(const ExpertView& slice, std::uint64_t first_token) const;
@@ -63,11 +69,12 @@ class PathCounts {
   std::uint64_t tokens_ = 0;
   std::unique_ptr<KeyArena> arena_;  // does not move when this does
   std::vector<PathTable> tables_;
-  // The block that is being counted.
-  std::vector<std::uint64_t> keys_;
-  std::vector<std::uint32_t> fingerprints_;
-  std::vector<std::uint16_t> order_;  // of the tokens of a slice, by partition
-  std::vector<std::uint16_t> ends_;   // [slices, partitions + 1]
+  // The block that is being counted; the arena's memory.
+  std::size_t block_slices_ = 0;  // for which there is room
+  std::uint64_t* keys_ = nullptr;
+  std::uint32_t* fingerprints_ = nullptr;
+  std::uint16_t* order_ = nullptr;  // of the tokens of a slice, by partition
+  std::uint16_t* ends_ = nullptr;   // [slices, partitions + 1]
 };
 
 }  // namespace routestats

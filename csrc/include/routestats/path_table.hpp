@@ -28,7 +28,7 @@ class PathTable {
   // Adds each count to its key. The keys are copied where they are new.
   void add(std::span<const KeyRef> refs);
 
-  std::size_t size() const { return counts_.size(); }
+  std::size_t size() const { return size_; }
   std::uint64_t count(std::size_t i) const { return counts_[i]; }
   const std::uint64_t* key(std::size_t i) const {
     return chunks_[i >> chunk_shift_] + (i & chunk_mask_) * words_;
@@ -39,16 +39,17 @@ class PathTable {
   void append(const KeyRef& ref);
   void prefetch_slot(const KeyRef& ref) const;
   void prefetch_keys(const KeyRef& ref) const;
-  void grow();
+  void resize(std::size_t slots);
 
   std::size_t words_;
   KeyArena* arena_;
   unsigned chunk_shift_;
   std::size_t chunk_mask_;
   // Fingerprint above, number of the key + 1 below; 0 is free. A power of two of them, of which at
-  // most half are taken.
-  std::vector<std::uint64_t> slots_;
-  std::vector<std::uint64_t> counts_;
+  // most half are taken. They and the counts are the arena's memory.
+  std::span<std::uint64_t> slots_;
+  std::uint64_t* counts_ = nullptr;  // by number, for one more than half the slots
+  std::size_t size_ = 0;
   std::vector<std::uint64_t*> chunks_;  // keys never move
 };
 
