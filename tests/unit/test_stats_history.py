@@ -285,7 +285,7 @@ def test_wrong_arguments_of_the_counts() -> None:
         history_totals(ids[:0], ids, question, **settings)
     with pytest.raises(InvalidValueError, match=r"test: expected \[T, 2, 2\] as in train"):
         history_totals(ids[:1], ids[:, :1], question, **settings)
-    with pytest.raises(InvalidTypeError, match="supports: expected integers, got 1.5"):
+    with pytest.raises(InvalidTypeError, match="supports: expected an integer, got 1.5"):
         history_totals(ids[:1], ids[:1], question, orders=[1], supports=[1.5])
 
 

@@ -106,7 +106,7 @@ def test_what_is_refused() -> None:
         ({"pairing": "all"}, "pairing: expected 'any' or 'top1', got 'all'"),
         ({"phase": "decode"}, "a: expected at least 2 prompt groups in decode, .* got 0"),
         ({"phase": "both"}, "phase: expected one of prefill, decode or None, got 'both'"),
-        ({"test": 1.5}, "test: expected a share between 0 and 1"),
+        ({"test": 1.5}, "test: expected between 0 and 1"),
     ):
         with pytest.raises(InvalidValueError, match=message):
             rs.stats.transfer(trace, **arguments)
