@@ -34,6 +34,7 @@ void set_bits(const ExpertView& window, std::size_t experts, std::size_t before,
 // that lie side by side.
 template <class Id, std::size_t LayerWords, std::size_t FixedSlots>
 void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* rows) {
+  using Bits [[gnu::vector_size(LayerWords * sizeof(std::uint64_t))]] = std::uint64_t;
   const std::size_t slots = FixedSlots != 0 ? FixedSlots : window.slots;
   const std::ptrdiff_t stride = FixedSlots != 0 ? sizeof(Id) : window.slot_stride;
   for (std::size_t t = 0; t < window.tokens; ++t) {
@@ -41,14 +42,15 @@ void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* r
     std::uint64_t* words = rows[t].words;
     for (std::size_t l = 0; l < window.layers; ++l, words += LayerWords) {
       const std::byte* slot = window.row(t, l);
-      std::uint64_t bits[LayerWords] = {};
+      Bits bits{};
       for (std::size_t k = 0; k < slots; ++k, slot += stride) {
         Id id;
         std::memcpy(&id, slot, sizeof id);
-        const std::uint64_t* own = one_hot + std::size_t{id} * LayerWords;
-        for (std::size_t w = 0; w < LayerWords; ++w) bits[w] |= own[w];
+        Bits own;
+        std::memcpy(&own, one_hot + std::size_t{id} * LayerWords, sizeof own);
+        bits |= own;
       }
-      std::memcpy(words, bits, sizeof bits);
+      std::memcpy(words, &bits, sizeof bits);
     }
     std::fill(words, rows[t].words + kRowWords, std::uint64_t{0});
   }
