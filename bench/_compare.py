@@ -11,7 +11,7 @@ import json
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -72,15 +72,19 @@ def compare(
     rounds: int,
     increments: float | None = None,
     quiet_ns: Mapping[str, float] | None = None,
+    warm: Collection[str] = (),
 ) -> list[Row]:
     """Time `ours` and each baseline `rounds` times in turn, after one run of each to warm up.
+
+    The baselines named in `warm` have run before, if on less, and take too long for one more run.
 
     A baseline's name begins with its package, whose version the row states. `increments` is the
     work of one run, in the unit of `quiet_ns`.
     """
     methods = {"": ours, **baselines}
-    for method in methods.values():
-        method()
+    for name, method in methods.items():
+        if name not in warm:
+            method()
     times = {name: [] for name in methods}
     for _ in range(rounds):
         for name, method in methods.items():

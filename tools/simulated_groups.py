@@ -1,4 +1,4 @@
-"""Tokens of prompt groups that are alike, with known truths, for tests and `bench/coverage.py`.
+"""Tokens of prompt groups that are alike, with known truths, for tests and benchmarks.
 
 A group has its own distribution, drawn around the common one (beta or Dirichlet), so that any two
 tokens of a group correlate by `correlation` in every indicator, and a token drawn from all has

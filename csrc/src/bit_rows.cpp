@@ -3,16 +3,9 @@
 #include <algorithm>
 
 #include "routestats/token_lists.hpp"
-#include "routestats/workers.hpp"
 
 namespace routestats {
 namespace {
-
-constexpr std::size_t kBlockRows = kRowBlockTokens + 1;
-
-std::size_t block_count(std::size_t tokens) {
-  return (tokens + kRowBlockTokens - 1) / kRowBlockTokens;
-}
 
 // `before` is how many columns lie between the first column of the window's layers and of the rows;
 // a column of another group wraps to a number too large.
@@ -36,24 +29,41 @@ void set_bits(const ExpertView& window, std::size_t experts, std::size_t before,
 }
 
 // The same where layers fill whole words of a row, which are then put together in registers: bits
-// set one by one in memory wait for each other when they meet in a word.
-template <class Id, std::size_t LayerWords>
+// set one by one in memory wait for each other when they meet in a word. FixedSlots = 0 reads the
+// number and the stride of the slots at run time; the common numbers are compiled in, for slots
+// that lie side by side.
+template <class Id, std::size_t LayerWords, std::size_t FixedSlots>
 void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* rows) {
+  using Bits [[gnu::vector_size(LayerWords * sizeof(std::uint64_t))]] = std::uint64_t;
+  const std::size_t slots = FixedSlots != 0 ? FixedSlots : window.slots;
+  const std::ptrdiff_t stride = FixedSlots != 0 ? sizeof(Id) : window.slot_stride;
   for (std::size_t t = 0; t < window.tokens; ++t) {
     __builtin_prefetch(window.row_ahead(t, 0));
-    rows[t] = BitRow{};
-    for (std::size_t l = 0; l < window.layers; ++l) {
+    std::uint64_t* words = rows[t].words;
+    for (std::size_t l = 0; l < window.layers; ++l, words += LayerWords) {
       const std::byte* slot = window.row(t, l);
-      std::uint64_t bits[LayerWords] = {};
-      for (std::size_t k = 0; k < window.slots; ++k, slot += window.slot_stride) {
+      Bits bits{};
+      for (std::size_t k = 0; k < slots; ++k, slot += stride) {
         Id id;
         std::memcpy(&id, slot, sizeof id);
-        const std::uint64_t* own = one_hot + std::size_t{id} * LayerWords;
-        for (std::size_t w = 0; w < LayerWords; ++w) bits[w] |= own[w];
+        Bits own;
+        std::memcpy(&own, one_hot + std::size_t{id} * LayerWords, sizeof own);
+        bits |= own;
       }
-      for (std::size_t w = 0; w < LayerWords; ++w) rows[t].words[l * LayerWords + w] = bits[w];
+      std::memcpy(words, &bits, sizeof bits);
     }
+    std::fill(words, rows[t].words + kRowWords, std::uint64_t{0});
   }
+}
+
+template <class Id, std::size_t LayerWords>
+void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* rows) {
+  if (window.slot_stride == sizeof(Id)) {
+    if (window.slots == 4) return set_words<Id, LayerWords, 4>(window, one_hot, rows);
+    if (window.slots == 6) return set_words<Id, LayerWords, 6>(window, one_hot, rows);
+    if (window.slots == 8) return set_words<Id, LayerWords, 8>(window, one_hot, rows);
+  }
+  set_words<Id, LayerWords, 0>(window, one_hot, rows);
 }
 
 // [experts, experts / 64]: the words of a layer with one expert's bit.
@@ -71,40 +81,30 @@ bool layers_fill_words(std::size_t experts) {
 
 }  // namespace
 
-BitRows::BitRows(std::size_t experts, std::size_t max_tokens)
+BitRows::BitRows(std::size_t experts)
     : experts_(experts),
       one_hot_(layers_fill_words(experts) ? one_hot_words(experts) : std::vector<std::uint64_t>{}),
-      rows_(std::make_unique_for_overwrite<BitRow[]>(block_count(max_tokens) * kBlockRows)) {}
-
-const std::uint64_t* BitRows::block(std::size_t block) const {
-  return rows_[block * kBlockRows].words;
+      rows_(std::make_unique_for_overwrite<BitRow[]>(kRowBlockTokens + 1)) {
+  rows_[kRowBlockTokens] = BitRow{};
 }
 
-void BitRows::fill(const ExpertView& segment, std::size_t first_column, unsigned threads) {
+void BitRows::fill(const ExpertView& block, std::size_t first_column) {
   const std::size_t first_layer = first_column / experts_;
   const std::size_t last_layer =
-      std::min(segment.layers, (first_column + kRowColumns - 1) / experts_ + 1);
+      std::min(block.layers, (first_column + kRowColumns - 1) / experts_ + 1);
   const std::size_t before = first_column - first_layer * experts_;
-  run_workers(block_count(segment.tokens), threads, [&](ItemQueue& queue) {
-    while (const auto block = queue.next()) {
-      const std::size_t first = *block * kRowBlockTokens;
-      const std::size_t tokens = std::min(kRowBlockTokens, segment.tokens - first);
-      const ExpertView window =
-          segment.tokens_from(first, tokens).layers_from(first_layer, last_layer - first_layer);
-      BitRow* rows = &rows_[*block * kBlockRows];
-      with_id_type(window, [&]<class Id>(Id) {
-        switch (one_hot_.empty() ? 0 : experts_) {
-          case 64:
-            return set_words<Id, 1>(window, one_hot_.data(), rows);
-          case 128:
-            return set_words<Id, 2>(window, one_hot_.data(), rows);
-          case 256:
-            return set_words<Id, 4>(window, one_hot_.data(), rows);
-          default:
-            return set_bits<Id>(window, experts_, before, rows);
-        }
-      });
-      rows[kRowBlockTokens] = BitRow{};
+  const ExpertView window = block.layers_from(first_layer, last_layer - first_layer);
+  BitRow* rows = rows_.get();
+  with_id_type(window, [&]<class Id>(Id) {
+    switch (one_hot_.empty() ? 0 : experts_) {
+      case 64:
+        return set_words<Id, 1>(window, one_hot_.data(), rows);
+      case 128:
+        return set_words<Id, 2>(window, one_hot_.data(), rows);
+      case 256:
+        return set_words<Id, 4>(window, one_hot_.data(), rows);
+      default:
+        return set_bits<Id>(window, experts_, before, rows);
     }
   });
 }

@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "count_job.hpp"
@@ -38,24 +39,36 @@ class ListCounter {
     std::map<std::size_t, std::vector<Part>> sources;
   };
 
-  // Bit-sliced counters, `stride` planes for each of some source experts.
-  struct Counters {
-    std::size_t stride;
-    std::vector<BitRow> planes;
+  // What a worker takes at a time: some source layers of a group, and of each layer the experts
+  // first_expert..last_expert - 1.
+  struct Item {
+    std::size_t first_column;
+    std::vector<std::pair<std::size_t, const std::vector<Part>*>> sources;
+    std::size_t first_expert;
+    std::size_t last_expert;
   };
 
-  void add_group(const Group& group, std::size_t tokens);
-  void add_experts(std::size_t layer, const std::vector<Part>& parts, std::size_t first,
-                   std::size_t last, Counters& counters);
+  // What a worker works in: a block's rows, and for each source layer and expert of its item
+  // `stride` bit-sliced planes and how many rows they have summed, padding included.
+  struct Worker {
+    BitRows rows;
+    std::size_t stride;
+    std::vector<BitRow> planes;
+    std::vector<std::size_t> summed;
+  };
+
+  void make_items();
+  void sum(const ExpertView& segment, const Item& item, Worker& worker) const;
+  void add_counts(const Item& item, const Worker& worker) const;
 
   const CountJob& job_;
   const RowSums sums_;
   TokenLists lists_;
-  BitRows rows_;
   std::vector<Group> groups_;
+  std::vector<Item> items_;
 };
 
-// The longest segment whose lists stay in bounded memory.
-std::size_t list_segment_tokens(std::size_t layers, std::size_t slots);
+// Tokens of a segment, so that its lists stay in bounded memory.
+std::size_t list_segment_tokens(const CountJob& job);
 
 }  // namespace routestats

@@ -23,7 +23,7 @@ std::size_t block_tokens(Method method, const CountJob& job) {
     case Method::bitmap:
       return kBitmapBlockTokens;
     case Method::lists:
-      return list_segment_tokens(job.layers, job.slots);
+      return list_segment_tokens(job);
     case Method::direct:
       return kDirectBlockTokens;
   }

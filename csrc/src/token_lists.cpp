@@ -13,6 +13,10 @@ namespace {
 constexpr std::size_t kWindowSlots = 64;
 // Layers that lay a power of two apart would evict each other from the first-level cache.
 constexpr std::size_t kApart = 96;
+// Entries from one list to the next while they are made: a block's tokens, and some to keep lists
+// apart for the same reason.
+constexpr std::size_t kRoom = kRowBlockTokens + 32;
+static_assert(kRowBlockTokens % kListStep == 0);
 
 std::size_t block_count(std::size_t tokens) {
   return (tokens + kRowBlockTokens - 1) / kRowBlockTokens;
@@ -25,9 +29,22 @@ std::uint32_t padded(std::uint32_t length) {
 
 // A list is in ascending order, so that an expert named twice stands next to itself.
 bool repeats(const std::uint16_t* list, std::uint32_t length) {
-  unsigned found = 0;
-  for (std::uint32_t i = 1; i < length; ++i) found |= unsigned{list[i - 1] == list[i]};
+  std::uint16_t found = 0;  // as narrow as the entries, so that a vector compares many of them
+  for (std::uint32_t i = 1; i < length; ++i) {
+    found |= static_cast<std::uint16_t>(list[i - 1] == list[i] ? 0xffff : 0);
+  }
   return found != 0;
+}
+
+// FixedSlots = 0 reads the number of slots at run time; the common ones are compiled in.
+template <std::size_t FixedSlots>
+void scatter(const std::uint16_t* ids, std::size_t tokens, std::size_t run_time_slots,
+             std::uint32_t* ends, std::uint16_t* entries) {
+  const std::size_t slots = FixedSlots != 0 ? FixedSlots : run_time_slots;
+  for (std::size_t t = 0; t < tokens; ++t, ids += slots) {
+    const auto row = static_cast<std::uint16_t>(t * kRowWords);
+    for (std::size_t k = 0; k < slots; ++k) entries[ends[ids[k]]++] = row;
+  }
 }
 
 }  // namespace
@@ -51,7 +68,8 @@ bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
   std::atomic<bool> distinct{true};
   run_workers(blocks_ * windows, threads, [&](ItemQueue& queue) {
     std::vector<std::uint16_t> ids(window * (kRowBlockTokens * slots_ + kApart));
-    std::vector<std::uint16_t> lists(capacity_);
+    const auto lists = std::make_unique_for_overwrite<std::uint16_t[]>(experts_ * kRoom +
+                                                                       kRowBlockTokens * slots_);
     while (const auto item = queue.next()) {
       const std::size_t block = *item / windows;
       const std::size_t first = block * kRowBlockTokens;
@@ -62,51 +80,54 @@ bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
                        tokens * slots_ + kApart);
       for (std::size_t l = 0; l < count; ++l) {
         const std::uint16_t* layer_ids = ids.data() + l * (tokens * slots_ + kApart);
-        if (!fill_lists(block * layers_ + layer + l, layer_ids, tokens, lists)) distinct = false;
+        if (!fill_lists(block * layers_ + layer + l, layer_ids, tokens, lists.get()))
+          distinct = false;
       }
     }
   });
   return distinct;
 }
 
-// The lists are written side by side, so they are made in `scratch`, which stays in cache, and
-// copied.
+// Every list is first made in a room of its own in `scratch`, which needs no count beforehand: of
+// distinct experts, a block's tokens fill a room at most. Others run into the rooms behind it, the
+// last of which has enough after it, and are found by their length.
 bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
-                            std::vector<std::uint16_t>& scratch) {
-  std::uint16_t* entries = scratch.data();
+                            std::uint16_t* scratch) {
   std::uint32_t* begin = begins_.get() + place * (experts_ + 1);
   std::uint32_t* length = lengths_.get() + place * experts_;
-  // Two tables take turns, so that an increment seldom waits for the one before it.
-  std::fill_n(length, experts_, 0u);
-  std::fill_n(begin, experts_, 0u);
-  const std::size_t items = tokens * slots_;
-  for (std::size_t i = 0; i + 1 < items; i += 2) {
-    ++length[ids[i]];
-    ++begin[ids[i + 1]];
-  }
-  if (items % 2 != 0) ++length[ids[items - 1]];
-  for (std::size_t e = 0; e < experts_; ++e) length[e] += begin[e];
-
-  std::uint32_t end = 0;
-  for (std::size_t e = 0; e < experts_; ++e) {
-    begin[e] = end;
-    end += padded(length[e]);
-  }
   // While a list is filled, its begin is where its next entry goes.
-  for (std::size_t t = 0; t < tokens; ++t) {
-    const auto row = static_cast<std::uint16_t>(t * kRowWords);
-    for (std::size_t k = 0; k < slots_; ++k) entries[begin[*ids++]++] = row;
+  for (std::size_t e = 0; e < experts_; ++e) begin[e] = static_cast<std::uint32_t>(e * kRoom);
+  switch (slots_) {
+    case 4:
+      scatter<4>(ids, tokens, slots_, begin, scratch);
+      break;
+    case 6:
+      scatter<6>(ids, tokens, slots_, begin, scratch);
+      break;
+    case 8:
+      scatter<8>(ids, tokens, slots_, begin, scratch);
+      break;
+    default:
+      scatter<0>(ids, tokens, slots_, begin, scratch);
   }
+  for (std::size_t e = 0; e < experts_; ++e) {
+    length[e] = begin[e] - static_cast<std::uint32_t>(e * kRoom);
+    if (length[e] > tokens) return false;
+  }
+
+  std::uint16_t* entries = entries_.get() + place * capacity_;
+  std::uint32_t end = 0;
   bool distinct = true;
   for (std::size_t e = 0; e < experts_; ++e) {
-    std::uint16_t* list = entries + begin[e] - length[e];
+    std::uint16_t* list = scratch + e * kRoom;
     distinct &= !repeats(list, length[e]);
     std::fill(list + length[e], list + padded(length[e]),
               static_cast<std::uint16_t>(kRowBlockTokens * kRowWords));
-    begin[e] -= length[e];
+    std::copy_n(list, padded(length[e]), entries + end);
+    begin[e] = end;
+    end += padded(length[e]);
   }
   begin[experts_] = end;
-  std::copy_n(entries, end, entries_.get() + place * capacity_);
   return distinct;
 }
 

@@ -10,16 +10,17 @@
 
 namespace routestats {
 
-// A segment of tokens as one row of bits each: the columns first_column..first_column + 511 of all
-// its (layer, expert), numbered layer * experts + expert. In blocks of kRowBlockTokens rows, each
-// followed by a row of zeros.
+// A block of tokens as one row of bits each: the columns first_column..first_column + 511 of all
+// its (layer, expert), numbered layer * experts + expert. A row of zeros stands at kRowBlockTokens.
+// One block of rows is what a second-level cache holds.
 class BitRows {
  public:
-  BitRows(std::size_t experts, std::size_t max_tokens);
+  explicit BitRows(std::size_t experts);
 
-  void fill(const ExpertView& segment, std::size_t first_column, unsigned threads);
+  // Takes up to kRowBlockTokens tokens.
+  void fill(const ExpertView& block, std::size_t first_column);
 
-  const std::uint64_t* block(std::size_t block) const;
+  const std::uint64_t* words() const { return rows_[0].words; }
 
  private:
   const std::size_t experts_;

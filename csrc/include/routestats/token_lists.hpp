@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "routestats/expert_view.hpp"
 #include "routestats/row_sums.hpp"
@@ -38,7 +37,7 @@ class TokenLists {
 
  private:
   bool fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
-                  std::vector<std::uint16_t>& scratch);
+                  std::uint16_t* scratch);
 
   const std::size_t layers_;
   const std::size_t experts_;

@@ -217,12 +217,12 @@ def information(
     belongs to the domain of its first row), with the estimated bias taken off: see
     ``stats._jackknife``. They are NaN where a domain has one group only. Simulated with groups
     whose tokens correlate by 0.3, nominal 95 % cover 93 to 98 % for tables of up to 8 x 8 cells
-    (``bench/coverage.py``). They cover 79 to 86 % where the information is hardly more than its own
-    error, since it is never negative and its estimate is far from normal there: then read the
-    nulls' p. With 164 groups of 40 tokens they cover 89 % at 16 x 16 cells and next to nothing at
-    32 x 32, because no bias can be estimated from cells that were never seen: where `mi_bits` and
-    `jackknife_bits` differ by more than the interval is wide, read the excess over a null, which
-    has about the same bias.
+    (``bench/interval_coverage.py``). They cover 79 to 86 % where the information is hardly more
+    than its own error, since it is never negative and its estimate is far from normal there: then
+    read the nulls' p. With 164 groups of 40 tokens they cover 89 % at 16 x 16 cells and next to
+    nothing at 32 x 32, because no bias can be estimated from cells that were never seen: where
+    `mi_bits` and `jackknife_bits` differ by more than the interval is wide, read the excess over a
+    null, which has about the same bias.
 
     The excess over the token null has no interval of its own: permutations within a token id cross
     prompt groups, and leaving one out changes every draw.

@@ -5,7 +5,7 @@ coverage is 92 to 98 %. Designs marked `hard` are where it is known not to hold,
 next to 1; information hardly above 0, and tables with more cells than the groups can fill. They are
 measured so that the documentation can say how far it is off, and fail nothing.
 
-    python bench/coverage.py [--simulations 2000] [--json bench/results/coverage.json]
+    python bench/interval_coverage.py [--simulations 2000] [--json bench/results/interval_coverage.json]
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from simulated_groups import Floats, Hits, TwoLayers
 
 WANTED = (0.92, 0.98)
-RESULT = Path(__file__).parent / "results" / "coverage.json"
+RESULT = Path(__file__).parent / "results" / "interval_coverage.json"
 
 Interval = tuple[float, float]
 
