@@ -5,7 +5,7 @@ coverage is 92 to 98 %. Designs marked `hard` are where it is known not to hold,
 next to 1; information hardly above 0, and tables with more cells than the groups can fill. They are
 measured so that the documentation can say how far it is off, and fail nothing.
 
-    python bench/interval_coverage.py [--simulations 2000] [--json bench/results/interval_coverage.json]
+    python bench/interval_coverage.py --json bench/results/interval_coverage.json
 """
 
 from __future__ import annotations
