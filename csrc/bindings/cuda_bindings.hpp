@@ -1,0 +1,12 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+#include "routestats/ring_ledger.hpp"
+
+// Registrations of the module _cuda.
+namespace routestats::bindings {
+
+void bind_cuda_capture(pybind11::module_& module);
+
+}  // namespace routestats::bindings
