@@ -16,6 +16,10 @@ int device_count() {
 }
 
 py::object why_unavailable() {
+  int driver = 0;
+  if (cudaDriverGetVersion(&driver) != cudaSuccess || driver == 0) {
+    return py::str("there is no CUDA driver");
+  }
   int devices = 0;
   const cudaError_t status = cudaGetDeviceCount(&devices);
   if (status != cudaSuccess) return py::str(cudaGetErrorString(status));

@@ -1,4 +1,7 @@
-"""Both ways from a router into the ring give the same rows, and both notice what is missing."""
+"""All ways from a router into a ring give the same rows, and all notice what is missing.
+
+`DeviceTap` runs on the CPU here, its kernels compiled for the host.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,32 @@ from routestats.shape import RouteShape
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines.vllm.taps import HostTap, StagedTap  # noqa: E402
+from routestats.engines._assembler import StepRows  # noqa: E402
+from routestats.engines.recorder import RecorderOptions  # noqa: E402
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
 
 SHAPE = RouteShape(3, 8, 2)
 
 
 def taps():
-    return [HostTap(), StagedTap(SHAPE, 16, torch.device("cpu"))]
+    cpu = torch.device("cpu")
+    return [HostTap(), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
+
+
+def ring_of(tap):
+    return tap.new_ring(RecorderOptions(ring_rows=64)) or ring()
+
+
+def commit(tap, target, rows: int = 5) -> None:
+    positions = torch.arange(100, 100 + rows + 3)
+    tap.close(rows)
+    tap.take_inputs(StepRows(counts=[rows]), positions, positions.to(torch.int32))
+    target.commit_step()
+
+
+def commit_and_drain(tap, target) -> None:
+    commit(tap, target)
+    target.drain(max_rows=64, wait_rows=1, seconds=0.0)  # a device's faults are known here
 
 
 def ring() -> CaptureRing:
@@ -32,10 +54,10 @@ def routing(rows: int, seed: int, dtype: torch.dtype = torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_both_taps_give_the_same_rows(dtype: torch.dtype) -> None:
+def test_all_taps_give_the_same_rows(dtype: torch.dtype) -> None:
     drained = []
     for tap in taps():
-        target = ring()
+        target = ring_of(tap)
         warm_up = routing(16, 99, dtype)
         for layer in range(3):
             tap.observe(layer, warm_up[0][layer], warm_up[1][layer])
@@ -45,33 +67,36 @@ def test_both_taps_give_the_same_rows(dtype: torch.dtype) -> None:
             tap.open(target)
             for layer in range(3):
                 tap.observe(layer, ids[layer], weights[layer])
-            tap.close(5)
-            target.commit_step()
+            commit(tap, target)
         drained.append(target.drain(max_rows=64, wait_rows=1, seconds=0.0))
-    assert drained[0][0] == drained[1][0] == [(i, 5) for i in range(4)]
-    np.testing.assert_array_equal(drained[0][1], drained[1][1])
-    np.testing.assert_array_equal(drained[0][2], drained[1][2])
+    for other in drained[1:]:
+        assert drained[0][0] == other[0] == [(i, 5) for i in range(4)]
+        np.testing.assert_array_equal(drained[0][1], other[1])
+        np.testing.assert_array_equal(drained[0][2], other[2])
+    tags = drained[2][3]
+    np.testing.assert_array_equal(tags, np.tile(np.arange(100, 105)[:, None], (4, 2)))
 
 
-def test_both_taps_notice_a_layer_that_did_not_fire() -> None:
+def test_all_taps_notice_a_layer_that_did_not_fire() -> None:
     for tap in taps():
-        target = ring()
+        target = ring_of(tap)
         for fires in ((0, 1, 2), (0, 2)):  # the stamp of the first step must not count
             ids, weights = routing(5, 0)
             target.begin_step(5)
             tap.open(target)
             for layer in fires:
                 tap.observe(layer, ids[layer], weights[layer])
-            tap.close(5)
             if len(fires) == 3:
-                target.commit_step()
+                commit(tap, target)
             else:
                 with pytest.raises(CaptureError, match="MoE layer 1 was not written"):
-                    target.commit_step()
+                    commit_and_drain(tap, target)
 
 
-def test_another_number_of_experts_is_named() -> None:
-    tap, target = HostTap(), ring()
+@pytest.mark.parametrize("which", [0, 2])
+def test_another_number_of_experts_is_named(which: int) -> None:
+    tap = taps()[which]
+    target = ring_of(tap)
     target.begin_step(5)
     tap.open(target)
     with pytest.raises(CaptureError, match="expected 2 experts per token, got 3"):
@@ -80,8 +105,9 @@ def test_another_number_of_experts_is_named() -> None:
     target.abandon_step()
 
 
-def test_a_compiled_model_keeps_its_writes() -> None:
-    tap = HostTap()
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_compiled_model_keeps_its_writes(which: int) -> None:
+    tap = taps()[which]
 
     def model(x: torch.Tensor) -> torch.Tensor:
         total = x.sum()
@@ -92,12 +118,33 @@ def test_a_compiled_model_keeps_its_writes() -> None:
         return total
 
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    target, x = ring(), torch.rand(5, 8)
+    target, x = ring_of(tap), torch.rand(5, 8)
     compiled(x)  # traced outside a step
-    target.begin_step(5)
+    for _ in range(2):
+        x = torch.rand(5, 8)
+        target.begin_step(5)
+        tap.open(target)
+        compiled(x)
+        commit(tap, target)
+        _, ids, *_ = target.drain(max_rows=64, wait_rows=1, seconds=0.0)
+        np.testing.assert_array_equal(ids[:, 0], x.topk(2, dim=-1).indices.numpy())
+
+
+def test_a_ring_larger_than_the_devices_is_refused() -> None:
+    with pytest.raises(CaptureError, match="ring_rows: the ring on the device was made with 64"):
+        taps()[2].new_ring(RecorderOptions(ring_rows=65))
+
+
+def test_inputs_that_kernels_cannot_read_are_refused() -> None:
+    tap = taps()[2]
+    target = ring_of(tap)
     tap.open(target)
-    compiled(x)
-    tap.close(5)
-    target.commit_step()
-    _, ids, _ = target.drain(max_rows=64, wait_rows=1, seconds=0.0)
-    np.testing.assert_array_equal(ids[:, 0], x.topk(2, dim=-1).indices.numpy())
+    target.begin_step(2)
+    good = torch.arange(4)
+    for bad in (good[::2], good.float(), good[None]):
+        with pytest.raises(CaptureError, match="positions: expected one dense dimension"):
+            tap.take_inputs(StepRows(counts=[2]), bad, good)
+    with pytest.raises(CaptureError, match="positions and token ids are not known"):
+        target.commit_step()
+    target.abandon_step()
+    assert not target.step_open
