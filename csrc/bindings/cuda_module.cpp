@@ -3,6 +3,8 @@
 
 #include "../cuda/check.hpp"
 #include "cuda_bindings.hpp"
+#include "routestats/expert_view.hpp"
+#include "routestats/ring_ledger.hpp"
 
 namespace py = pybind11;
 
@@ -69,6 +71,8 @@ PYBIND11_MODULE(_cuda, module) {
       raise("DeviceError", error.what());
     } catch (const CaptureFault& fault) {
       raise("CaptureError", fault.what());
+    } catch (const ExpertOutOfRange& error) {
+      raise("InvalidValueError", error.what());
     }
   });
   module.def("device_count", &device_count, "CUDA devices that can be used here; 0 without one.");
@@ -76,4 +80,5 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("versions", &versions, "CUDA runtime and driver (1000 * major + 10 * minor).");
   module.def("device_properties", &device_properties, py::arg("device") = 0);
   bind_cuda_capture(module);
+  bind_cuda_counts(module);
 }

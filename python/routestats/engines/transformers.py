@@ -176,8 +176,8 @@ class _Session:
             self.step = None
             return
         step.positions, step.token_ids = np.concatenate(positions), np.concatenate(ids)
-        if self.recorder.ring.step_open:  # the last forward pass raised an error
-            self.recorder.ring.abandon_step()
+        if self.ring.step_open:  # the last forward pass raised an error
+            self.ring.abandon_step()
         if not self.recorder.begin(step.rows):
             self.recorder.note(step)
             self.step = None
@@ -200,7 +200,7 @@ class _Session:
             if self.step is None:
                 return
             ids, weights = _choices(module, output, self.size, self.routers[layer].top_k)
-            self.recorder.ring.write_layer(
+            self.ring.write_layer(
                 layer,
                 np.ascontiguousarray(ids.detach().cpu().numpy()[self.rows], dtype=np.int64),
                 np.ascontiguousarray(weights.detach().float().cpu().numpy()[self.rows]),
