@@ -1,6 +1,8 @@
 #include <cuda_runtime.h>
 #include <pybind11/pybind11.h>
 
+#include <cstdint>
+
 #include "../cuda/check.hpp"
 #include "cuda_bindings.hpp"
 #include "routestats/expert_view.hpp"
@@ -52,6 +54,19 @@ py::dict device_properties(int device) {
   return result;
 }
 
+int current_device() {
+  int device = 0;
+  cuda::check(cudaGetDevice(&device), "find the device");
+  return device;
+}
+
+int device_of(std::uintptr_t address) {
+  cudaPointerAttributes attributes{};
+  cuda::check(cudaPointerGetAttributes(&attributes, reinterpret_cast<const void*>(address)),
+              "find an array's device");
+  return attributes.device;
+}
+
 }  // namespace
 }  // namespace routestats::bindings
 
@@ -79,6 +94,8 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("why_unavailable", &why_unavailable, "Why there is no device, or None if there is.");
   module.def("versions", &versions, "CUDA runtime and driver (1000 * major + 10 * minor).");
   module.def("device_properties", &device_properties, py::arg("device") = 0);
+  module.def("current_device", &current_device);
+  module.def("device_of", &device_of, py::arg("address"), "The device whose memory this is.");
   bind_cuda_capture(module);
   bind_cuda_counts(module);
 }

@@ -3,7 +3,11 @@
 Absent where the package was built without nvcc; imports, but has no device, without a driver.
 """
 
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
 
 from routestats._core import CaptureTarget, EmulatedStepRing, IdType, WeightType
 
@@ -24,6 +28,8 @@ def device_count() -> int: ...
 def why_unavailable() -> str | None: ...
 def versions() -> Versions: ...
 def device_properties(device: int = 0) -> DeviceProperties: ...
+def current_device() -> int: ...
+def device_of(address: int) -> int: ...
 
 class StepRing(EmulatedStepRing): ...
 
@@ -38,3 +44,32 @@ def capture(
     rows: int,
     stream: int,
 ) -> None: ...
+
+class PairCounter:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        experts: int,
+        slots: int,
+        layer_pairs: Sequence[tuple[int, int]],
+    ) -> None: ...
+    def add(
+        self,
+        address: int,
+        shape: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        item_bytes: int,
+        is_signed: bool,
+        first_token: int = 0,
+        method: str | None = None,
+        stream: int = 0,
+    ) -> str: ...
+    def add_host(self, experts: npt.NDArray[np.integer[Any]], first_token: int = 0) -> None: ...
+    def add_ring(self, target: CaptureTarget, first_slot: int, rows: int, stream: int) -> None: ...
+    def read(
+        self, expert: npt.NDArray[np.uint64], pairs: npt.NDArray[np.uint64], stream: int = 0
+    ) -> None: ...
+    def clear(self, stream: int = 0) -> None: ...
+
+def choose_method(*, tokens: int, experts: int, slots: int, distinct: bool = True) -> str: ...

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routestats._core import CaptureRing
 from routestats.engines._assembler import NewRequest, StepRows
 from routestats.engines.recorder import Outcome, Recorder, RecorderOptions, check_domain
 from routestats.errors import CaptureError, InvalidValueError
@@ -115,6 +116,11 @@ class _Session:
     step: StepRows | None = None
     rows: Any = None  # indices of the real rows of the forward pass under way
     size: int = 0
+
+    @property
+    def ring(self) -> CaptureRing:
+        """The recorder's own."""
+        return cast(CaptureRing, self.recorder.ring)
 
     def attach(self, model: Any) -> None:
         self.hooks = [
