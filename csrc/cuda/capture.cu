@@ -1,17 +1,9 @@
 #include "capture.hpp"
 #include "check.hpp"
+#include "device_atomics.cuh"
 
 namespace routestats::cuda {
 namespace {
-
-constexpr unsigned kThreads = 256;
-
-struct DeviceAtomics {
-  static __device__ void minimum(std::uint64_t* word, std::uint64_t value) {
-    static_assert(sizeof(unsigned long long) == sizeof(std::uint64_t));
-    atomicMin(reinterpret_cast<unsigned long long*>(word), value);
-  }
-};
 
 // One thread per row and slot: neighbouring threads read neighbouring ids, and no thread needs an
 // array. `choices` is the launch's rows times top_k, of which the step may use fewer.

@@ -3,6 +3,7 @@
 #include <string>
 #include <utility>
 
+#include "id_check.hpp"
 #include "pair_counter.hpp"
 #include "pair_kernels.cuh"
 
@@ -21,12 +22,6 @@ std::uint64_t ceil_of(std::uint64_t value, std::uint64_t step) { return (value +
 
 unsigned as_grid(std::uint64_t blocks) {
   return static_cast<unsigned>(std::clamp<std::uint64_t>(blocks, 1, 0x7fffffff));
-}
-
-std::string as_written(std::uint64_t id, std::uint32_t bytes, bool is_signed) {
-  if (!is_signed) return std::to_string(id);
-  const unsigned shift = 64 - 8 * bytes;
-  return std::to_string(static_cast<std::int64_t>(id << shift) >> shift);
 }
 
 using Histogram = void (*)(const std::uint16_t*, std::uint64_t, std::uint32_t, std::uint32_t,
@@ -71,7 +66,6 @@ PairCounter::PairCounter(std::uint32_t layers, std::uint32_t experts, std::uint3
   const std::uint64_t cells = std::uint64_t{experts} * experts;
   expert_table_ = device_array<std::uint64_t>(std::uint64_t{layers} * experts);
   pair_table_ = device_array<std::uint64_t>(pairs_.size() * cells);
-  faults_ = device_array<IdFaults>(1);
 
   std::vector<std::uint32_t> places(std::size_t{layers} * layers, kNotCounted);
   std::set<std::pair<unsigned, unsigned>> tiles;
@@ -115,42 +109,13 @@ void PairCounter::clear(cudaStream_t stream) {
       "clear the tables");
 }
 
-IdFaults PairCounter::check_ids(const IdView& view, cudaStream_t stream) {
-  IdFaults faults{kNoBadId, 0};
-  check(cudaMemcpyAsync(faults_.get(), &faults, sizeof faults, cudaMemcpyHostToDevice, stream),
-        "check the ids");
-  cuda::check<<<as_grid(std::min<std::uint64_t>(ceil_of(view.tokens * view.layers, kThreads),
-                                                multiprocessors_ * 16u)),
-                kThreads, 0, stream>>>(view, experts_, faults_.get());
-  check_launch("check the ids");
-  check(cudaMemcpyAsync(&faults, faults_.get(), sizeof faults, cudaMemcpyDeviceToHost, stream),
-        "check the ids");
-  check(cudaStreamSynchronize(stream), "check the ids");
-  return faults;
-}
-
 DeviceMethod PairCounter::add(const IdView& all_slots, std::uint64_t first_token, bool is_signed,
                               std::optional<DeviceMethod> method, cudaStream_t stream) {
   if (all_slots.tokens == 0) return method.value_or(DeviceMethod::scatter);
-  const IdFaults faults = check_ids(all_slots, stream);
-  if (faults.first_bad != kNoBadId) {
-    const auto slot = static_cast<std::uint32_t>(faults.first_bad % all_slots.slots);
-    const std::uint64_t choice = faults.first_bad / all_slots.slots;
-    const auto layer = static_cast<std::uint32_t>(choice % all_slots.layers);
-    const std::uint64_t token = choice / all_slots.layers;
-    std::uint64_t id = 0;
-    const char* item = all_slots.data + static_cast<std::int64_t>(token) * all_slots.token_stride +
-                       static_cast<std::int64_t>(layer) * all_slots.layer_stride +
-                       static_cast<std::int64_t>(slot) * all_slots.slot_stride;
-    check(cudaMemcpy(&id, item, all_slots.item_bytes, cudaMemcpyDeviceToHost), "read an id");
-    throw ExpertOutOfRange("experts[" + std::to_string(first_token + token) + ", " +
-                           std::to_string(layer) + ", " + std::to_string(slot) +
-                           "] = " + as_written(id, all_slots.item_bytes, is_signed) +
-                           ", but num_experts is " + std::to_string(experts_));
-  }
+  const bool sets = check_ids(all_slots, experts_, first_token, is_signed, stream);
   IdView view = all_slots;
   view.slots = std::min(view.slots, slots_);
-  const bool distinct = faults.repeated == 0 || view.slots == 1;
+  const bool distinct = sets || view.slots == 1;
   const DeviceWork work{view.tokens, experts_, view.slots, distinct, true, shared_bytes_};
   const DeviceMethod chosen = method.value_or(choose_device_method(work));
   const bool by_bits = chosen == DeviceMethod::popcount || chosen == DeviceMethod::tensor;

@@ -44,7 +44,6 @@ class PairCounter {
   std::size_t pairs() const { return pairs_.size(); }
 
  private:
-  IdFaults check_ids(const IdView& view, cudaStream_t stream);
   void count(const IdView& view, DeviceMethod method, cudaStream_t stream);
   void count_by_increments(const IdView& block, bool shared, cudaStream_t stream);
   void count_by_bits(const IdView& block, bool tensor, cudaStream_t stream);
@@ -65,7 +64,6 @@ class PairCounter {
   DeviceArray<std::uint32_t> places_;  // [layers, layers], for GramPlan
   std::vector<uint2> gram_tiles_;      // pairs of column tiles that hold a counted cell
   DeviceArray<uint2> gram_tile_list_;
-  DeviceArray<IdFaults> faults_;
   // Of one block; made when first needed.
   DeviceArray<std::uint16_t> packed_;  // [layers, tokens, slots]
   DeviceArray<std::uint32_t> bits_;    // [columns, words]

@@ -2,36 +2,11 @@
 
 #include <cstdint>
 
+#include "device_atomics.cuh"
 #include "routestats/device_counts.hpp"
 
 // Kernels that count. The work of a thread lies in routestats/device_counts.hpp.
 namespace routestats::cuda {
-
-using Count = unsigned long long;  // what atomicAdd calls a std::uint64_t
-
-struct DeviceAtomics {
-  static __device__ void minimum(std::uint64_t* word, std::uint64_t value) {
-    atomicMin(reinterpret_cast<Count*>(word), value);
-  }
-  static __device__ void add(std::uint32_t* cell, std::uint32_t more) { atomicAdd(cell, more); }
-  static __device__ void add(std::uint64_t* cell, std::uint64_t more) {
-    atomicAdd(reinterpret_cast<Count*>(cell), more);
-  }
-};
-
-inline constexpr unsigned kThreads = 256;
-
-__global__ void __launch_bounds__(kThreads)
-    check(const __grid_constant__ IdView view, std::uint64_t experts, IdFaults* faults) {
-  const std::uint64_t choices = view.tokens * view.layers;
-  const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
-  for (std::uint64_t i = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x; i < choices;
-       i += stride) {
-    const std::uint64_t token = i / view.layers;
-    check_choices<DeviceAtomics>(view, experts, token,
-                                 static_cast<std::uint32_t>(i - token * view.layers), faults);
-  }
-}
 
 // Layer-major copy [layers, tokens, slots]. Blocks run over tokens, so that a warp reads whole
 // tokens and the cache serves the layers' scattered writes.

@@ -5,12 +5,14 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "routestats/device_counts.hpp"
 #include "routestats/device_method.hpp"
+#include "routestats/device_paths.hpp"
 #include "routestats/pair_counts.hpp"
 
 namespace {
@@ -29,6 +31,12 @@ struct HostAtomics {
   static void add(Cell* cell, Cell more) {
     *cell += more;
   }
+  static std::uint64_t swap(std::uint64_t* word, std::uint64_t expected, std::uint64_t desired) {
+    const std::uint64_t seen = *word;
+    if (seen == expected) *word = desired;
+    return seen;
+  }
+  static std::uint32_t next(std::uint32_t* counter) { return (*counter)++; }
 };
 
 struct Case {
@@ -232,6 +240,76 @@ void tables_by_bits(const Case& c) {
   }
 }
 
+// Paths in batches, against a map. Few slots, so that many keys want the same one.
+void paths_are_exact(const Case& c, bool sets, std::uint32_t first_layer) {
+  auto ids = draw(c, true, 4);
+  for (std::uint32_t t = 1; t < c.tokens; ++t) {  // two thirds repeat an earlier row
+    if (t % 3 == 0) continue;
+    const std::size_t width = std::size_t{c.layers} * c.slots;
+    std::copy_n(ids.begin() + static_cast<std::ptrdiff_t>(t / 4 * width), width,
+                ids.begin() + static_cast<std::ptrdiff_t>(t * width));
+  }
+  const PathWindow window{first_layer, c.layers - first_layer, sets ? c.slots : 1,
+                          c.experts <= 256 ? 1u : 2u};
+  std::map<std::vector<std::uint16_t>, std::uint64_t> expected;
+  for (std::uint32_t t = 0; t < c.tokens; ++t) {
+    std::vector<std::uint16_t> path;
+    for (std::uint32_t l = first_layer; l < c.layers; ++l) {
+      const auto* row = ids.data() + (std::size_t{t} * c.layers + l) * c.slots;
+      std::vector<std::uint16_t> set(row, row + window.slots);
+      std::sort(set.begin(), set.end());
+      path.insert(path.end(), set.begin(), set.end());
+    }
+    ++expected[path];
+  }
+
+  const std::uint32_t words = window.words();
+  const std::uint64_t slots = std::bit_ceil(expected.size() + 1);
+  std::vector<std::uint64_t> table_slots(slots);
+  std::vector<std::uint64_t> table_counts(slots);
+  std::vector<std::uint32_t> store(std::size_t{c.tokens} * words);
+  std::uint32_t stored = 0;
+  const std::uint32_t batch_rows = c.tokens / 5 + 1;
+  std::vector<std::uint32_t> batch(std::size_t{batch_rows} * words);
+  for (std::uint32_t first = 0; first < c.tokens; first += batch_rows) {
+    const IdView part = view_of(ids, c).from(first, std::min(batch_rows, c.tokens - first));
+    std::fill(batch.begin(), batch.end(), 0);
+    for (std::uint32_t row = 0; row < part.tokens; ++row) {
+      for (std::uint32_t layer = 0; layer < window.layers; ++layer) {
+        for (std::uint32_t slot = 0; slot < window.slots; ++slot) {
+          write_key_id(part, window, row, layer, slot, batch.data() + std::size_t{row} * words);
+        }
+      }
+    }
+    const PathTableView table{table_slots.data(),
+                              table_counts.data(),
+                              slots - 1,
+                              store.data(),
+                              batch.data(),
+                              stored,
+                              words};
+    for (std::uint32_t row = 0; row < part.tokens; ++row) {
+      count_key<HostAtomics>(table, stored + row, 1);
+    }
+    for (std::uint64_t place = 0; place < slots; ++place) {
+      keep_key<HostAtomics>(table, place, &stored);
+    }
+  }
+  expect(stored == expected.size(), "distinct paths");
+  std::map<std::vector<std::uint16_t>, std::uint64_t> got;
+  for (std::uint64_t place = 0; place < slots; ++place) {
+    if (table_slots[place] == 0) continue;
+    const auto* key = store.data() + std::size_t{key_of_slot(table_slots[place])} * words;
+    std::vector<std::uint16_t> path;
+    for (std::uint32_t i = 0; i < window.ids(); ++i) {
+      path.push_back(window.id_bytes == 1 ? reinterpret_cast<const std::uint8_t*>(key)[i]
+                                          : reinterpret_cast<const std::uint16_t*>(key)[i]);
+    }
+    got[path] = table_counts[place];
+  }
+  expect(got == expected, "counts of paths");
+}
+
 void faults_are_found() {
   const Case c{20, 3, 8, 2};
   const auto good = draw(c, true, 3);
@@ -278,6 +356,11 @@ int main() {
                         Case{33, 4, 1, 1}, Case{600, 3, 7, 3}}) {
     tiles_by_increments(c);
     tables_by_bits(c);
+  }
+  for (const bool sets : {false, true}) {
+    paths_are_exact({900, 5, 8, 2}, sets, 0);
+    paths_are_exact({900, 6, 300, 3}, sets, 1);
+    paths_are_exact({400, 2, 3, 3}, sets, 1);
   }
   faults_are_found();
   methods_are_chosen();

@@ -72,4 +72,28 @@ class PairCounter:
     ) -> None: ...
     def clear(self, stream: int = 0) -> None: ...
 
+class PathCounter:
+    def __init__(
+        self,
+        *,
+        first_layer: int,
+        layers: int,
+        slots: int,
+        id_bytes: int,
+        expected_paths: int,
+    ) -> None: ...
+    def add(
+        self,
+        address: int,
+        shape: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        item_bytes: int,
+        is_signed: bool,
+        experts: int,
+        first_token: int = 0,
+    ) -> bool: ...
+    def read(
+        self,
+    ) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], npt.NDArray[np.uint64]]: ...
+
 def choose_method(*, tokens: int, experts: int, slots: int, distinct: bool = True) -> str: ...

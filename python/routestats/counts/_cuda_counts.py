@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -114,6 +114,64 @@ def count_on_cuda(
         tokens += len(chunk)
     counter.read(expert, pairs)
     return tokens
+
+
+def count_paths_on_cuda(
+    ids: DeviceIds,
+    shape: RouteShape,
+    *,
+    kind: Literal["top1", "set"],
+    start: int = 0,
+    length: int | None = None,
+) -> tuple[Ids, npt.NDArray[np.uint64]]:
+    """Distinct paths through layers ``start .. start + length - 1`` and how often each occurs.
+
+    Returns
+    -------
+    paths : ndarray, shape [n, length] (``top1``) or [n, length, K] (``set``, ids ascending)
+    counts : ndarray of uint64, shape [n]
+        Descending; paths with equal counts in lexicographic order.
+
+    Raises
+    ------
+    InvalidValueError
+        If an id is not below E, a set path names an expert twice, or there are no such layers.
+    DeviceError
+        If the device fails, e.g. has not the memory.
+    """
+    from routestats import _cuda
+
+    layers = shape.num_layers - start if length is None else length
+    if not (start >= 0 and 1 <= layers <= shape.num_layers - start):
+        raise InvalidValueError(
+            f"start, length: expected layers within 0 to {shape.num_layers - 1}, "
+            f"got {layers} from {start} on"
+        )
+    _check_device(ids)
+    counter = _cuda.PathCounter(
+        first_layer=start,
+        layers=layers,
+        slots=1 if kind == "top1" else shape.top_k,
+        id_bytes=shape.id_dtype.itemsize,
+        expected_paths=min(len(ids), 1 << 20),
+    )
+    sets = counter.add(
+        ids.address,
+        (ids.shape[0], ids.shape[1], ids.shape[2]),
+        (ids.strides[0], ids.strides[1], ids.strides[2]),
+        item_bytes=ids.dtype.itemsize,
+        is_signed=ids.dtype.kind == "i",
+        experts=shape.num_experts,
+    )
+    if kind == "set" and not sets:
+        raise InvalidValueError(
+            "experts: expected sets, got an expert twice at one layer of a token"
+        )
+    paths, counts = counter.read()
+    columns = paths.reshape(len(paths), -1).T
+    order = np.lexsort((*columns[::-1], -counts.astype(np.int64)))
+    paths = paths[order, :, 0] if kind == "top1" else paths[order]
+    return paths, counts[order]
 
 
 def _check_device(ids: DeviceIds) -> None:
