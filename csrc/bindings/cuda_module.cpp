@@ -96,6 +96,6 @@ PYBIND11_MODULE(_cuda, module) {
   module.def("device_properties", &device_properties, py::arg("device") = 0);
   module.def("current_device", &current_device);
   module.def("device_of", &device_of, py::arg("address"), "The device whose memory this is.");
-  bind_cuda_capture(module);
   bind_cuda_counts(module);
+  bind_cuda_capture(module);
 }

@@ -48,10 +48,10 @@ inline pybind11::tuple drain_steps(StepRing& ring, std::uint64_t max_rows, std::
 
 // `make_device(target, weights)` gives the device.
 template <class MakeDevice>
-void bind_step_ring(pybind11::module_& module, const char* name, const char* doc,
-                    MakeDevice make_device) {
+pybind11::class_<StepRing> bind_step_ring(pybind11::module_& module, const char* name,
+                                          const char* doc, MakeDevice make_device) {
   namespace py = pybind11;
-  py::class_<StepRing>(module, name, doc, py::module_local())  // one per module
+  return py::class_<StepRing>(module, name, doc, py::module_local())  // one per module
       .def(py::init([make_device](const CaptureTarget& target, std::uint64_t capacity, bool weights,
                                   bool block) {
              const RingConfig config{target.extents.layers,

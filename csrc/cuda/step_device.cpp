@@ -68,6 +68,10 @@ void CudaStepDevice::finish(const CaptureStep& step, const RowTags& tags, Stream
                           target_.layout().record_words() * sizeof(std::uint64_t),
                           cudaMemcpyDeviceToHost, side_.get()),
           "fetch the stamps");
+    if (counter_ != nullptr) {
+      counter_->add_ring(target_.ids, target_.id_bytes(), target_.extents, step.first_slot,
+                         step.rows, side_.get());
+    }
     check(cudaEventRecord(fetched_[turn].get(), side_.get()), "record an event");
   });
 }

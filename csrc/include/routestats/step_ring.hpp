@@ -52,6 +52,7 @@ class StepRing {
 
   const RingConfig& config() const { return config_; }
   std::uint32_t id_bytes() const { return config_.experts <= 256 ? 1 : 2; }
+  StepDevice& device() { return *device_; }
 
   // --- engine thread ---
 

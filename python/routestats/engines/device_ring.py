@@ -165,6 +165,17 @@ class DeviceRing:
         """As `CaptureRing.drain`, and int32 ``[rows, 2]``: position and token id of each row."""
         return self._ring.drain(max_rows=max_rows, wait_rows=wait_rows, seconds=seconds)
 
+    def count_into(self, counter: Any) -> None:
+        """Count the rows of every later step on the device, as they come; None ends it.
+
+        Parameters
+        ----------
+        counter : _cuda.PairCounter or None
+            It counts what the engine ran: drafts that are rejected later and second runs after a
+            preemption are among it, which a trace leaves out.
+        """
+        self._ring.count_into(counter)
+
     def close(self) -> None:
         self._ring.close()
 
