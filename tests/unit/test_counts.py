@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from routestats import _core
-from routestats.counts import RouteCounts, count, recount
+from routestats.counts import RouteCounts, count, count_paths, recount
 from routestats.counts._cuda_counts import as_device_ids
 from routestats.counts._device import choose_threads, why_no_cuda
 from routestats.errors import (
@@ -261,6 +261,8 @@ def test_arrays_on_a_device_are_taken_as_they_say() -> None:
         count(OnCuda((5, 3), "<i4"), num_experts=4)
     with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
         count(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
+    with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
+        count_paths(OnCuda((5, 3, 2), "<i4"), num_experts=4)
 
 
 def test_wrong_shapes() -> None:

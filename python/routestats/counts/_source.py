@@ -97,16 +97,20 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
     return Chunks(shape, None, True, True, False, iter([experts]))
 
 
-def as_ids(values: npt.ArrayLike) -> Ids:
+def as_ids(values: npt.ArrayLike | DeviceIds) -> Ids:
     """`values` as a [T, L, K] array of integers in the machine's byte order, not copied if it is.
 
     Raises
     ------
     InvalidTypeError
-        If it holds anything but integers.
+        If it holds anything but integers, or lies in a device's memory.
     InvalidValueError
         If it has not three dimensions.
     """
+    if isinstance(values, DeviceIds):
+        raise InvalidTypeError(
+            "experts: expected an array in the host's memory, got one in a CUDA device's"
+        )
     experts = np.asarray(values)
     if experts.dtype.kind not in "iu":
         raise InvalidTypeError(f"experts: expected an integer array, got {experts.dtype}")
