@@ -267,6 +267,8 @@ void PairCounter::count_by_bits(const IdView& block, bool tensor, cudaStream_t s
 }
 
 void PairCounter::read(const CountTables& tables, cudaStream_t stream) const {
+  // Rows of a ring are counted on a stream of their own.
+  check(cudaDeviceSynchronize(), "count");
   const auto staging = pinned_array<std::uint64_t>(kReadCells);
   const auto add = [&](const std::uint64_t* device, std::uint64_t cells, std::uint64_t* host) {
     for (std::uint64_t first = 0; first < cells; first += kReadCells) {
