@@ -5,18 +5,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from routestats._core import CaptureRing
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
+from routestats.trace import Trace, sort_by_weight, verify
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines._assembler import StepRows  # noqa: E402
-from routestats.engines.recorder import RecorderOptions  # noqa: E402
+from routestats.engines._assembler import NewRequest, StepRows  # noqa: E402
+from routestats.engines.recorder import Recorder, RecorderOptions  # noqa: E402
 from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
 
 SHAPE = RouteShape(3, 8, 2)
@@ -148,3 +151,44 @@ def test_inputs_that_kernels_cannot_read_are_refused() -> None:
         target.commit_step()
     target.abandon_step()
     assert not target.step_open
+
+
+def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
+    """Positions and token ids come with the rows, after the engine has gone on."""
+    tap, options = DeviceTap(SHAPE, 64, torch.device("cpu")), RecorderOptions(ring_rows=64)
+    recorder = Recorder(
+        tmp_path / "run",
+        SHAPE,
+        [1, 3, 5],
+        model="model",
+        engine={},
+        settings={},
+        options=options,
+        hold_records=False,
+        ring=tap.new_ring(options),
+    )
+    prompt = np.array([7, 9, 11, 13], np.int32)
+    expected, start = [], 0
+    for seed, rows in enumerate([4, 1, 1, 1]):
+        new = [NewRequest("request", "code", prompt)] if seed == 0 else []
+        step = StepRows(request_ids=["request"], counts=[rows], new=new)
+        ids, weights = routing(rows + 2, seed)
+        assert recorder.begin(rows)
+        tap.open(recorder.ring)
+        for layer in range(3):
+            tap.observe(layer, ids[layer], weights[layer])
+        tap.close(rows)
+        positions = torch.arange(start, start + rows + 2)
+        tap.take_inputs(step, positions, (2 * positions + 7).to(torch.int32))
+        recorder.commit(step)
+        start += rows
+        wide = (ids[:, :rows].numpy(), weights[:, :rows].numpy())
+        expected.append(sort_by_weight(*(part.swapaxes(0, 1) for part in wide)))
+    totals = recorder.close()
+    assert (totals["error"], totals["rows"]) == (None, 7)
+    trace = Trace.open(tmp_path / "run")
+    np.testing.assert_array_equal(trace.experts, np.concatenate([ids for ids, _ in expected]))
+    np.testing.assert_array_equal(trace.weights, np.concatenate([w for _, w in expected]))
+    assert trace.rows["position"].to_pylist() == list(range(7))
+    assert trace.rows["token_id"].to_pylist() == list(range(7, 21, 2))
+    assert verify(trace).ok
