@@ -3,6 +3,8 @@
 #   make demo [GSM8K=gsm8k_test.jsonl]   profile the built-in model, verify, report
 #   make test                            C++ and Python tests
 #   make lint | wheel | bench | clean
+#   make cuda                            compile the CUDA kernels and report what they take (nvcc)
+#   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
 #   make tiny GSM8K_TRAIN=gsm8k_train.jsonl GSM8K=gsm8k_test.jsonl   train the built-in model anew
 
 PYTHON ?= python3
@@ -10,11 +12,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENGINE := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.py' -o -name '*.pyi') \
+SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.cu*' -o -name '*.py' -o -name '*.pyi') \
            CMakeLists.txt pyproject.toml
 RUN ?= runs/demo
 
 .PHONY: demo test test-cpp test-python lint wheel tiny bench picture clean
+.PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -40,7 +43,44 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' | xargs $(BIN)/clang-format --dry-run -Werror
+	git ls-files 'csrc/*.cpp' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+
+# Needs nvcc and no GPU: everything is compiled with warnings as errors, imported, and no kernel may
+# spill registers.
+cuda: $(VENV)/.tools
+	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+	  -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_CUDA=ON -DROUTESTATS_WERROR=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
+	$(BIN)/cmake --build build/cuda --parallel 2
+	$(BIN)/python bench/cuda_resources.py --output build/cuda/resources.json
+
+# The machine's own packages and no network: torch, NumPy, pyarrow, SciPy, hypothesis, pytest, CMake,
+# ninja, pybind11, scikit-build-core.
+GPU_PYTHON ?= python3
+
+install-gpu:
+	$(GPU_PYTHON) -m pip install --quiet --no-build-isolation --no-deps \
+	  --config-settings=cmake.define.ROUTESTATS_CUDA=ON .
+
+test-gpu: install-gpu
+	$(GPU_PYTHON) -m routestats.cli info
+	$(GPU_PYTHON) -m pytest -W default tests/gpu
+
+# Slow, so on a few tests; hypothesis would take hours.
+SANITIZED := strided or blocks or thousand or overrun or counted_on_the_device or grows
+sanitize-gpu: install-gpu
+	for tool in memcheck racecheck; do \
+	  ROUTESTATS_SANITIZE=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
+	    --target-processes all $(GPU_PYTHON) -m pytest -W default -x tests/gpu \
+	    -k "$(SANITIZED)" || exit 1; \
+	done
+
+# bench/gpu_vllm.py needs vLLM beside it, and says so where it is not.
+bench-gpu: install-gpu
+	$(GPU_PYTHON) bench/gpu_counts.py
+	$(GPU_PYTHON) bench/gpu_capture.py
+	$(GPU_PYTHON) bench/gpu_vllm.py
 
 # The built-in model is most of it; the index takes no file of any size.
 wheel: $(VENV)/.tools

@@ -22,7 +22,8 @@ void bind_build_info(py::module_& module) {
         result["cuda"] = info.cuda;
         return result;
       },
-      "Version, compiler, the instruction sets with kernels that run here, CUDA or not.");
+      "Version, compiler, the instruction sets with kernels that run here, whether the CUDA "
+      "kernels were built.");
 }
 
 }  // namespace routestats::bindings

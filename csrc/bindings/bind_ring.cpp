@@ -21,7 +21,8 @@ constexpr std::uint64_t kReleaseGilAbove = 4096;
 IdType id_type_of(const std::string& name) {
   if (name == "int32") return IdType::i32;
   if (name == "int64") return IdType::i64;
-  throw py::type_error("ids: expected int32 or int64, got " + name);
+  if (name == "uint32") return IdType::u32;
+  throw py::type_error("ids: expected int32, int64 or uint32, got " + name);
 }
 
 WeightType weight_type_of(const std::string& name) {
@@ -102,7 +103,10 @@ void bind_ring(py::module_& module) {
     }
   });
 
-  py::enum_<IdType>(module, "IdType").value("int32", IdType::i32).value("int64", IdType::i64);
+  py::enum_<IdType>(module, "IdType")
+      .value("int32", IdType::i32)
+      .value("int64", IdType::i64)
+      .value("uint32", IdType::u32);
   py::enum_<WeightType>(module, "WeightType")
       .value("float32", WeightType::f32)
       .value("float16", WeightType::f16)

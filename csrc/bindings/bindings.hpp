@@ -14,5 +14,6 @@ void bind_paths(pybind11::module_& module);
 void bind_rank_hits(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_segments(pybind11::module_& module);
+void bind_step_ring(pybind11::module_& module);
 
 }  // namespace routestats::bindings

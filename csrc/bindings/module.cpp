@@ -13,4 +13,5 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_rank_hits(module);
   routestats::bindings::bind_ring(module);
   routestats::bindings::bind_segments(module);
+  routestats::bindings::bind_step_ring(module);
 }

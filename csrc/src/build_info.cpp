@@ -8,7 +8,7 @@ BuildInfo build_info() {
 #else
   constexpr const char* compiler = "GCC " __VERSION__;
 #endif
-  return {ROUTESTATS_VERSION, compiler, false};
+  return {ROUTESTATS_VERSION, compiler, ROUTESTATS_HAS_CUDA != 0};
 }
 
 }  // namespace routestats

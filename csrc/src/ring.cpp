@@ -1,33 +1,15 @@
 #include "routestats/ring.hpp"
 
 #include <algorithm>
-#include <chrono>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 #include "routestats/route_row.hpp"
 
 namespace routestats {
-namespace {
 
-std::int64_t load_id(const LayerRouting& routing, std::uint64_t index) {
-  return routing.id_type == IdType::i32 ? static_cast<const std::int32_t*>(routing.ids)[index]
-                                        : static_cast<const std::int64_t*>(routing.ids)[index];
-}
-
-float load_weight(const LayerRouting& routing, std::uint64_t index) {
-  switch (routing.weight_type) {
-    case WeightType::f32:
-      return static_cast<const float*>(routing.weights)[index];
-    case WeightType::f16:
-      return float_from_half(static_cast<const std::uint16_t*>(routing.weights)[index]);
-    case WeightType::bf16:
-      break;
-  }
-  return float_from_bfloat16(static_cast<const std::uint16_t*>(routing.weights)[index]);
-}
-
-RingConfig checked(const RingConfig& config) {
+const RingConfig& checked(const RingConfig& config) {
   if (config.layers == 0) throw std::invalid_argument("layers: expected at least 1, got 0");
   if (config.experts == 0 || config.experts > 65536) {
     throw std::invalid_argument("experts: expected 1 to 65536, got " +
@@ -41,37 +23,21 @@ RingConfig checked(const RingConfig& config) {
   return config;
 }
 
-}  // namespace
-
 CaptureRing::CaptureRing(const RingConfig& config)
     : config_(checked(config)),
       extents_{config_.capacity, config_.layers, config_.top_k},
       ids_(config_.capacity * extents_.row_width() * id_bytes()),
       weights_(config_.weights ? config_.capacity * extents_.row_width() : 0),
-      layer_stamps_(config_.layers, 0) {}
+      layer_stamps_(config_.layers, 0),
+      ledger_(config_.capacity, config_.overflow) {}
 
 bool CaptureRing::begin_step(std::uint64_t rows) {
-  if (rows > config_.capacity) {
-    throw std::invalid_argument("a step of " + std::to_string(rows) +
-                                " rows exceeds the ring's capacity of " +
-                                std::to_string(config_.capacity));
-  }
   if (step_open_) throw std::logic_error("begin_step: the previous step is still open");
-  std::unique_lock lock(mutex_);
-  const auto has_room = [&] { return head_ - tail_ + rows <= config_.capacity; };
-  if (config_.overflow == Overflow::block) {
-    room_.wait(lock, [&] { return has_room() || closed_ || !failure_.empty(); });
-  }
-  if (!failure_.empty()) throw CaptureFault(failure_);
-  if (closed_) throw CaptureFault("the ring is closed");
-  if (!has_room()) {
-    dropped_rows_ += rows;
-    ++dropped_steps_;
-    return false;
-  }
+  const auto first_row = ledger_.reserve(rows);
+  if (!first_row) return false;
   step_open_ = true;
   step_rows_ = rows;
-  step_first_row_ = head_;
+  step_first_row_ = *first_row;
   fault_.clear();
   return true;
 }
@@ -146,12 +112,7 @@ std::uint64_t CaptureRing::commit_step() {
     }
   }
   if (!fault_.empty()) throw CaptureFault("step " + std::to_string(number) + ": " + fault_);
-  {
-    const std::lock_guard lock(mutex_);
-    head_ += step_rows_;
-    committed_.push_back({number, step_rows_});
-  }
-  ready_.notify_one();
+  ledger_.commit({number, step_rows_});
   return number;
 }
 
@@ -161,35 +122,13 @@ void CaptureRing::abandon_step() noexcept {
   ++step_number_;
 }
 
-std::uint64_t CaptureRing::wait(std::uint64_t min_rows, double seconds) {
-  std::unique_lock lock(mutex_);
-  // More than the ring can hold would never come.
-  const std::uint64_t wanted = std::clamp<std::uint64_t>(min_rows, 1, config_.capacity / 2 + 1);
-  ready_.wait_for(lock, std::chrono::duration<double>(seconds),
-                  [&] { return head_ - tail_ >= wanted || closed_; });
-  return head_ - tail_;
-}
-
-std::vector<Step> CaptureRing::peek(std::uint64_t max_rows) {
-  const std::lock_guard lock(mutex_);
-  std::vector<Step> steps;
-  std::uint64_t rows = 0;
-  for (const Step& step : committed_) {
-    if (!steps.empty() && rows + step.rows > max_rows) break;
-    rows += step.rows;
-    steps.push_back(step);
-  }
-  return steps;
-}
-
 void CaptureRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights) {
-  std::uint64_t rows = 0;
-  for (const Step& step : steps) rows += step.rows;
-  // Committed slots are not written again before tail_ moves, so the copy needs no lock.
+  const std::uint64_t rows = rows_of(steps);
+  // Committed slots are not written again before they are released, so the copy needs no lock.
   const std::uint64_t width = extents_.row_width();
   auto* out = static_cast<std::uint8_t*>(ids);
   for (std::uint64_t done = 0; done < rows;) {
-    const std::uint64_t row = tail_ + done;
+    const std::uint64_t row = ledger_.tail() + done;
     const std::uint64_t piece = extents_.contiguous(row, rows - done);
     const std::uint64_t from = extents_.slot(row) * width;
     std::memcpy(out + done * width * id_bytes(), ids_.data() + from * id_bytes(),
@@ -199,45 +138,7 @@ void CaptureRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t*
     }
     done += piece;
   }
-  {
-    const std::lock_guard lock(mutex_);
-    tail_ += rows;
-    committed_.erase(committed_.begin(),
-                     committed_.begin() + static_cast<std::ptrdiff_t>(steps.size()));
-  }
-  room_.notify_one();
-}
-
-void CaptureRing::close() {
-  {
-    const std::lock_guard lock(mutex_);
-    closed_ = true;
-  }
-  room_.notify_all();
-  ready_.notify_all();
-}
-
-void CaptureRing::fail(const std::string& reason) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (failure_.empty()) failure_ = reason.empty() ? "the draining side failed" : reason;
-  }
-  room_.notify_all();
-}
-
-std::uint64_t CaptureRing::dropped_rows() const {
-  const std::lock_guard lock(mutex_);
-  return dropped_rows_;
-}
-
-std::uint64_t CaptureRing::dropped_steps() const {
-  const std::lock_guard lock(mutex_);
-  return dropped_steps_;
-}
-
-std::uint64_t CaptureRing::committed_rows() const {
-  const std::lock_guard lock(mutex_);
-  return head_;
+  ledger_.release(steps);
 }
 
 }  // namespace routestats

@@ -26,7 +26,11 @@ class CaptureError(RouteStatsError):
     """Routing that cannot be captured, or was not captured completely."""
 
 
-class DeviceUnavailableError(RouteStatsError):
+class DeviceError(RouteStatsError):
+    """A device failed, e.g. ran out of memory."""
+
+
+class DeviceUnavailableError(DeviceError):
     """A device that was asked for by name is not there."""
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from routestats import _core
 from routestats.counts import RouteCounts, count, count_paths, recount
-from routestats.counts._device import choose_threads
+from routestats.counts._cuda_counts import as_device_ids
+from routestats.counts._device import choose_threads, why_no_cuda
 from routestats.errors import (
     DeviceUnavailableError,
     InvalidTypeError,
@@ -232,12 +233,48 @@ def test_not_integers(experts: Any) -> None:
         ({"threads": 0}, InvalidValueError, "threads: expected at least 1, got 0"),
         ({"threads": 1.5}, InvalidTypeError, "threads: expected an integer"),
         ({"device": "tpu"}, InvalidValueError, "device: expected"),
-        ({"device": "cuda"}, DeviceUnavailableError, "has no CUDA"),
     ],
 )
 def test_arguments(arguments: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         count(IDS, **{"num_experts": 4, **arguments})
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
+        count(IDS, num_experts=4, device="cuda")
+    assert count(IDS, num_experts=4, device="auto").device == "cpu"
+
+
+class OnCuda:
+    """What an array in a CUDA device's memory says of itself; there is no memory behind it."""
+
+    def __init__(self, shape: tuple[int, ...], typestr: str, strides: Any = None) -> None:
+        self.__cuda_array_interface__ = {
+            "shape": shape,
+            "typestr": typestr,
+            "data": (4096, True),
+            "strides": strides,
+            "version": 3,
+        }
+
+
+def test_arrays_on_a_device_are_taken_as_they_say() -> None:
+    dense = as_device_ids(OnCuda((5, 3, 2), "<i4"))
+    assert (dense.strides, dense.dtype, len(dense)) == ((24, 8, 4), np.dtype(np.int32), 5)
+    strided = as_device_ids(OnCuda((5, 3, 2), "|u1", strides=(-12, 4, 1)))
+    assert strided.strides == (-12, 4, 1)
+    with pytest.raises(InvalidTypeError, match="experts: expected an integer array, got float32"):
+        count(OnCuda((5, 3, 2), "<f4"), num_experts=4)
+    with pytest.raises(InvalidTypeError, match="experts: expected an integer array, got >i4"):
+        count(OnCuda((5, 3, 2), ">i4"), num_experts=4)
+    with pytest.raises(InvalidValueError, match="expected 3 dimensions"):
+        count(OnCuda((5, 3), "<i4"), num_experts=4)
+    with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
+        count(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
+    with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
+        count_paths(OnCuda((5, 3, 2), "<i4"), num_experts=4)
 
 
 def test_wrong_shapes() -> None:

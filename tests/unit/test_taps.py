@@ -1,6 +1,11 @@
-"""Both ways from a router into the ring give the same rows, and both notice what is missing."""
+"""All ways from a router into a ring give the same rows, and all notice what is missing.
+
+`DeviceTap` runs on the CPU here, its kernels compiled for the host.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,17 +13,37 @@ import pytest
 from routestats._core import CaptureRing
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
+from routestats.trace import Trace, sort_by_weight, verify
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines.vllm.taps import HostTap, StagedTap  # noqa: E402
+from routestats.engines._assembler import NewRequest, StepRows  # noqa: E402
+from routestats.engines.recorder import Recorder, RecorderOptions  # noqa: E402
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
 
 SHAPE = RouteShape(3, 8, 2)
 
 
 def taps():
-    return [HostTap(), StagedTap(SHAPE, 16, torch.device("cpu"))]
+    cpu = torch.device("cpu")
+    return [HostTap(), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
+
+
+def ring_of(tap):
+    return tap.new_ring(RecorderOptions(ring_rows=64)) or ring()
+
+
+def commit(tap, target, rows: int = 5) -> None:
+    positions = torch.arange(100, 100 + rows + 3)
+    tap.close(rows)
+    tap.take_inputs(StepRows(counts=[rows]), positions, positions.to(torch.int32))
+    target.commit_step()
+
+
+def commit_and_drain(tap, target) -> None:
+    commit(tap, target)
+    target.drain(max_rows=64, wait_rows=1, seconds=0.0)  # a device's faults are known here
 
 
 def ring() -> CaptureRing:
@@ -32,10 +57,10 @@ def routing(rows: int, seed: int, dtype: torch.dtype = torch.float32):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_both_taps_give_the_same_rows(dtype: torch.dtype) -> None:
+def test_all_taps_give_the_same_rows(dtype: torch.dtype) -> None:
     drained = []
     for tap in taps():
-        target = ring()
+        target = ring_of(tap)
         warm_up = routing(16, 99, dtype)
         for layer in range(3):
             tap.observe(layer, warm_up[0][layer], warm_up[1][layer])
@@ -45,33 +70,36 @@ def test_both_taps_give_the_same_rows(dtype: torch.dtype) -> None:
             tap.open(target)
             for layer in range(3):
                 tap.observe(layer, ids[layer], weights[layer])
-            tap.close(5)
-            target.commit_step()
+            commit(tap, target)
         drained.append(target.drain(max_rows=64, wait_rows=1, seconds=0.0))
-    assert drained[0][0] == drained[1][0] == [(i, 5) for i in range(4)]
-    np.testing.assert_array_equal(drained[0][1], drained[1][1])
-    np.testing.assert_array_equal(drained[0][2], drained[1][2])
+    for other in drained[1:]:
+        assert drained[0][0] == other[0] == [(i, 5) for i in range(4)]
+        np.testing.assert_array_equal(drained[0][1], other[1])
+        np.testing.assert_array_equal(drained[0][2], other[2])
+    tags = drained[2][3]
+    np.testing.assert_array_equal(tags, np.tile(np.arange(100, 105)[:, None], (4, 2)))
 
 
-def test_both_taps_notice_a_layer_that_did_not_fire() -> None:
+def test_all_taps_notice_a_layer_that_did_not_fire() -> None:
     for tap in taps():
-        target = ring()
+        target = ring_of(tap)
         for fires in ((0, 1, 2), (0, 2)):  # the stamp of the first step must not count
             ids, weights = routing(5, 0)
             target.begin_step(5)
             tap.open(target)
             for layer in fires:
                 tap.observe(layer, ids[layer], weights[layer])
-            tap.close(5)
             if len(fires) == 3:
-                target.commit_step()
+                commit(tap, target)
             else:
                 with pytest.raises(CaptureError, match="MoE layer 1 was not written"):
-                    target.commit_step()
+                    commit_and_drain(tap, target)
 
 
-def test_another_number_of_experts_is_named() -> None:
-    tap, target = HostTap(), ring()
+@pytest.mark.parametrize("which", [0, 2])
+def test_another_number_of_experts_is_named(which: int) -> None:
+    tap = taps()[which]
+    target = ring_of(tap)
     target.begin_step(5)
     tap.open(target)
     with pytest.raises(CaptureError, match="expected 2 experts per token, got 3"):
@@ -80,8 +108,9 @@ def test_another_number_of_experts_is_named() -> None:
     target.abandon_step()
 
 
-def test_a_compiled_model_keeps_its_writes() -> None:
-    tap = HostTap()
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_compiled_model_keeps_its_writes(which: int) -> None:
+    tap = taps()[which]
 
     def model(x: torch.Tensor) -> torch.Tensor:
         total = x.sum()
@@ -92,12 +121,74 @@ def test_a_compiled_model_keeps_its_writes() -> None:
         return total
 
     compiled = torch.compile(model, backend="aot_eager", fullgraph=True)
-    target, x = ring(), torch.rand(5, 8)
+    target, x = ring_of(tap), torch.rand(5, 8)
     compiled(x)  # traced outside a step
-    target.begin_step(5)
+    for _ in range(2):
+        x = torch.rand(5, 8)
+        target.begin_step(5)
+        tap.open(target)
+        compiled(x)
+        commit(tap, target)
+        _, ids, *_ = target.drain(max_rows=64, wait_rows=1, seconds=0.0)
+        np.testing.assert_array_equal(ids[:, 0], x.topk(2, dim=-1).indices.numpy())
+
+
+def test_a_ring_larger_than_the_devices_is_refused() -> None:
+    with pytest.raises(CaptureError, match="ring_rows: the ring on the device was made with 64"):
+        taps()[2].new_ring(RecorderOptions(ring_rows=65))
+
+
+def test_inputs_that_kernels_cannot_read_are_refused() -> None:
+    tap = taps()[2]
+    target = ring_of(tap)
     tap.open(target)
-    compiled(x)
-    tap.close(5)
-    target.commit_step()
-    _, ids, _ = target.drain(max_rows=64, wait_rows=1, seconds=0.0)
-    np.testing.assert_array_equal(ids[:, 0], x.topk(2, dim=-1).indices.numpy())
+    target.begin_step(2)
+    good = torch.arange(4)
+    for bad in (good[::2], good.float(), good[None]):
+        with pytest.raises(CaptureError, match="positions: expected one dense dimension"):
+            tap.take_inputs(StepRows(counts=[2]), bad, good)
+    with pytest.raises(CaptureError, match="positions and token ids are not known"):
+        target.commit_step()
+    target.abandon_step()
+    assert not target.step_open
+
+
+def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
+    """Positions and token ids come with the rows, after the engine has gone on."""
+    tap, options = DeviceTap(SHAPE, 64, torch.device("cpu")), RecorderOptions(ring_rows=64)
+    recorder = Recorder(
+        tmp_path / "run",
+        SHAPE,
+        [1, 3, 5],
+        model="model",
+        engine={},
+        settings={},
+        options=options,
+        hold_records=False,
+        ring=tap.new_ring(options),
+    )
+    prompt = np.array([7, 9, 11, 13], np.int32)
+    expected, start = [], 0
+    for seed, rows in enumerate([4, 1, 1, 1]):
+        new = [NewRequest("request", "code", prompt)] if seed == 0 else []
+        step = StepRows(request_ids=["request"], counts=[rows], new=new)
+        ids, weights = routing(rows + 2, seed)
+        assert recorder.begin(rows)
+        tap.open(recorder.ring)
+        for layer in range(3):
+            tap.observe(layer, ids[layer], weights[layer])
+        tap.close(rows)
+        positions = torch.arange(start, start + rows + 2)
+        tap.take_inputs(step, positions, (2 * positions + 7).to(torch.int32))
+        recorder.commit(step)
+        start += rows
+        wide = (ids[:, :rows].numpy(), weights[:, :rows].numpy())
+        expected.append(sort_by_weight(*(part.swapaxes(0, 1) for part in wide)))
+    totals = recorder.close()
+    assert (totals["error"], totals["rows"]) == (None, 7)
+    trace = Trace.open(tmp_path / "run")
+    np.testing.assert_array_equal(trace.experts, np.concatenate([ids for ids, _ in expected]))
+    np.testing.assert_array_equal(trace.weights, np.concatenate([w for _, w in expected]))
+    assert trace.rows["position"].to_pylist() == list(range(7))
+    assert trace.rows["token_id"].to_pylist() == list(range(7, 21, 2))
+    assert verify(trace).ok

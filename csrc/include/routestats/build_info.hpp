@@ -5,7 +5,7 @@ namespace routestats {
 struct BuildInfo {
   const char* version;
   const char* compiler;
-  bool cuda;
+  bool cuda;  // whether the module _cuda was built beside this one
 };
 
 BuildInfo build_info();

@@ -1,25 +1,14 @@
 #pragma once
 
-#include <condition_variable>
 #include <cstdint>
-#include <deque>
-#include <mutex>
-#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "routestats/ring_index.hpp"
+#include "routestats/ring_ledger.hpp"
+#include "routestats/routing_input.hpp"
 
 namespace routestats {
-
-// What capture got from the engine is not a complete, valid step.
-class CaptureFault : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
-enum class Overflow { block, drop };
-enum class IdType { i32, i64 };
-enum class WeightType { f32, f16, bf16 };
 
 struct RingConfig {
   std::uint32_t layers;
@@ -30,19 +19,8 @@ struct RingConfig {
   Overflow overflow;
 };
 
-// What a router chose for `rows` tokens at one layer: two row-major [rows, top_k] matrices.
-struct LayerRouting {
-  const void* ids;
-  IdType id_type;
-  const void* weights;
-  WeightType weight_type;
-  std::uint64_t rows;
-};
-
-struct Step {
-  std::uint64_t number;
-  std::uint64_t rows;
-};
+// The same config, or std::invalid_argument, which names what is wrong with it.
+const RingConfig& checked(const RingConfig& config);
 
 // A bounded buffer of complete rows between one engine thread and one draining thread.
 //
@@ -79,12 +57,9 @@ class CaptureRing {
 
   // --- draining thread ---
 
-  // Waits until at least `min_rows` are committed, the ring is closed, or `seconds` have passed.
-  // Returns the rows that can be drained.
-  std::uint64_t wait(std::uint64_t min_rows, double seconds);
-
-  // The oldest committed steps, as many as fit `max_rows` but at least one if there is any.
-  std::vector<Step> peek(std::uint64_t max_rows);
+  // See RingLedger.
+  void wait(std::uint64_t min_rows, double seconds) { ledger_.wait(min_rows, seconds); }
+  std::vector<Step> peek(std::uint64_t max_rows) const { return ledger_.peek(max_rows); }
 
   // Copies the rows of the steps that `peek` gave into [rows, layers, top_k] matrices (`weights`
   // may be null) and frees their slots.
@@ -93,13 +68,13 @@ class CaptureRing {
   // --- either ---
 
   // No more steps; a blocked begin_step throws.
-  void close();
+  void close() { ledger_.close(); }
   // The draining side cannot go on: the next begin_step throws this.
-  void fail(const std::string& reason);
+  void fail(const std::string& reason) { ledger_.fail(reason); }
 
-  std::uint64_t dropped_rows() const;
-  std::uint64_t dropped_steps() const;
-  std::uint64_t committed_rows() const;
+  std::uint64_t dropped_rows() const { return ledger_.dropped_rows(); }
+  std::uint64_t dropped_steps() const { return ledger_.dropped_steps(); }
+  std::uint64_t committed_rows() const { return ledger_.committed_rows(); }
 
  private:
   template <class Id>
@@ -119,16 +94,7 @@ class CaptureRing {
   std::vector<std::uint64_t> layer_stamps_;  // number of the step that last wrote the layer, plus 1
   std::string fault_;
 
-  mutable std::mutex mutex_;
-  std::condition_variable room_;
-  std::condition_variable ready_;
-  std::deque<Step> committed_;
-  std::uint64_t head_ = 0;  // rows committed
-  std::uint64_t tail_ = 0;  // rows drained
-  std::uint64_t dropped_rows_ = 0;
-  std::uint64_t dropped_steps_ = 0;
-  bool closed_ = false;
-  std::string failure_;
+  RingLedger ledger_;
 };
 
 }  // namespace routestats

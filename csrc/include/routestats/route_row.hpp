@@ -82,6 +82,26 @@ ROUTESTATS_HOST_DEVICE constexpr bool comes_before(Id id_a, float weight_a, Id i
   return id_a < id_b;
 }
 
+// Where `order_choices` would put slot `slot` of a row whose slots `id_of` and `weight_of` give:
+// the number of slots that come before it. One thread per slot needs no array to order a row with.
+template <class Id, class Weight>
+ROUTESTATS_HOST_DEVICE constexpr std::uint32_t rank_of_choice(std::uint32_t slot,
+                                                              std::uint32_t top_k, Id&& id_of,
+                                                              Weight&& weight_of) {
+  const auto id = id_of(slot);
+  const float weight = weight_of(slot);
+  std::uint32_t rank = 0;
+  for (std::uint32_t other = 0; other < top_k; ++other) {
+    const auto other_id = id_of(other);
+    const float other_weight = weight_of(other);
+    // Of two that are equal in both, the earlier slot comes first, as in a stable sort.
+    const bool first = comes_before(other_id, other_weight, id, weight) ||
+                       (other < slot && !comes_before(id, weight, other_id, other_weight));
+    rank += first ? 1u : 0u;
+  }
+  return rank;
+}
+
 // Insertion sort: K is small (at most a few dozen) and often already in order.
 template <class Id>
 ROUTESTATS_HOST_DEVICE constexpr void order_choices(Id* ids, float* weights, std::uint32_t top_k) {

@@ -15,6 +15,7 @@ def run(args: argparse.Namespace) -> int:
     from routestats import _core
 
     facts: dict[str, Any] = {**_core.build_info(), "python": platform.python_version()}
+    facts["cuda"] = _cuda()
     for package in ("numpy", "pyarrow", "torch", "transformers"):
         facts[package] = _version(package)
     facts.update(_engine())
@@ -25,6 +26,22 @@ def run(args: argparse.Namespace) -> int:
             shown = ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else value
             print(f"{name:<14}{shown}")
     return 0
+
+
+def _cuda() -> str:
+    """Whether the CUDA kernels were built, and whether there is a device for them."""
+    try:
+        from routestats import _cuda
+    except ImportError:
+        return "no: built without nvcc"
+    versions = _cuda.versions()
+    runtime = f"runtime {versions['runtime'] // 1000}.{versions['runtime'] % 1000 // 10}"
+    built = f"built for {versions['architectures']}, {runtime}"
+    reason = _cuda.why_unavailable()
+    if reason is not None:
+        return f"{built}; no device: {reason}"
+    device = _cuda.device_properties()
+    return f"{built}; {_cuda.device_count()} x {device['name']}"
 
 
 def _engine() -> dict[str, Any]:

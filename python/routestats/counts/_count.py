@@ -22,7 +22,8 @@ def count(
     ----------
     source : Trace, RoutingBatch or array of integers, shape [T, L, K]
         Expert ids. An array may have any integer dtype and any strides; slot 0 must be the choice
-        of greatest weight if `pairing` is ``top1``.
+        of greatest weight if `pairing` is ``top1``. It may lie in a CUDA device's memory (torch,
+        CuPy, whatever has ``__cuda_array_interface__``).
     hops : "all", int or iterable of int
         Distances between layers, 0..L-1; 0 is co-activation within a layer.
     pairing : {"any", "top1"}
@@ -30,7 +31,8 @@ def count(
     num_experts : int, optional
         Experts E per layer; needed unless `source` is a trace.
     device : {"auto", "cpu", "cuda"}
-        ``auto`` takes the CPU; the result's ``device`` says so.
+        ``auto`` counts where the data are; the result's ``device`` says where that was. ``cuda``
+        has not run on a GPU yet.
     threads : int, optional
         By default one for each CPU that this process may use.
 

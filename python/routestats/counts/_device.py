@@ -7,21 +7,42 @@ import os
 from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
 
 
-def choose_device(device: str) -> str:
-    """The device that ``auto``, ``cpu`` or ``cuda`` stands for here.
+def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
+    """The device that ``auto``, ``cpu`` or ``cuda`` stands for: ``cpu`` or ``cuda``.
+
+    ``auto`` counts where the data are.
 
     Raises
     ------
     DeviceUnavailableError
-        For ``cuda``: this version counts on the CPU only.
+        For ``cuda``, where it is not there; the message says why.
+    InvalidTypeError
+        For ``cpu``, if the data are in a CUDA device's memory.
     InvalidValueError
         For any other name.
     """
-    if device in ("auto", "cpu"):
-        return "cpu"
-    if device == "cuda":
-        raise DeviceUnavailableError("device: 'cuda' was asked for, but this build has no CUDA")
-    raise InvalidValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
+    if device not in ("auto", "cpu", "cuda"):
+        raise InvalidValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
+    if device == "cpu" and data_on_cuda:
+        raise InvalidTypeError(
+            "experts: expected an array in the host's memory for device 'cpu', got one in a CUDA "
+            "device's"
+        )
+    if device == "cuda" or data_on_cuda:
+        reason = why_no_cuda()
+        if reason is not None:
+            raise DeviceUnavailableError(f"device: 'cuda' was asked for, but {reason}")
+        return "cuda"
+    return "cpu"
+
+
+def why_no_cuda() -> str | None:
+    """Why nothing can be counted on a CUDA device here, or None if it can."""
+    try:
+        from routestats import _cuda
+    except ImportError:
+        return "this build of routestats has no CUDA"
+    return _cuda.why_unavailable()
 
 
 def choose_threads(threads: int | None) -> int:

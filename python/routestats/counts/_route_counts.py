@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from routestats import _core
 from routestats.counts import _file
+from routestats.counts._cuda_counts import DeviceIds, count_on_cuda
 from routestats.counts._device import choose_device, choose_threads
 from routestats.counts._plan import Hops, Pairing, PairPlan, check_hops, check_pairing
 from routestats.counts._source import Chunks, Ids, Source, as_ids, open_source
@@ -37,7 +38,7 @@ class RouteCounts:
     tokens : int
         Tokens T counted so far.
     device : str
-        Where they were counted: ``cpu``.
+        Where they were counted last: ``cpu`` or ``cuda``.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class RouteCounts:
         more : RouteCounts, Trace, RoutingBatch or array of integers, shape [T, L, K]
             Of the same shape; counts must also have the same hops and pairing.
         device : {"auto", "cpu", "cuda"}
+            As for `count`.
         threads : int, optional
             By default one for each CPU that this process may use.
 
@@ -171,21 +173,41 @@ class RouteCounts:
         self._merge(part)
 
     def _add(self, opened: Chunks, *, device: str, threads: int | None) -> None:
-        chosen_device, chosen_threads = choose_device(device), choose_threads(threads)
+        chosen_device = choose_device(device, data_on_cuda=opened.on_cuda)
+        chosen_threads = choose_threads(threads)
         self._check_source(opened)
-        self._count_chunks(opened, chosen_threads)
+        if chosen_device == "cuda":
+            self.tokens += count_on_cuda(
+                map(self._checked_chunk, opened.chunks),
+                self.shape,
+                slots=self._counted_slots,
+                layer_pairs=self._plan.pairs,
+                expert=self._expert,
+                pairs=self._pairs,
+            )
+        else:
+            self._count_chunks(opened, chosen_threads)
         self.device = chosen_device
+
+    @property
+    def _counted_slots(self) -> int:
+        return 1 if self.pairing == "top1" else self.shape.top_k
+
+    def _checked_chunk(self, chunk: npt.ArrayLike | DeviceIds) -> Ids | DeviceIds:
+        experts = chunk if isinstance(chunk, DeviceIds) else as_ids(chunk)
+        got = experts.shape[1:]
+        if got != (self.shape.num_layers, self.shape.top_k):
+            raise InvalidValueError(
+                f"experts: expected chunks of shape [t, {self.shape.num_layers}, "
+                f"{self.shape.top_k}], got [t, {got[0]}, {got[1]}]"
+            )
+        return experts
 
     def _count_chunks(self, opened: Chunks, threads: int) -> None:
         first_token = 0
         for chunk in opened.chunks:
-            experts = as_ids(chunk)
-            got = experts.shape[1:]
-            if got != (self.shape.num_layers, self.shape.top_k):
-                raise InvalidValueError(
-                    f"experts: expected chunks of shape [t, {self.shape.num_layers}, "
-                    f"{self.shape.top_k}], got [t, {got[0]}, {got[1]}]"
-                )
+            experts = self._checked_chunk(chunk)
+            assert not isinstance(experts, DeviceIds)  # choose_device saw to that
             self._count_array(experts, threads, first_token)
             first_token += len(experts)
             self.tokens += len(experts)
@@ -207,7 +229,7 @@ class RouteCounts:
         _core.count_pairs(
             experts,
             num_experts=self.shape.num_experts,
-            counted_slots=1 if self.pairing == "top1" else self.shape.top_k,
+            counted_slots=self._counted_slots,
             layer_pairs=self._plan.pairs,
             expert=self._expert,
             pairs=self._pairs,

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from routestats.counts._cuda_counts import DeviceIds, as_device_ids, is_on_cuda
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
@@ -48,14 +49,17 @@ class Chunks:
         Whether slot 0 is known to be the choice of greatest weight.
     single : bool
         Whether there is exactly one chunk.
-    chunks : iterator of ndarray, each [t, L, K]
+    on_cuda : bool
+        Whether the chunks lie in a CUDA device's memory.
+    chunks : iterator of ndarray or DeviceIds, each [t, L, K]
     """
 
     shape: RouteShape
     layer_ids: tuple[int, ...] | None
     ordered: bool
     single: bool
-    chunks: Iterator[Ids]
+    on_cuda: bool
+    chunks: Iterator[Ids] | Iterator[DeviceIds]
 
 
 def open_source(source: Source, num_experts: int | None) -> Chunks:
@@ -79,16 +83,21 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
             tuple(int(i) for i in source.layer_ids),
             bool(getattr(source, "ordered", True)),
             False,
+            False,
             source.iter_experts(CHUNK_ROWS),
         )
-    experts = as_ids(source.experts if isinstance(source, RoutingBatch) else source)
     if num_experts is None:
         raise InvalidTypeError("num_experts: expected for a batch or an array, got None")
+    if is_on_cuda(source):
+        ids = as_device_ids(source)
+        shape = RouteShape(ids.shape[1], num_experts, ids.shape[2])
+        return Chunks(shape, None, True, True, True, iter([ids]))
+    experts = as_ids(source.experts if isinstance(source, RoutingBatch) else source)
     shape = RouteShape(experts.shape[1], num_experts, experts.shape[2])
-    return Chunks(shape, None, True, True, iter([experts]))
+    return Chunks(shape, None, True, True, False, iter([experts]))
 
 
-def as_ids(values: npt.ArrayLike) -> Ids:
+def as_ids(values: npt.ArrayLike | DeviceIds) -> Ids:
     """`values` as a [T, L, K] array of integers in the machine's byte order, not copied if it is.
 
     The core reads ids of one and two bytes as unsigned, in which -1 is the id 255. Where ids are
@@ -97,10 +106,14 @@ def as_ids(values: npt.ArrayLike) -> Ids:
     Raises
     ------
     InvalidTypeError
-        If it holds anything but integers.
+        If it holds anything but integers, or lies in a device's memory.
     InvalidValueError
         If it has not three dimensions.
     """
+    if isinstance(values, DeviceIds):
+        raise InvalidTypeError(
+            "experts: expected an array in the host's memory, got one in a CUDA device's"
+        )
     try:
         experts = np.asarray(values)
     except ValueError:

@@ -67,7 +67,8 @@ class StepRows:
 
     Rows lie request after request, ``counts[i]`` rows of ``request_ids[i]`` at consecutive
     positions. The last ``drafts[id]`` of them are draft tokens. ``sampled`` is filled in later,
-    once the engine knows: how many tokens the step gave each request that had drafts.
+    once the engine knows: how many tokens the step gave each request that had drafts. So are
+    ``positions`` and ``token_ids`` where they come from a device with the routing.
     ``lookahead``, where it is captured, is ``[rows, V, P, M]``: what later gates would have chosen.
     """
 
@@ -83,7 +84,7 @@ class StepRows:
 
     @property
     def rows(self) -> int:
-        return len(self.positions)
+        return sum(self.counts)
 
 
 class _Draft(NamedTuple):
@@ -159,10 +160,10 @@ class RowAssembler:
 
     def add(self, step: StepRows, experts: Ids, weights: Weights | None) -> None:
         """Take in one step with its routing, ``[rows, L, K]``."""
-        if len(experts) != step.rows or sum(step.counts) != step.rows:
+        if not len(experts) == len(step.positions) == step.rows:
             raise CaptureError(
                 f"step: {len(experts)} rows were captured, but its requests have "
-                f"{sum(step.counts)} and its positions {step.rows}"
+                f"{step.rows} and its positions {len(step.positions)}"
             )
         self.note(step)
         start = 0

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, Protocol, TypedDict
 
 from routestats._core import CaptureRing
 from routestats.counts import RouteCounts
@@ -29,6 +29,23 @@ _IDLE_SECONDS = 2.0
 
 COUNTS_FILE = "counts-any.npz"
 _DOMAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
+
+
+class Ring(Protocol):
+    """What a recorder needs of a ring: `CaptureRing`, or one in a device's memory.
+
+    ``drain`` gives ``(step, rows)`` spans, ids, weights or None, and, where they come with the
+    routing, positions and token ids, int32 ``[rows, 2]``.
+    """
+
+    def begin_step(self, rows: int) -> bool: ...
+    def commit_step(self) -> int: ...
+    def abandon_step(self) -> None: ...
+    def drain(self, *, max_rows: int, wait_rows: int, seconds: float) -> tuple[Any, ...]: ...
+    def close(self) -> None: ...
+    def fail(self, reason: str) -> None: ...
+    @property
+    def dropped_rows(self) -> int: ...
 
 
 class Outcome(TypedDict, total=False):
@@ -107,6 +124,8 @@ class Recorder:
         be added. Without it they are written as they come.
     lookahead : LookaheadLayout, optional
         How steps carry what later gates would have chosen, if they do.
+    ring : Ring, optional
+        By default one in the host's memory.
 
     Raises
     ------
@@ -126,10 +145,11 @@ class Recorder:
         options: RecorderOptions,
         hold_records: bool,
         lookahead: LookaheadLayout | None = None,
+        ring: Ring | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.options = options
-        self.ring = CaptureRing(
+        self.ring: Ring = ring or CaptureRing(
             layers=shape.num_layers,
             experts=shape.num_experts,
             top_k=shape.top_k,
@@ -264,7 +284,7 @@ class Recorder:
             self.fail(f"the drain thread failed: {type(error).__name__}: {error}")
 
     def _take(self) -> int:
-        spans, experts, weights = self.ring.drain(
+        spans, experts, weights, *tags = self.ring.drain(
             max_rows=_TAKE_ROWS, wait_rows=_WAKE_ROWS, seconds=_WAKE_SECONDS
         )
         start = 0
@@ -272,6 +292,8 @@ class Recorder:
             step = self._next_step_with_rows()
             part = slice(start, start + rows)
             start += rows
+            if tags:
+                step.positions, step.token_ids = tags[0][part].T
             self._assembler.add(step, experts[part], None if weights is None else weights[part])
         return start
 

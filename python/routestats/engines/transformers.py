@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, cast
 from uuid import uuid4
 from weakref import WeakKeyDictionary
 
@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routestats._core import CaptureRing
 from routestats.engines._assembler import NewRequest, StepRows
 from routestats.engines.recorder import Outcome, Recorder, RecorderOptions, check_domain
 from routestats.errors import CaptureError, InvalidValueError
@@ -116,6 +117,11 @@ class _Session:
     rows: Any = None  # indices of the real rows of the forward pass under way
     size: int = 0
 
+    @property
+    def ring(self) -> CaptureRing:
+        """The recorder's own."""
+        return cast(CaptureRing, self.recorder.ring)
+
     def attach(self, model: Any) -> None:
         self.hooks = [
             model.register_forward_pre_hook(self.begin, with_kwargs=True),
@@ -176,8 +182,8 @@ class _Session:
             self.step = None
             return
         step.positions, step.token_ids = np.concatenate(positions), np.concatenate(ids)
-        if self.recorder.ring.step_open:  # the last forward pass raised an error
-            self.recorder.ring.abandon_step()
+        if self.ring.step_open:  # the last forward pass raised an error
+            self.ring.abandon_step()
         if not self.recorder.begin(step.rows):
             self.recorder.note(step)
             self.step = None
@@ -200,7 +206,7 @@ class _Session:
             if self.step is None:
                 return
             ids, weights = _choices(module, output, self.size, self.routers[layer].top_k)
-            self.recorder.ring.write_layer(
+            self.ring.write_layer(
                 layer,
                 np.ascontiguousarray(ids.detach().cpu().numpy()[self.rows], dtype=np.int64),
                 np.ascontiguousarray(weights.detach().float().cpu().numpy()[self.rows]),

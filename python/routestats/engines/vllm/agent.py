@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from routestats.engines._assembler import StepRows, domain_of
+from routestats.engines.device_ring import why_no_cuda
 from routestats.engines.recorder import Recorder, RecorderOptions
 from routestats.engines.vllm.lookahead import Lookahead, layout_of
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
 from routestats.engines.vllm.stages import modules_of
 from routestats.engines.vllm.steps import note_sampled, read_rows, refuse_layout, requests_of
-from routestats.engines.vllm.taps import HostTap, StagedTap, Tap
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap, Tap
 from routestats.engines.vllm.timing import StepTimer, TimingRequest
 from routestats.errors import CaptureError, RouteStatsError
 from routestats.shape import RouteShape
@@ -224,7 +225,11 @@ class Agent:
         device = self._worker.device
         if device is None or device.type == "cpu":
             return HostTap()
-        return StagedTap(shape, self._config.scheduler_config.max_num_batched_tokens, device)
+        largest_step = int(self._config.scheduler_config.max_num_batched_tokens)
+        if device.type == "cuda" and why_no_cuda() is None:
+            # Graphs keep the ring's addresses, so it is made before any capture says how large.
+            return DeviceTap(shape, max(RecorderOptions().ring_rows, 2 * largest_step), device)
+        return StagedTap(shape, largest_step, device)
 
     def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
         if not hops:
@@ -254,6 +259,7 @@ class Agent:
         lookahead: Lookahead | None = None,
     ) -> Recorder:
         assert self._shape is not None
+        assert self._tap is not None
         config = self._config
         largest_step = config.scheduler_config.max_num_batched_tokens
         if options.ring_rows < largest_step:
@@ -271,12 +277,14 @@ class Agent:
                 "weights": options.weights,
                 "policy": options.policy,
                 "ring_rows": options.ring_rows,
+                "tap": type(self._tap).__name__,
                 "order": "gate weight as applied, descending; ties to the lowest id",
                 "router": type(self._layers[0].router).__name__,
             },
             options=options,
             hold_records=hold_records,
             lookahead=None if lookahead is None else lookahead.layout,
+            ring=self._tap.new_ring(options),
         )
 
     def _engine(self) -> dict[str, Any]:
@@ -349,7 +357,7 @@ class Agent:
             raise
         try:
             self._tap.close(rows)
-            read_rows(step, self._runner, scheduler_output)
+            self._tap.take_inputs(step, *read_rows(step, self._runner, scheduler_output))
             if self._lookahead is not None:
                 step.lookahead = self._lookahead.close(rows)
             recorder.commit(step)

@@ -62,11 +62,11 @@ def _new_request(request: Any, domain: Callable[[str], str], max_model_len: int)
     return NewRequest(request.req_id, domain(request.req_id), prompt, stop_ids, last)
 
 
-def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> None:
-    """Fill in the rows that `runner` has just run.
+def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[Any, Any]:
+    """Fill in which rows `runner` has just run, and return its positions and token ids.
 
-    Token ids and positions are those the model itself was given: the scheduler's own are
-    optimistic when it schedules ahead or speculates.
+    These are the buffers that the model itself was given, on its device: the scheduler's own
+    numbers are optimistic when it schedules ahead or speculates.
     """
     rows = scheduler_output.total_num_scheduled_tokens
     state = getattr(runner, "execute_model_state", None)
@@ -86,16 +86,22 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> None:
     requests = batch.num_reqs
     step.request_ids = list(batch.req_ids[:requests])
     step.counts = np.diff(bounds[: requests + 1]).tolist()
-    step.positions = _on_host(positions, rows)
-    step.token_ids = _on_host(input_ids, rows)
+    if step.rows != rows:
+        raise CaptureError(f"step: {rows} rows were scheduled, but its requests have {step.rows}")
     step.drafts = {
         request_id: len(tokens)
         for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
     }
+    return getattr(positions, "gpu", positions), getattr(input_ids, "gpu", input_ids)
 
 
-def _on_host(buffer: Any, rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    tensor = getattr(buffer, "gpu", buffer)
+def read_inputs(step: StepRows, positions: Any, token_ids: Any) -> None:
+    """Fill in the positions and token ids of a step, waiting for the device that has them."""
+    step.positions = _on_host(positions, step.rows)
+    step.token_ids = _on_host(token_ids, step.rows)
+
+
+def _on_host(tensor: Any, rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
     # A copy in any case: the runner writes its next step into the same buffer.
     host: np.ndarray[tuple[int], np.dtype[np.int32]] = (
         tensor[:rows].cpu().numpy().astype(np.int32, copy=True)

@@ -1,16 +1,22 @@
 """How a routed layer's ids and weights get from the model's forward pass into the ring.
 
-On the CPU they are written at once (`HostTap`). On an accelerator the forward pass, which may be
-a replayed graph, copies them into staging tensors, which are read after the step (`StagedTap`).
+On the CPU they are written at once (`HostTap`). On a CUDA device our own kernels write them into
+a ring there, which is fetched behind the engine's back (`DeviceTap`). On any other accelerator the
+forward pass, which may be a replayed graph, copies them into staging tensors, which are read after
+the step (`StagedTap`).
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 
-from routestats._core import CaptureRing, IdType, WeightType
+from routestats._core import CaptureRing
+from routestats.engines._assembler import StepRows
+from routestats.engines.device_ring import ID_TYPES, WEIGHT_TYPES, DeviceMemory, DeviceRing
+from routestats.engines.recorder import RecorderOptions, Ring
+from routestats.engines.vllm.steps import read_inputs
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
@@ -21,11 +27,17 @@ class Tap(Protocol):
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
         """Called by the router of each layer, also outside steps."""
 
-    def open(self, ring: CaptureRing) -> None:
+    def new_ring(self, options: RecorderOptions) -> Ring | None:
+        """The ring to record into, or None for the recorder's own."""
+
+    def open(self, ring: Ring) -> None:
         """The routers' next calls belong to the ring's open step."""
 
     def close(self, rows: int) -> None:
         """The forward pass of a step of `rows` rows has returned."""
+
+    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
+        """Positions and token ids of the step's rows, in buffers that the next step changes."""
 
     def abandon(self) -> None:
         """The forward pass failed."""
@@ -47,20 +59,12 @@ def _write(layer: int, ids: Any, weights: Any) -> None:
     if not ids.is_contiguous() or not weights.is_contiguous():
         ids, weights = ids.contiguous(), weights.contiguous()
     try:
-        id_type, weight_type = _ID_TYPES[ids.dtype], _WEIGHT_TYPES[weights.dtype]
+        id_type, weight_type = ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
     except KeyError as error:
         raise CaptureError(f"MoE layer {layer}: {error} is no dtype of ids or weights") from None
     ring.write_layer_at(
         layer, ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0]
     )
-
-
-_ID_TYPES = {torch.int32: IdType.int32, torch.int64: IdType.int64}
-_WEIGHT_TYPES = {
-    torch.float32: WeightType.float32,
-    torch.float16: WeightType.float16,
-    torch.bfloat16: WeightType.bfloat16,
-}
 
 
 # An operator is opaque to torch.compile, which would otherwise trace into the callback. It claims
@@ -81,7 +85,17 @@ _library.impl("record", _record_cpu, "CPU")
 _library.impl("record", _record_meta, "Meta")
 
 
-class HostTap:
+class _HostRing:
+    """What the taps that fill the recorder's own ring have in common."""
+
+    def new_ring(self, options: RecorderOptions) -> Ring | None:
+        return None
+
+    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
+        read_inputs(step, positions, token_ids)
+
+
+class HostTap(_HostRing):
     """Routing computed on the CPU goes straight into the ring."""
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
@@ -90,9 +104,9 @@ class HostTap:
         else:
             _write(layer, ids, weights)
 
-    def open(self, ring: CaptureRing) -> None:
+    def open(self, ring: Ring) -> None:
         global _ring
-        _ring = ring
+        _ring = cast(CaptureRing, ring)
 
     def close(self, rows: int) -> None:
         self.abandon()
@@ -102,7 +116,7 @@ class HostTap:
         _ring = None
 
 
-class StagedTap:
+class StagedTap(_HostRing):
     """Routing computed on an accelerator is staged there and fetched once per step.
 
     The copies are part of whatever graph the model is captured into, so they run on replay too.
@@ -125,8 +139,8 @@ class StagedTap:
         self._weights[layer, :rows] = weights[:rows]
         self._stamps[layer : layer + 1] = self._step
 
-    def open(self, ring: CaptureRing) -> None:
-        self._ring = ring
+    def open(self, ring: Ring) -> None:
+        self._ring = cast(CaptureRing, ring)
         self._number += 1
         self._step.fill_(self._number)
 
@@ -139,6 +153,43 @@ class StagedTap:
         for layer, stamp in enumerate(self._stamps.tolist()):
             if stamp == self._number:  # the ring itself reports the layers that are missing
                 ring.write_layer(layer, ids[layer], weights[layer])
+
+    def abandon(self) -> None:
+        self._ring = None
+
+
+class DeviceTap:
+    """Routing computed on a CUDA device goes into a ring in its memory, one kernel per layer.
+
+    The kernels become part of whatever graph the model is captured into. Where a replay writes, and
+    how many of its rows are real, they read from the device's memory, where the ring's open step
+    says so; outside a step they write nothing. Nothing here waits for the device.
+    """
+
+    def __init__(self, shape: RouteShape, rows: int, device: Any) -> None:
+        self.memory = DeviceMemory(shape, rows, device)
+        self._ring: DeviceRing | None = None
+
+    def observe(self, layer: int, ids: Any, weights: Any) -> None:
+        self.memory.capture(layer, ids, weights)
+
+    def new_ring(self, options: RecorderOptions) -> Ring | None:
+        return DeviceRing(
+            self.memory,
+            capacity=options.ring_rows,
+            weights=options.weights,
+            block=options.policy == "block",
+        )
+
+    def open(self, ring: Ring) -> None:
+        self._ring = cast(DeviceRing, ring)
+
+    def close(self, rows: int) -> None:
+        pass  # the ring's commit takes its place in the stream
+
+    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
+        assert self._ring is not None
+        self._ring.tag(positions, token_ids)
 
     def abandon(self) -> None:
         self._ring = None

@@ -1,0 +1,44 @@
+#include <cstdint>
+#include <memory>
+
+#include "../cuda/capture.hpp"
+#include "../cuda/step_device.hpp"
+#include "cuda_bindings.hpp"
+#include "step_ring_binding.hpp"
+
+namespace py = pybind11;
+
+namespace routestats::bindings {
+
+void bind_cuda_capture(py::module_& module) {
+  bind_step_ring(module, "StepRing",
+                 "The ring that capture kernels write, in the memory of the current device.",
+                 [](const CaptureTarget& target, bool weights) {
+                   return std::make_unique<cuda::CudaStepDevice>(target, weights);
+                 })
+      .def(
+          "count_into",
+          [](StepRing& ring, cuda::PairCounter* counter) {
+            static_cast<cuda::CudaStepDevice&>(ring.device()).count_into(counter);
+          },
+          py::arg("counter"), py::keep_alive<1, 2>(),
+          "Count every row of the steps that are committed from now on, on the device; None ends "
+          "it.");
+  module.def("load_capture_kernels", &cuda::load_capture_kernels,
+             "Load the kernels, which must not happen first while a graph is captured.");
+  module.def(
+      "capture",
+      [](const CaptureTarget& target, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
+         std::uintptr_t weights, WeightType weight_type, std::uint64_t rows,
+         std::uintptr_t stream) {
+        cuda::launch_capture(target,
+                             {reinterpret_cast<const void*>(ids), id_type,
+                              reinterpret_cast<const void*>(weights), weight_type, rows},
+                             layer, reinterpret_cast<cudaStream_t>(stream));
+      },
+      py::arg("target"), py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("weights"),
+      py::arg("weight_type"), py::arg("rows"), py::arg("stream"),
+      "Launch the capture kernel of one layer.");
+}
+
+}  // namespace routestats::bindings

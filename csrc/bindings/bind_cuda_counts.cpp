@@ -1,0 +1,172 @@
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "../cuda/id_check.hpp"
+#include "../cuda/pair_counter.hpp"
+#include "../cuda/path_counter.hpp"
+#include "cuda_bindings.hpp"
+#include "routestats/capture_step.hpp"
+
+namespace py = pybind11;
+
+namespace routestats::bindings {
+namespace {
+
+using cuda::PairCounter;
+using Table = py::array_t<std::uint64_t, py::array::c_style>;
+
+std::optional<DeviceMethod> method_named(const std::optional<std::string>& name) {
+  if (!name) return std::nullopt;
+  for (const DeviceMethod method : {DeviceMethod::scatter, DeviceMethod::histogram,
+                                    DeviceMethod::popcount, DeviceMethod::tensor}) {
+    if (*name == name_of(method)) return method;
+  }
+  throw py::value_error("method: expected scatter, histogram, popcount or tensor, got " + *name);
+}
+
+cudaStream_t as_stream(std::uintptr_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
+
+using Three = std::array<std::int64_t, 3>;
+
+IdView device_view(std::uintptr_t address, const Three& shape, const Three& strides,
+                   std::uint32_t item_bytes) {
+  return {reinterpret_cast<const char*>(address),
+          item_bytes,
+          static_cast<std::uint64_t>(shape[0]),
+          static_cast<std::uint32_t>(shape[1]),
+          static_cast<std::uint32_t>(shape[2]),
+          strides[0],
+          strides[1],
+          strides[2]};
+}
+
+std::string add(PairCounter& counter, std::uintptr_t address, const Three& shape,
+                const Three& strides, std::uint32_t item_bytes, bool is_signed,
+                std::uint64_t first_token, const std::optional<std::string>& name,
+                std::uintptr_t stream) {
+  const IdView view = device_view(address, shape, strides, item_bytes);
+  const auto method = method_named(name);
+  const py::gil_scoped_release release;
+  return name_of(counter.add(view, first_token, is_signed, method, as_stream(stream)));
+}
+
+bool add_paths(cuda::PathCounter& counter, std::uintptr_t address, const Three& shape,
+               const Three& strides, std::uint32_t item_bytes, bool is_signed,
+               std::uint64_t experts, std::uint64_t first_token) {
+  const IdView view = device_view(address, shape, strides, item_bytes);
+  const py::gil_scoped_release release;
+  const bool sets = cuda::check_ids(view, experts, first_token, is_signed, nullptr);
+  if (sets || counter.window().slots == 1) counter.add(view, nullptr);
+  return sets;
+}
+
+// Keys as ids [distinct, layers, slots] and counts [distinct].
+py::tuple read_paths(const cuda::PathCounter& counter) {
+  const PathWindow& window = counter.window();
+  const auto distinct = static_cast<py::ssize_t>(counter.distinct());
+  const py::ssize_t bytes = window.words() * 4;
+  py::array_t<std::uint8_t> keys(std::vector<py::ssize_t>{distinct, bytes});
+  py::array_t<std::uint64_t> counts(distinct);
+  counter.read(reinterpret_cast<std::uint32_t*>(keys.mutable_data()), counts.mutable_data(),
+               nullptr);
+  const py::ssize_t item = window.id_bytes;
+  const std::vector<py::ssize_t> shape{distinct, window.layers, window.slots};
+  const std::vector<py::ssize_t> strides{bytes, item * window.slots, item};
+  py::array ids(item == 1 ? py::dtype("uint8") : py::dtype("uint16"), shape, strides, keys.data(),
+                keys);
+  return py::make_tuple(ids, counts);
+}
+
+void add_host(PairCounter& counter, const py::array& experts, std::uint64_t first_token) {
+  if (experts.ndim() != 3 || (experts.flags() & py::array::c_style) == 0) {
+    throw py::value_error("experts: expected a C-contiguous array [T, L, K]");
+  }
+  const IdView view{static_cast<const char*>(experts.data()),
+                    static_cast<std::uint32_t>(experts.itemsize()),
+                    static_cast<std::uint64_t>(experts.shape(0)),
+                    static_cast<std::uint32_t>(experts.shape(1)),
+                    static_cast<std::uint32_t>(experts.shape(2)),
+                    experts.strides(0),
+                    experts.strides(1),
+                    experts.strides(2)};
+  const bool is_signed = experts.dtype().kind() == 'i';
+  const py::gil_scoped_release release;
+  counter.add_host(view, first_token, is_signed, nullptr);
+}
+
+}  // namespace
+
+void bind_cuda_counts(py::module_& module) {
+  py::class_<PairCounter>(module, "PairCounter",
+                          "Counts of experts and of pairs in the memory of the current device.")
+      .def(py::init([](std::uint32_t layers, std::uint32_t experts, std::uint32_t slots,
+                       const std::vector<std::pair<std::uint32_t, std::uint32_t>>& layer_pairs) {
+             std::vector<LayerPair> pairs;
+             pairs.reserve(layer_pairs.size());
+             for (const auto& [source, target] : layer_pairs) pairs.push_back({source, target});
+             return std::make_unique<PairCounter>(layers, experts, slots, std::move(pairs));
+           }),
+           py::kw_only(), py::arg("layers"), py::arg("experts"), py::arg("slots"),
+           py::arg("layer_pairs"))
+      .def("add", &add, py::arg("address"), py::arg("shape"), py::arg("strides"),
+           py::arg("item_bytes"), py::arg("is_signed"), py::arg("first_token") = 0,
+           py::arg("method") = py::none(), py::arg("stream") = 0,
+           "Check and count a [T, L, K] array in device memory; the name of the method taken.")
+      .def("add_host", &add_host, py::arg("experts").noconvert(), py::arg("first_token") = 0)
+      .def(
+          "add_ring",
+          [](PairCounter& counter, const CaptureTarget& target, std::uint64_t first_slot,
+             std::uint64_t rows, std::uintptr_t stream) {
+            counter.add_ring(target.ids, target.id_bytes(), target.extents, first_slot, rows,
+                             as_stream(stream));
+          },
+          py::arg("target"), py::arg("first_slot"), py::arg("rows"), py::arg("stream"),
+          "Count rows that lie in a capture ring; returns at once.")
+      .def(
+          "read",
+          [](const PairCounter& counter, Table& expert, Table& pairs, std::uintptr_t stream) {
+            const CountTables tables{expert.mutable_data(), pairs.mutable_data()};
+            const py::gil_scoped_release release;
+            counter.read(tables, as_stream(stream));
+          },
+          py::arg("expert").noconvert(), py::arg("pairs").noconvert(), py::arg("stream") = 0,
+          "Add the counts to tables in host memory.")
+      .def(
+          "clear",
+          [](PairCounter& counter, std::uintptr_t stream) { counter.clear(as_stream(stream)); },
+          py::arg("stream") = 0);
+  py::class_<cuda::PathCounter>(module, "PathCounter",
+                                "Exact counts of paths in the memory of the current device.")
+      .def(py::init([](std::uint32_t first_layer, std::uint32_t layers, std::uint32_t slots,
+                       std::uint32_t id_bytes, std::uint64_t expected_paths) {
+             return std::make_unique<cuda::PathCounter>(
+                 PathWindow{first_layer, layers, slots, id_bytes}, expected_paths);
+           }),
+           py::kw_only(), py::arg("first_layer"), py::arg("layers"), py::arg("slots"),
+           py::arg("id_bytes"), py::arg("expected_paths"))
+      .def("add", &add_paths, py::arg("address"), py::arg("shape"), py::arg("strides"),
+           py::arg("item_bytes"), py::arg("is_signed"), py::arg("experts"),
+           py::arg("first_token") = 0,
+           "Check and count an array in device memory. False, and nothing is counted, if a set "
+           "path would name an expert twice.")
+      .def("read", &read_paths, "Distinct paths [n, layers, slots] and their counts [n].");
+  module.def(
+      "choose_method",
+      [](std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots, bool distinct) {
+        const DeviceWork work{tokens, experts, slots, distinct, true, 227u << 10};
+        return name_of(choose_device_method(work));
+      },
+      py::kw_only(), py::arg("tokens"), py::arg("experts"), py::arg("slots"),
+      py::arg("distinct") = true, "The method that PairCounter.add takes on an H100.");
+}
+
+}  // namespace routestats::bindings

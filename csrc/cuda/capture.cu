@@ -1,0 +1,77 @@
+#include "capture.hpp"
+#include "check.hpp"
+#include "device_atomics.cuh"
+
+namespace routestats::cuda {
+namespace {
+
+// One thread per row and slot: neighbouring threads read neighbouring ids, and no thread needs an
+// array. `choices` is the launch's rows times top_k, of which the step may use fewer.
+__global__ void __launch_bounds__(kThreads) capture(const __grid_constant__ CaptureTarget target,
+                                                    const __grid_constant__ LayerRouting routing,
+                                                    std::uint32_t layer, std::uint32_t choices) {
+  const std::uint32_t index = blockIdx.x * kThreads + threadIdx.x;
+  const CaptureStep step = open_step_of(target);
+  if (index == 0) stamp_layer(target, step, layer, routing.rows);
+  if (index >= choices) return;
+  const std::uint32_t row = index / target.extents.top_k;
+  capture_choice<DeviceAtomics>(target, step, routing, layer, row,
+                                index - row * target.extents.top_k);
+}
+
+__global__ void open(const __grid_constant__ CaptureTarget target,
+                     const __grid_constant__ CaptureStep step) {
+  open_step(target, step);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    finish(const __grid_constant__ CaptureTarget target, const __grid_constant__ CaptureStep step,
+           const __grid_constant__ RowTags tags) {
+  const std::uint32_t row = blockIdx.x * kThreads + threadIdx.x;
+  if (row == 0) shut_step(target);
+  if (row < step.rows) tag_row(target, step, tags, row);
+}
+
+__global__ void shut(const __grid_constant__ CaptureTarget target) { shut_step(target); }
+
+unsigned blocks_of(std::uint64_t threads) {
+  return static_cast<unsigned>(threads == 0 ? 1 : (threads + kThreads - 1) / kThreads);
+}
+
+}  // namespace
+
+void load_capture_kernels() {
+  cudaFuncAttributes attributes;
+  check(cudaFuncGetAttributes(&attributes, capture), "load the capture kernel");
+  check(cudaFuncGetAttributes(&attributes, open), "load the capture kernels");
+  check(cudaFuncGetAttributes(&attributes, finish), "load the capture kernels");
+  check(cudaFuncGetAttributes(&attributes, shut), "load the capture kernels");
+}
+
+void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,
+                    cudaStream_t stream) {
+  // Rows past the ring's capacity are padding of the launch: no step has so many.
+  const std::uint64_t rows =
+      routing.rows < target.extents.capacity ? routing.rows : target.extents.capacity;
+  const auto choices = static_cast<std::uint32_t>(rows * target.extents.top_k);
+  capture<<<blocks_of(choices), kThreads, 0, stream>>>(target, routing, layer, choices);
+  check_launch("capture a layer");
+}
+
+void launch_open(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream) {
+  open<<<1, 1, 0, stream>>>(target, step);
+  check_launch("open a step");
+}
+
+void launch_finish(const CaptureTarget& target, const CaptureStep& step, const RowTags& tags,
+                   cudaStream_t stream) {
+  finish<<<blocks_of(step.rows), kThreads, 0, stream>>>(target, step, tags);
+  check_launch("finish a step");
+}
+
+void launch_shut(const CaptureTarget& target, cudaStream_t stream) {
+  shut<<<1, 1, 0, stream>>>(target);
+  check_launch("shut a step");
+}
+
+}  // namespace routestats::cuda

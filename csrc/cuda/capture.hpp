@@ -1,0 +1,28 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "routestats/capture_step.hpp"
+
+// Launchers of the capture kernels: pointers, extents and a stream in, nothing waits.
+namespace routestats::cuda {
+
+// Loads the kernels, which must not happen first while a stream is captured.
+void load_capture_kernels();
+
+// One MoE layer; may be captured into a graph. Writes the rows of whatever step the control words
+// say is open when it runs, and nothing where none is.
+void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,
+                    cudaStream_t stream);
+
+void launch_open(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream);
+
+// Tags the step's rows and shuts it.
+void launch_finish(const CaptureTarget& target, const CaptureStep& step, const RowTags& tags,
+                   cudaStream_t stream);
+
+void launch_shut(const CaptureTarget& target, cudaStream_t stream);
+
+}  // namespace routestats::cuda

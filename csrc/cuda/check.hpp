@@ -1,0 +1,23 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <stdexcept>
+#include <string>
+
+namespace routestats::cuda {
+
+// The CUDA runtime refused something; what() says what, and why.
+class DeviceError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+inline void check(cudaError_t status, const char* action) {
+  if (status == cudaSuccess) return;
+  throw DeviceError(std::string("CUDA: ") + action + ": " + cudaGetErrorString(status));
+}
+
+// Of a launch: configuration errors are known at once, all others at a later synchronisation.
+inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
+
+}  // namespace routestats::cuda

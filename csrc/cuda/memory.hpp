@@ -1,0 +1,65 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <memory>
+
+#include "check.hpp"
+
+namespace routestats::cuda {
+
+struct FreeDevice {
+  void operator()(void* memory) const { cudaFree(memory); }
+};
+struct FreePinned {
+  void operator()(void* memory) const { cudaFreeHost(memory); }
+};
+struct DestroyEvent {
+  using pointer = cudaEvent_t;
+  void operator()(cudaEvent_t event) const { cudaEventDestroy(event); }
+};
+struct DestroyStream {
+  using pointer = cudaStream_t;
+  void operator()(cudaStream_t stream) const { cudaStreamDestroy(stream); }
+};
+
+template <class Item>
+using DeviceArray = std::unique_ptr<Item[], FreeDevice>;
+template <class Item>
+using PinnedArray = std::unique_ptr<Item[], FreePinned>;
+using Event = std::unique_ptr<cudaEvent_t, DestroyEvent>;
+using OwnedStream = std::unique_ptr<cudaStream_t, DestroyStream>;
+
+// `items` of undefined value; at least one, so that the pointer is never null.
+template <class Item>
+DeviceArray<Item> device_array(std::size_t items) {
+  void* memory = nullptr;
+  check(cudaMalloc(&memory, (items == 0 ? 1 : items) * sizeof(Item)), "allocate device memory");
+  return DeviceArray<Item>(static_cast<Item*>(memory));
+}
+
+template <class Item>
+PinnedArray<Item> pinned_array(std::size_t items) {
+  void* memory = nullptr;
+  check(cudaHostAlloc(&memory, (items == 0 ? 1 : items) * sizeof(Item), cudaHostAllocDefault),
+        "allocate pinned memory");
+  return PinnedArray<Item>(static_cast<Item*>(memory));
+}
+
+// An event that can be waited for without spinning and keeps no time.
+inline Event new_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
+        "create an event");
+  return Event(event);
+}
+
+// A stream that does not wait for the legacy default stream.
+inline OwnedStream new_stream() {
+  cudaStream_t stream = nullptr;
+  check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "create a stream");
+  return OwnedStream(stream);
+}
+
+}  // namespace routestats::cuda

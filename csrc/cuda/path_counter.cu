@@ -1,0 +1,153 @@
+#include <algorithm>
+#include <bit>
+#include <stdexcept>
+#include <utility>
+
+#include "device_atomics.cuh"
+#include "path_counter.hpp"
+
+namespace routestats::cuda {
+namespace {
+
+constexpr std::uint64_t kBatchBytes = 128u << 20;
+
+__global__ void __launch_bounds__(kThreads)
+    write_keys(const __grid_constant__ IdView view, const __grid_constant__ PathWindow window,
+               std::uint32_t* batch) {
+  const std::uint64_t items = view.tokens * window.ids();
+  const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
+  for (std::uint64_t i = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x; i < items;
+       i += stride) {
+    const std::uint64_t row = i / window.ids();
+    const auto place = static_cast<std::uint32_t>(i - row * window.ids());
+    write_key_id(view, window, row, place / window.slots, place % window.slots,
+                 batch + row * window.words());
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    count_batch(const __grid_constant__ PathTableView table, std::uint32_t rows) {
+  const std::uint32_t row = blockIdx.x * kThreads + threadIdx.x;
+  if (row < rows) count_key<DeviceAtomics>(table, table.stored + row, 1);
+}
+
+__global__ void __launch_bounds__(kThreads)
+    keep_keys(const __grid_constant__ PathTableView table, std::uint32_t* stored) {
+  const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
+  for (std::uint64_t place = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+       place <= table.mask; place += stride) {
+    keep_key<DeviceAtomics>(table, place, stored);
+  }
+}
+
+// Into a larger table: every slot of the old one, by the key that it holds.
+__global__ void __launch_bounds__(kThreads)
+    move_counts(const std::uint64_t* slots, const std::uint64_t* counts, std::uint64_t num_slots,
+                const __grid_constant__ PathTableView table) {
+  const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
+  for (std::uint64_t place = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x; place < num_slots;
+       place += stride) {
+    if (slots[place] != 0) {
+      count_key<DeviceAtomics>(table, key_of_slot(slots[place]), counts[place]);
+    }
+  }
+}
+
+// In the order of the store.
+__global__ void __launch_bounds__(kThreads)
+    gather_counts(const __grid_constant__ PathTableView table, std::uint64_t* out) {
+  const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
+  for (std::uint64_t place = std::uint64_t{blockIdx.x} * kThreads + threadIdx.x;
+       place <= table.mask; place += stride) {
+    if (table.slots[place] != 0) out[key_of_slot(table.slots[place])] = table.counts[place];
+  }
+}
+
+unsigned blocks_of(std::uint64_t threads) {
+  return static_cast<unsigned>(
+      std::clamp<std::uint64_t>((threads + kThreads - 1) / kThreads, 1, 65'535));
+}
+
+}  // namespace
+
+PathCounter::PathCounter(const PathWindow& window, std::uint64_t expected_paths)
+    : window_(window), length_(device_array<std::uint32_t>(1)) {
+  check(cudaMemset(length_.get(), 0, sizeof(std::uint32_t)), "make a table of paths");
+  make_room(std::max<std::uint64_t>(expected_paths, 1024), nullptr);
+}
+
+PathTableView PathCounter::table(std::uint32_t stored) const {
+  return {table_slots_.get(), table_counts_.get(), slots_ - 1, store_.get(), batch_.get(), stored,
+          window_.words()};
+}
+
+void PathCounter::make_room(std::uint64_t keys, cudaStream_t stream) {
+  if (keys <= capacity_) return;
+  if (keys >= 0xffffffffu) throw std::invalid_argument("paths: expected fewer than 2^32 - 1");
+  const std::uint64_t slots = std::bit_ceil(keys * 2);
+  auto store = device_array<std::uint32_t>(keys * window_.words());
+  auto new_slots = device_array<std::uint64_t>(slots);
+  auto new_counts = device_array<std::uint64_t>(slots);
+  check(cudaMemsetAsync(new_slots.get(), 0, slots * sizeof(std::uint64_t), stream), "grow a table");
+  check(cudaMemsetAsync(new_counts.get(), 0, slots * sizeof(std::uint64_t), stream),
+        "grow a table");
+  if (stored_ != 0) {
+    check(cudaMemcpyAsync(store.get(), store_.get(),
+                          std::uint64_t{stored_} * window_.words() * sizeof(std::uint32_t),
+                          cudaMemcpyDeviceToDevice, stream),
+          "grow a table");
+    const PathTableView grown{new_slots.get(), new_counts.get(), slots - 1,      store.get(),
+                              nullptr,         stored_,          window_.words()};
+    move_counts<<<blocks_of(slots_), kThreads, 0, stream>>>(table_slots_.get(), table_counts_.get(),
+                                                            slots_, grown);
+    check_launch("grow a table");
+    check(cudaStreamSynchronize(stream), "grow a table");
+  }
+  store_ = std::move(store);
+  table_slots_ = std::move(new_slots);
+  table_counts_ = std::move(new_counts);
+  capacity_ = keys;
+  slots_ = slots;
+}
+
+void PathCounter::add(const IdView& view, cudaStream_t stream) {
+  const std::uint64_t words = window_.words();
+  const std::uint64_t most =
+      std::clamp<std::uint64_t>(kBatchBytes / (words * sizeof(std::uint32_t)), 1, 1u << 20);
+  if (!batch_) batch_ = device_array<std::uint32_t>(most * words);
+  for (std::uint64_t first = 0; first < view.tokens; first += most) {
+    const IdView part = view.from(first, std::min(most, view.tokens - first));
+    const std::uint64_t needed = stored_ + part.tokens;
+    if (needed > capacity_) make_room(std::max(needed, 2 * capacity_), stream);
+    check(cudaMemsetAsync(batch_.get(), 0, part.tokens * words * sizeof(std::uint32_t), stream),
+          "count paths");
+    write_keys<<<blocks_of(part.tokens * window_.ids()), kThreads, 0, stream>>>(part, window_,
+                                                                                batch_.get());
+    check_launch("write keys");
+    const auto rows = static_cast<std::uint32_t>(part.tokens);
+    count_batch<<<(rows + kThreads - 1) / kThreads, kThreads, 0, stream>>>(table(stored_), rows);
+    check_launch("count paths");
+    keep_keys<<<blocks_of(slots_), kThreads, 0, stream>>>(table(stored_), length_.get());
+    check_launch("keep paths");
+    check(cudaMemcpyAsync(&stored_, length_.get(), sizeof stored_, cudaMemcpyDeviceToHost, stream),
+          "count paths");
+    check(cudaStreamSynchronize(stream), "count paths");
+  }
+}
+
+void PathCounter::read(std::uint32_t* keys, std::uint64_t* counts, cudaStream_t stream) const {
+  if (stored_ == 0) return;
+  const auto gathered = device_array<std::uint64_t>(stored_);
+  gather_counts<<<blocks_of(slots_), kThreads, 0, stream>>>(table(stored_), gathered.get());
+  check_launch("read paths");
+  check(cudaMemcpyAsync(counts, gathered.get(), stored_ * sizeof(std::uint64_t),
+                        cudaMemcpyDeviceToHost, stream),
+        "read paths");
+  check(cudaMemcpyAsync(keys, store_.get(),
+                        std::uint64_t{stored_} * window_.words() * sizeof(std::uint32_t),
+                        cudaMemcpyDeviceToHost, stream),
+        "read paths");
+  check(cudaStreamSynchronize(stream), "read paths");
+}
+
+}  // namespace routestats::cuda

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+
+namespace routestats {
+
+// How a device counts pairs.
+enum class DeviceMethod {
+  scatter,    // increments straight into the table: few tokens
+  histogram,  // increments into a tile in shared memory
+  popcount,   // AND + popcount of bit columns
+  tensor,     // the same on the tensor cores (1-bit matrix products)
+};
+
+const char* name_of(DeviceMethod method);
+
+struct DeviceWork {
+  std::uint64_t tokens;
+  std::uint32_t experts;
+  std::uint32_t slots;
+  bool distinct;  // no token names an expert twice at one layer; bits need that
+  // The device's.
+  bool tensor_cores;           // has 1-bit products
+  std::uint64_t shared_bytes;  // per block, at most
+};
+
+// The faster one for this work; the rule and where its numbers come from are in device_method.cpp.
+DeviceMethod choose_device_method(const DeviceWork& work);
+
+// Tile rows of `experts` 32-bit cells that fit into a block's shared memory; 0 if not one does.
+std::uint32_t tile_rows(std::uint32_t experts, std::uint64_t shared_bytes);
+
+}  // namespace routestats

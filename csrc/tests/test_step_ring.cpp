@@ -1,0 +1,251 @@
+// The ring that kernels write, with the kernels compiled for the host, against the host's own ring:
+// the same steps give the same rows, in every number format, and the same faults.
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "routestats/emulated_step_device.hpp"
+#include "routestats/step_ring.hpp"
+
+namespace {
+
+using namespace routestats;
+
+void expect(bool condition, const std::string& what) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::exit(1);
+}
+
+// A device's memory, and a ring over it.
+struct Device {
+  Device(const RingConfig& config, std::uint64_t capacity)
+      : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
+               config.experts},
+        control(target.layout().words()),
+        ids(capacity * target.extents.row_width() * target.id_bytes()),
+        weights(capacity * target.extents.row_width()),
+        tags(2 * capacity) {
+    target.control = control.data();
+    target.ids = ids.data();
+    target.weights = weights.data();
+    target.tags = tags.data();
+    ring = std::make_unique<StepRing>(config, target.extents,
+                                      std::make_unique<EmulatedStepDevice>(target));
+  }
+
+  CaptureTarget target;
+  std::vector<std::uint64_t> control;
+  std::vector<std::uint8_t> ids;
+  std::vector<std::uint16_t> weights;
+  std::vector<std::int32_t> tags;
+  std::unique_ptr<StepRing> ring;
+};
+
+// One layer's routing in some number format, with its memory.
+struct Routing {
+  std::vector<std::byte> ids;
+  std::vector<std::byte> weights;
+  LayerRouting view{};
+};
+
+template <class Value>
+void append(std::vector<std::byte>& bytes, Value value) {
+  const auto* first = reinterpret_cast<const std::byte*>(&value);
+  bytes.insert(bytes.end(), first, first + sizeof value);
+}
+
+Routing draw(std::mt19937& random, const RingConfig& config, std::uint64_t rows, IdType id_type,
+             WeightType weight_type) {
+  Routing routing;
+  std::vector<std::uint32_t> experts(config.experts);
+  for (std::uint32_t e = 0; e < config.experts; ++e) experts[e] = e;
+  for (std::uint64_t row = 0; row < rows; ++row) {
+    std::shuffle(experts.begin(), experts.end(), random);
+    for (std::uint32_t k = 0; k < config.top_k; ++k) {
+      if (id_type == IdType::i64) {
+        append(routing.ids, std::int64_t{experts[k]});
+      } else {
+        append(routing.ids, experts[k]);
+      }
+      // Few distinct weights, so that ties occur, and now and then one that is no number.
+      const float weight =
+          random() % 50 == 0 ? __builtin_nanf("") : static_cast<float>(random() % 5) / 7.0F - 0.2F;
+      std::uint32_t bits;
+      std::memcpy(&bits, &weight, sizeof bits);
+      switch (weight_type) {
+        case WeightType::f32:
+          append(routing.weights, weight);
+          break;
+        case WeightType::f16:
+          append(routing.weights, half_bits(weight));
+          break;
+        case WeightType::bf16:
+          append(routing.weights, static_cast<std::uint16_t>(bits >> 16));
+          break;
+      }
+    }
+  }
+  routing.view = {routing.ids.data(), id_type, routing.weights.data(), weight_type, rows};
+  return routing;
+}
+
+struct Rows {
+  std::vector<std::uint8_t> ids;
+  std::vector<std::uint16_t> weights;
+  std::vector<std::int32_t> tags;
+};
+
+Rows room_for(const RingConfig& config, const std::vector<Step>& steps) {
+  const std::uint64_t rows = rows_of(steps);
+  const std::uint64_t items = rows * config.layers * config.top_k;
+  return {std::vector<std::uint8_t>(items * (config.experts <= 256 ? 1 : 2)),
+          std::vector<std::uint16_t>(items), std::vector<std::int32_t>(2 * rows)};
+}
+
+void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_type,
+                          WeightType weight_type) {
+  const RingConfig config{3, experts, top_k, 23, true, Overflow::drop};
+  CaptureRing host(config);
+  Device device(config, 29);  // the memory may be larger than what is used of it
+  std::mt19937 random(experts * 31 + top_k);
+  std::vector<std::int64_t> positions(64);
+  std::vector<std::int32_t> tokens(64);
+  for (int step = 0; step < 300; ++step) {
+    const std::uint64_t rows = 1 + random() % 9;
+    const std::uint64_t padding = random() % 4;
+    for (auto& position : positions) position = static_cast<std::int64_t>(random() % 1000);
+    for (auto& token : tokens) token = static_cast<std::int32_t>(random() % 1000);
+    const bool room = host.begin_step(rows);
+    expect(device.ring->begin_step(rows, 0) == room, "the same steps have room");
+    const bool abandon = random() % 10 == 0;
+    for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
+      const Routing routing = draw(random, config, rows + padding, id_type, weight_type);
+      if (room) host.write_layer(layer, routing.view);
+      // A replayed graph runs its kernels whether a step is open or not.
+      emulate_capture(device.target, routing.view, layer);
+    }
+    if (room && abandon) {
+      host.abandon_step();
+      device.ring->abandon_step(0);
+    } else if (room) {
+      host.commit_step();
+      device.ring->commit_step({positions.data(), IdType::i64, tokens.data(), IdType::i32}, 0);
+    }
+    if (random() % 3 != 0) continue;
+    const auto steps = host.peek(12);
+    const auto others = device.ring->peek(12);
+    expect(steps.size() == others.size() && rows_of(steps) == rows_of(others), "the same steps");
+    if (steps.empty()) continue;
+    Rows expected = room_for(config, steps);
+    Rows got = room_for(config, steps);
+    host.take(steps, expected.ids.data(), expected.weights.data());
+    device.ring->take(steps, got.ids.data(), got.weights.data(), got.tags.data());
+    expect(expected.ids == got.ids, "ids");
+    expect(expected.weights == got.weights, "weights");
+  }
+  expect(host.dropped_rows() == device.ring->dropped_rows() && host.dropped_rows() > 0, "drops");
+}
+
+void tags_follow_their_rows() {
+  const RingConfig config{1, 4, 1, 5, true, Overflow::block};
+  Device device(config, 5);
+  const std::vector<float> weights(3, 1.0F);
+  const std::vector<std::int32_t> ids{0, 1, 2};
+  for (std::int32_t step = 0; step < 20; ++step) {
+    device.ring->begin_step(3, 0);
+    emulate_capture(device.target, {ids.data(), IdType::i32, weights.data(), WeightType::f32, 3},
+                    0);
+    const std::vector<std::int32_t> positions{step, step + 1, step + 2};
+    const std::vector<std::int64_t> tokens{-step, 7, 8};
+    device.ring->commit_step({positions.data(), IdType::i32, tokens.data(), IdType::i64}, 0);
+    const auto steps = device.ring->peek(5);
+    Rows rows = room_for(config, steps);
+    device.ring->take(steps, rows.ids.data(), nullptr, rows.tags.data());
+    expect(rows.ids == std::vector<std::uint8_t>{0, 1, 2}, "ids without weights");
+    expect(rows.tags == std::vector<std::int32_t>{step, -step, step + 1, 7, step + 2, 8}, "tags");
+  }
+}
+
+std::string fault_of(const std::vector<std::uint32_t>& layers, std::int32_t id, std::uint64_t rows,
+                     bool after_a_good_step) {
+  const RingConfig config{2, 8, 2, 8, true, Overflow::block};
+  Device device(config, 8);
+  const std::vector<float> weights(8, 0.5F);
+  const std::vector<std::int32_t> good{0, 1, 2, 3, 4, 5, 6, 7};
+  std::vector<std::int32_t> bad = good;
+  bad[3] = id;
+  const auto run = [&](const std::vector<std::uint32_t>& routed,
+                       const std::vector<std::int32_t>& ids, std::uint64_t routed_rows) {
+    device.ring->begin_step(3, 0);
+    for (const std::uint32_t layer : routed) {
+      emulate_capture(device.target,
+                      {ids.data(), IdType::i32, weights.data(), WeightType::f32, routed_rows},
+                      layer);
+    }
+    device.ring->commit_step({good.data(), IdType::i32, good.data(), IdType::i32}, 0);
+    const auto steps = device.ring->peek(8);
+    Rows out = room_for(config, steps);
+    device.ring->take(steps, out.ids.data(), out.weights.data(), out.tags.data());
+  };
+  if (after_a_good_step) run({0, 1}, good, 4);
+  try {
+    run(layers, bad, rows);
+  } catch (const CaptureFault& fault) {
+    return fault.what();
+  }
+  return "";
+}
+
+void faults_are_named() {
+  expect(fault_of({0, 1}, 3, 4, true).empty(), "a good step has no fault");
+  for (const std::int32_t id : {-1, 8, 300}) {
+    expect(fault_of({0, 1}, id, 4, false) ==
+               "step 0: MoE layer 0, row 1, slot 1: an expert id outside 0..7",
+           "the first id out of range");
+  }
+  expect(fault_of({1}, 3, 4, true) ==
+             "step 1: MoE layer 0 was not written: its routing did not pass through the bound "
+             "router",
+         "a stamp of the step before does not count");
+  expect(fault_of({0, 1, 1}, 3, 4, true) == "step 1: MoE layer 1 was routed twice in one step",
+         "twice");
+  expect(fault_of({0, 1}, 3, 2, false) == "step 0: MoE layer 0 routed fewer rows than the step's 3",
+         "too few rows");
+}
+
+void no_more_steps_than_records() {
+  const RingConfig config{1, 4, 1, 1000, true, Overflow::drop};
+  Device device(config, 1000);
+  const std::vector<std::int32_t> zero(1, 0);
+  const std::vector<float> weights(1, 1.0F);
+  for (std::uint32_t step = 0; step < kStepsInFlight; ++step) {
+    expect(device.ring->begin_step(1, 0), "room for a record");
+    emulate_capture(device.target, {zero.data(), IdType::i32, weights.data(), WeightType::f32, 1},
+                    0);
+    device.ring->commit_step({zero.data(), IdType::i32, zero.data(), IdType::i32}, 0);
+  }
+  expect(!device.ring->begin_step(1, 0) && device.ring->dropped_steps() == 1, "no record left");
+}
+
+}  // namespace
+
+int main() {
+  for (const IdType id : {IdType::i32, IdType::i64, IdType::u32}) {
+    for (const WeightType weight : {WeightType::f32, WeightType::f16, WeightType::bf16}) {
+      equals_the_host_ring(8, 2, id, weight);
+      equals_the_host_ring(1, 1, id, weight);
+      equals_the_host_ring(300, 9, id, weight);
+    }
+  }
+  tags_follow_their_rows();
+  faults_are_named();
+  no_more_steps_than_records();
+  std::puts("step ring: ok");
+}

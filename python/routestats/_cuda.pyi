@@ -1,0 +1,100 @@
+"""The CUDA kernels. `StepRing` and `capture` serve capture, `PairCounter` serves counting.
+
+Absent where the package was built without nvcc; imports, but has no device, without a driver.
+"""
+
+from collections.abc import Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats._core import CaptureTarget, EmulatedStepRing, IdType, WeightType
+
+class Versions(TypedDict):
+    runtime: int
+    driver: int
+    architectures: str
+
+class DeviceProperties(TypedDict):
+    name: str
+    compute_capability: tuple[int, int]
+    multiprocessors: int
+    l2_bytes: int
+    shared_bytes_per_block: int
+    memory_bytes: int
+
+def device_count() -> int: ...
+def why_unavailable() -> str | None: ...
+def versions() -> Versions: ...
+def device_properties(device: int = 0) -> DeviceProperties: ...
+def current_device() -> int: ...
+def device_of(address: int) -> int: ...
+
+class StepRing(EmulatedStepRing):
+    def count_into(self, counter: PairCounter | None) -> None: ...
+
+def load_capture_kernels() -> None: ...
+def capture(
+    target: CaptureTarget,
+    layer: int,
+    ids: int,
+    id_type: IdType,
+    weights: int,
+    weight_type: WeightType,
+    rows: int,
+    stream: int,
+) -> None: ...
+
+class PairCounter:
+    def __init__(
+        self,
+        *,
+        layers: int,
+        experts: int,
+        slots: int,
+        layer_pairs: Sequence[tuple[int, int]],
+    ) -> None: ...
+    def add(
+        self,
+        address: int,
+        shape: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        item_bytes: int,
+        is_signed: bool,
+        first_token: int = 0,
+        method: str | None = None,
+        stream: int = 0,
+    ) -> str: ...
+    def add_host(self, experts: npt.NDArray[np.integer[Any]], first_token: int = 0) -> None: ...
+    def add_ring(self, target: CaptureTarget, first_slot: int, rows: int, stream: int) -> None: ...
+    def read(
+        self, expert: npt.NDArray[np.uint64], pairs: npt.NDArray[np.uint64], stream: int = 0
+    ) -> None: ...
+    def clear(self, stream: int = 0) -> None: ...
+
+class PathCounter:
+    def __init__(
+        self,
+        *,
+        first_layer: int,
+        layers: int,
+        slots: int,
+        id_bytes: int,
+        expected_paths: int,
+    ) -> None: ...
+    def add(
+        self,
+        address: int,
+        shape: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        item_bytes: int,
+        is_signed: bool,
+        experts: int,
+        first_token: int = 0,
+    ) -> bool: ...
+    def read(
+        self,
+    ) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], npt.NDArray[np.uint64]]: ...
+
+def choose_method(*, tokens: int, experts: int, slots: int, distinct: bool = True) -> str: ...

@@ -1,0 +1,271 @@
+"""The capture ring in a device's memory: torch owns it, kernels write it, the host drains it.
+
+Nothing has run on a GPU yet. What decides where a row goes is the same C++ for host and device, and
+is tested on the host through `_core.EmulatedStepRing`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from routestats._core import (
+    CaptureTarget,
+    EmulatedStepRing,
+    IdType,
+    WeightType,
+    control_words,
+    emulate_capture,
+)
+from routestats.errors import CaptureError
+from routestats.shape import RouteShape
+
+ID_TYPES = {
+    torch.int32: IdType.int32,
+    torch.int64: IdType.int64,
+    torch.uint32: IdType.uint32,
+}
+WEIGHT_TYPES = {
+    torch.float32: WeightType.float32,
+    torch.float16: WeightType.float16,
+    torch.bfloat16: WeightType.bfloat16,
+}
+
+
+class DeviceMemory:
+    """Memory of a ring of `capacity` rows on a torch device.
+
+    Captured graphs and compiled code keep its addresses, so it lives as long as they do; rings
+    over it come and go.
+
+    Attributes
+    ----------
+    ids : tensor of uint8, shape [capacity * L * K * bytes per id]
+        Ids of one or two bytes, as bytes.
+    weights : tensor of float16, shape [capacity * L * K]
+    tags : tensor of int32, shape [capacity, 2]
+        Position and token id of each row.
+    control : tensor of int64
+        Which step is open, and its stamps and faults.
+    """
+
+    def __init__(self, shape: RouteShape, capacity: int, device: Any) -> None:
+        self.shape, self.capacity, self.device = shape, capacity, torch.device(device)
+        items = capacity * shape.row_width
+        self.ids = torch.zeros(items * shape.id_dtype.itemsize, dtype=torch.uint8, device=device)
+        self.weights = torch.zeros(items, dtype=torch.float16, device=device)
+        self.tags = torch.zeros((capacity, 2), dtype=torch.int32, device=device)
+        # All ones: no stamp is of any step, and no step is open.
+        self.control = torch.full(
+            (control_words(shape.num_layers),), -1, dtype=torch.int64, device=device
+        )
+        self.control[1] = 0
+        self.target = CaptureTarget(
+            control=self.control.data_ptr(),
+            ids=self.ids.data_ptr(),
+            weights=self.weights.data_ptr(),
+            tags=self.tags.data_ptr(),
+            capacity=capacity,
+            layers=shape.num_layers,
+            experts=shape.num_experts,
+            top_k=shape.top_k,
+        )
+        if self.device.type == "cuda":
+            from routestats import _cuda
+
+            _cuda.load_capture_kernels()
+
+    def capture(self, layer: int, ids: Any, weights: Any) -> None:
+        """Write what the router of `layer` chose, ``[rows, K]``, into the open step, if one is.
+
+        Works inside a CUDA graph and compiled code.
+        """
+        torch.ops.routestats.capture(
+            ids,
+            weights,
+            self.ids,
+            self.weights,
+            self.control,
+            layer,
+            self.capacity,
+            self.shape.num_layers,
+            self.shape.num_experts,
+            self.shape.top_k,
+        )
+
+
+class DeviceRing:
+    """`CaptureRing` for routing that is computed on a device.
+
+    The engine's calls put work into its current stream and return; none waits for the device. A
+    step that is incomplete or invalid is found when it is drained.
+
+    Parameters
+    ----------
+    memory : DeviceMemory
+    capacity : int
+        Rows in use at once, at most the memory's.
+    weights : bool
+        Whether weights travel to the host, too.
+    block : bool
+        When the ring is full: wait before the step, or drop its rows and count them.
+    """
+
+    def __init__(self, memory: DeviceMemory, *, capacity: int, weights: bool, block: bool) -> None:
+        if capacity > memory.capacity:
+            raise CaptureError(
+                f"ring_rows: the ring on the device was made with {memory.capacity} rows when the "
+                f"engine started; expected at most that, got {capacity}"
+            )
+        self._memory = memory
+        kind: Any = EmulatedStepRing
+        if memory.device.type == "cuda":
+            from routestats import _cuda
+
+            kind = _cuda.StepRing
+        self._ring = kind(memory.target, capacity=capacity, weights=weights, block=block)
+        self._inputs: tuple[Any, Any] | None = None
+
+    def begin_step(self, rows: int) -> bool:
+        return bool(self._ring.begin_step(rows, _stream(self._memory.device)))
+
+    def tag(self, positions: Any, token_ids: Any) -> None:
+        """The open step's rows: device tensors ``[at least rows]``, read in stream order."""
+        for name, tensor in (("positions", positions), ("token_ids", token_ids)):
+            if tensor.device.type != self._memory.device.type:
+                raise CaptureError(
+                    f"{name}: expected a tensor on {self._memory.device}, got {tensor.device}"
+                )
+            if tensor.ndim != 1 or not tensor.is_contiguous() or tensor.dtype not in ID_TYPES:
+                raise CaptureError(
+                    f"{name}: expected one dense dimension of int32 or int64, got "
+                    f"{tensor.dtype} {list(tensor.shape)}"
+                )
+        self._inputs = (positions, token_ids)
+
+    def commit_step(self) -> int:
+        if self._inputs is None:
+            raise CaptureError("step: its positions and token ids are not known")
+        (positions, token_ids), self._inputs = self._inputs, None
+        number: int = self._ring.commit_step(
+            positions.data_ptr(),
+            ID_TYPES[positions.dtype],
+            token_ids.data_ptr(),
+            ID_TYPES[token_ids.dtype],
+            _stream(self._memory.device),
+        )
+        return number
+
+    def abandon_step(self) -> None:
+        self._inputs = None
+        self._ring.abandon_step(_stream(self._memory.device))
+
+    def drain(self, *, max_rows: int, wait_rows: int, seconds: float) -> Any:
+        """As `CaptureRing.drain`, and int32 ``[rows, 2]``: position and token id of each row."""
+        return self._ring.drain(max_rows=max_rows, wait_rows=wait_rows, seconds=seconds)
+
+    def count_into(self, counter: Any) -> None:
+        """Count the rows of every later step on the device, as they come; None ends it.
+
+        Parameters
+        ----------
+        counter : _cuda.PairCounter or None
+            It counts what the engine ran: drafts that are rejected later and second runs after a
+            preemption are among it, which a trace leaves out.
+        """
+        self._ring.count_into(counter)
+
+    def close(self) -> None:
+        self._ring.close()
+
+    def fail(self, reason: str) -> None:
+        self._ring.fail(reason)
+
+    @property
+    def step_open(self) -> bool:
+        return bool(self._ring.step_open)
+
+    @property
+    def dropped_rows(self) -> int:
+        return int(self._ring.dropped_rows)
+
+    @property
+    def dropped_steps(self) -> int:
+        return int(self._ring.dropped_steps)
+
+    @property
+    def committed_rows(self) -> int:
+        return int(self._ring.committed_rows)
+
+
+def _stream(device: Any) -> int:
+    return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
+def why_no_cuda() -> str | None:
+    """Why rows cannot be captured by our kernels on this machine's GPU, or None if they can."""
+    try:
+        from routestats import _cuda
+    except ImportError:
+        return "this build of routestats has no CUDA"
+    reason: str | None = _cuda.why_unavailable()
+    return reason
+
+
+# The arguments that the kernel writes are declared, so that torch.compile keeps the call, keeps it
+# in order, and makes no copy of the ring.
+_library = torch.library.Library("routestats", "FRAGMENT")
+_library.define(
+    "capture(Tensor ids, Tensor weights, Tensor(a!) ring_ids, Tensor(b!) ring_weights, "
+    "Tensor(c!) control, int layer, int capacity, int layers, int experts, int top_k) -> ()"
+)
+
+
+def _launch(
+    ids: Any,
+    weights: Any,
+    ring_ids: Any,
+    ring_weights: Any,
+    control: Any,
+    layer: int,
+    capacity: int,
+    layers: int,
+    experts: int,
+    top_k: int,
+) -> None:
+    if ids.shape[1] != top_k:
+        raise CaptureError(
+            f"MoE layer {layer}: expected {top_k} experts per token, got {ids.shape[1]}"
+        )
+    try:
+        id_type, weight_type = ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
+    except KeyError as error:
+        raise CaptureError(f"MoE layer {layer}: {error} is no dtype of ids or weights") from None
+    ids, weights = ids.contiguous(), weights.contiguous()
+    target = CaptureTarget(
+        control=control.data_ptr(),
+        ids=ring_ids.data_ptr(),
+        weights=ring_weights.data_ptr(),
+        tags=0,
+        capacity=capacity,
+        layers=layers,
+        experts=experts,
+        top_k=top_k,
+    )
+    arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0])
+    if ids.is_cuda:
+        from routestats import _cuda
+
+        _cuda.capture(target, layer, *arguments, _stream(ids.device))
+    else:
+        emulate_capture(target, layer, *arguments)
+
+
+def _nothing(*arguments: Any) -> None:
+    return None
+
+
+_library.impl("capture", _launch, "CPU")
+_library.impl("capture", _launch, "CUDA")
+_library.impl("capture", _nothing, "Meta")

@@ -1,0 +1,31 @@
+"""Tests that need an NVIDIA GPU, and are skipped with the reason where there is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from routestats.counts._device import why_no_cuda
+
+
+def missing() -> str | None:
+    """What these tests need and do not find."""
+    reason = why_no_cuda()
+    if reason is not None:
+        return reason
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    return None if torch.cuda.is_available() else "torch finds no CUDA device"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    reason = missing()
+    for item in items:
+        if Path(__file__).parent not in item.path.parents:
+            continue
+        item.add_marker(pytest.mark.gpu)
+        if reason is not None:
+            item.add_marker(pytest.mark.skip(reason=f"needs a GPU: {reason}"))

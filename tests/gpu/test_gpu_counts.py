@@ -1,0 +1,172 @@
+"""Counts on the device equal the NumPy specification and the CPU's, bit for bit."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from routestats.counts import RouteCounts, count
+from routestats.counts._cuda_counts import as_device_ids, count_on_cuda, count_paths_on_cuda
+from routestats.counts._plan import PairPlan, check_hops
+from routestats.counts.reference import expert_counts, pair_counts
+from routestats.errors import InvalidValueError
+from routestats.shape import RouteShape
+
+torch = pytest.importorskip("torch")
+
+METHODS = ("scatter", "histogram", "popcount", "tensor")
+SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
+
+
+def draw_ids(random: Any, tokens: int, shape: RouteShape, *, distinct: bool = True) -> Any:
+    """Ids [T, L, K] whose experts are of unequal popularity."""
+    size = (tokens, shape.num_layers, shape.num_experts)
+    if not distinct:
+        return random.integers(0, shape.num_experts, (*size[:2], shape.top_k)).astype(np.int32)
+    noise = random.gumbel(size=size) - np.log(1 + np.arange(shape.num_experts))
+    return np.argsort(-noise, axis=2)[:, :, : shape.top_k].astype(np.int32)
+
+
+def on_cuda(ids: Any, shape: RouteShape, hops: Any, pairing: str, method: str | None) -> Any:
+    counts = RouteCounts.empty(shape, hops=hops, pairing=pairing)
+    plan = PairPlan(check_hops(hops, shape.num_layers), shape.num_layers)
+    counts.tokens = count_on_cuda(
+        [as_device_ids(ids)],
+        shape,
+        slots=1 if pairing == "top1" else shape.top_k,
+        layer_pairs=plan.pairs,
+        expert=counts._expert,
+        pairs=counts._pairs,
+        method=method,
+    )
+    return counts
+
+
+@SLOW
+@given(st.data())
+def test_every_method_equals_the_specification(data: st.DataObject) -> None:
+    layers = data.draw(st.integers(1, 96))
+    experts = data.draw(st.sampled_from([1, 2, 7, 8, 16, 33, 64, 128, 160, 255, 256, 257, 512]))
+    top_k = data.draw(st.integers(1, min(experts, 16)))
+    tokens = data.draw(st.integers(1, max(2, 3_000_000 // (layers * experts))))
+    pairing = data.draw(st.sampled_from(["any", "top1"]))
+    hops: Any = "all" if layers * experts <= 2048 else data.draw(st.sampled_from([0, (0, 1)]))
+    if hops == (0, 1) and layers == 1:
+        hops = 0
+    shape = RouteShape(layers, experts, top_k)
+    ids = draw_ids(np.random.default_rng(data.draw(st.integers(0, 2**31))), tokens, shape)
+    expected = count(ids, num_experts=experts, hops=hops, pairing=pairing, device="cpu")
+    np.testing.assert_array_equal(
+        expected.expert, expert_counts(ids, experts, pairing=pairing), strict=True
+    )
+    hop = expected.hops[-1]
+    np.testing.assert_array_equal(
+        expected.pair(0, hop), pair_counts(ids, experts, 0, hop, pairing=pairing)
+    )
+    dtype = data.draw(st.sampled_from([torch.int32, torch.int64, torch.int16]))
+    device = torch.from_numpy(ids).cuda().to(dtype)
+    for method in (*METHODS, None):
+        assert on_cuda(device, shape, hops, pairing, method) == expected, method
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_many_tokens_in_several_blocks(method: str) -> None:
+    """More tokens than one block of any method holds, and than 16-bit cells could."""
+    shape = RouteShape(24, 64, 4)
+    random = np.random.default_rng(0)
+    repeats = 2 if "ROUTESTATS_SANITIZE" in os.environ else 40
+    ids = np.tile(draw_ids(random, 40_000, shape).astype(np.uint8), (repeats, 1, 1))
+    expected = count(ids, num_experts=64, hops=(0, 1), device="cpu")
+    assert on_cuda(torch.from_numpy(ids).cuda(), shape, (0, 1), "any", method) == expected
+
+
+@SLOW
+@given(st.integers(1, 40), st.integers(1, 6), st.integers(1, 300), st.integers(0, 2**31))
+def test_repeated_experts(experts: int, layers: int, tokens: int, seed: int) -> None:
+    shape = RouteShape(layers, experts, min(experts, 3))
+    ids = draw_ids(np.random.default_rng(seed), tokens, shape, distinct=False)
+    expected = count(ids, num_experts=experts, device="cpu")
+    for method in ("scatter", "histogram", None):
+        assert on_cuda(torch.from_numpy(ids).cuda(), shape, "all", "any", method) == expected
+
+
+def test_strided_arrays_and_arrays_of_others() -> None:
+    shape = RouteShape(5, 20, 3)
+    ids = draw_ids(np.random.default_rng(1), 999, shape)
+    expected = count(ids[::3], num_experts=20, device="cpu")
+    tensor = torch.from_numpy(ids).cuda()
+    assert count(tensor[::3], num_experts=20) == expected
+    turned = torch.from_numpy(ids.transpose(2, 0, 1).copy()).cuda().permute(1, 2, 0)
+    assert count(turned[::3], num_experts=20) == expected
+    assert count(tensor[::3], num_experts=20).device == "cuda"
+    assert count(ids[::3], num_experts=20, device="cuda") == expected
+    cupy = pytest.importorskip("cupy")
+    assert count(cupy.asarray(ids.astype(np.uint8))[::3], num_experts=20) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype"), [(8, torch.uint8), (-1, torch.int8), (-1, torch.int64), (300, torch.int32)]
+)
+def test_the_first_id_out_of_range_is_named(value: int, dtype: Any) -> None:
+    ids = torch.zeros((50, 4, 2), dtype=dtype)
+    ids[:, :, 1] = 1
+    ids[17, 3, 1] = value
+    ids[17, 3, 0] = value
+    ids[40, 0, 0] = value
+    counts = RouteCounts.empty(RouteShape(4, 8, 2), hops="all", pairing="any")
+    with pytest.raises(InvalidValueError) as error:
+        counts.update(ids.cuda())
+    assert str(error.value) == f"experts[17, 3, 0] = {value}, but num_experts is 8"
+    assert counts == RouteCounts.empty(RouteShape(4, 8, 2), hops="all", pairing="any")
+
+
+def test_updates_add_up_across_devices() -> None:
+    ids = draw_ids(np.random.default_rng(2), 600, RouteShape(3, 8, 2))
+    counts = count(ids[:200], num_experts=8, device="cpu")
+    counts.update(torch.from_numpy(ids[200:]).cuda())
+    assert counts == count(ids, num_experts=8, device="cpu")
+
+
+@SLOW
+@given(st.data())
+def test_paths_equal_numpys(data: st.DataObject) -> None:
+    layers = data.draw(st.integers(1, 12))
+    experts = data.draw(st.sampled_from([1, 2, 8, 300]))
+    shape = RouteShape(layers, experts, data.draw(st.integers(1, min(experts, 4))))
+    random = np.random.default_rng(data.draw(st.integers(0, 2**31)))
+    ids = draw_ids(random, data.draw(st.integers(1, 300)), shape)
+    ids = ids[random.integers(0, len(ids), 4 * len(ids))]  # most rows repeat another
+    start = data.draw(st.integers(0, layers - 1))
+    length = data.draw(st.integers(1, layers - start))
+    for kind in ("top1", "set"):
+        paths, counts = count_paths_on_cuda(
+            as_device_ids(torch.from_numpy(ids).cuda()),
+            shape,
+            kind=kind,
+            start=start,
+            length=length,
+        )
+        window = ids[:, start : start + length]
+        keys = window[:, :, 0] if kind == "top1" else np.sort(window, axis=2)
+        expected, times = np.unique(keys, axis=0, return_counts=True)
+        order = np.argsort(-times, kind="stable")
+        np.testing.assert_array_equal(paths, expected[order])
+        np.testing.assert_array_equal(counts, times[order])
+
+
+def test_a_table_of_paths_grows() -> None:
+    shape = RouteShape(8, 256, 1)
+    ids = np.random.default_rng(3).integers(0, 256, (2_500_000, 8, 1)).astype(np.uint8)
+    ids[::5] = ids[0]
+    paths, counts = count_paths_on_cuda(
+        as_device_ids(torch.from_numpy(ids).cuda()), shape, kind="top1"
+    )
+    assert int(counts.sum()) == len(ids)
+    assert counts[0] == 500_000
+    np.testing.assert_array_equal(paths[0], ids[0, :, 0])
+    assert len(paths) == len(np.unique(np.ascontiguousarray(ids[:, :, 0]).view(np.uint64)))
