@@ -5,10 +5,10 @@ namespace {
 
 // Nanoseconds of one thread per token and layer pair, preparation included. Measured on Zen 4 with
 // a busy neighbour, GCC 12 -O3, skewed random ids, 8 layers, 32,768 tokens; three numbers are
-// portable / avx2 / avx512. "all" is all 36 pairs, "adjacent" the diagonal and hop 1, 15 pairs. Lists
-// have become faster since: with a machine to itself, 48 layers of 128 / 8 take 4.1 / 3.0 (all) and
-// 15.6 / 13.2 (adjacent), 58 of 256 / 8 take 20.1 / 16.6 (adjacent), avx2 / avx512. `row` is fitted
-// to these.
+// portable / avx2 / avx512. "all" is all 36 pairs, "adjacent" the diagonal and hop 1, 15 pairs.
+// Lists have become faster since: with a machine to itself, 48 layers of 128 / 8 take 4.1 / 3.0
+// (all) and 15.6 / 13.2 (adjacent), 58 of 256 / 8 take 20.1 / 16.6 (adjacent), avx2 / avx512. `row`
+// is fitted to these.
 //
 //      E   K              direct   bitmap               lists
 //      8   2   all          2.2     1.3 / 0.8 / 1.0      4.7 /  2.3 /  1.9

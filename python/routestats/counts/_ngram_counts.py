@@ -93,6 +93,9 @@ class NgramCounts:
             }
         )
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self) -> str:
         """Distinct n-grams by length, averaged over the start layers, and the commonest path."""
         layers = self.shape.num_layers

@@ -159,6 +159,9 @@ class PathCounts:
             }
         )
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self, rows: int = 5) -> str:
         """What was counted, how concentrated it is, and the first paths."""
         last = self.start + self.length - 1

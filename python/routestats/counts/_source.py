@@ -87,7 +87,9 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
             source.iter_experts(CHUNK_ROWS),
         )
     if num_experts is None:
-        raise InvalidTypeError("num_experts: expected for a batch or an array, got None")
+        raise InvalidTypeError(
+            "num_experts: expected the number of experts, which only a trace states, got None"
+        )
     if is_on_cuda(source):
         ids = as_device_ids(source)
         shape = RouteShape(ids.shape[1], num_experts, ids.shape[2])

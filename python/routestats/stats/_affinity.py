@@ -67,7 +67,8 @@ class Affinity(Result):
     def summary(self, top: int = 3) -> str:
         """The strongest affinities, beside the share of all tokens that the target has."""
         lines = [
-            f"affinity ({self.pairing}) of layer {self.layer_ids[1]} to layer {self.layer_ids[0]}, "
+            f"affinity ({self.pairing}), experts of layer {self.layer_ids[1]} given those of layer "
+            f"{self.layer_ids[0]}, "
             f"{self.tokens:,} tokens; the strongest, beside the share of all tokens"
         ]
         values = np.where(np.isfinite(self.matrix), self.matrix, -1.0)

@@ -241,7 +241,10 @@ class History:
             raise InvalidTypeError(f"prefix: expected integers, got {ids.dtype}")
         if self.context == "top1":
             if ids.ndim != 1:
-                raise InvalidValueError(f"prefix: expected shape [N + 1], got {list(ids.shape)}")
+                raise InvalidValueError(
+                    f"prefix: expected shape [N + 1] of first choices, got {list(ids.shape)}; a model "
+                    "of sets comes from history(train, 'set')"
+                )
             ids = ids[:, None]
         elif ids.ndim != 2 or ids.shape[1] != size:
             raise InvalidValueError(
