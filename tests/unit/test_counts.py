@@ -228,7 +228,7 @@ def test_not_integers(experts: Any) -> None:
         ({"hops": "none"}, InvalidValueError, "hops: expected 'all'"),
         ({"hops": 1.0}, InvalidTypeError, "hops: expected integers, got 1.0"),
         ({"hops": True}, InvalidTypeError, "hops: expected integers, got True"),
-        ({"num_experts": None}, InvalidTypeError, "num_experts: expected for a batch"),
+        ({"num_experts": None}, InvalidTypeError, "num_experts: expected the number"),
         ({"num_experts": 1}, InvalidValueError, "top_k: expected 1 to num_experts"),
         ({"threads": 0}, InvalidValueError, "threads: expected at least 1, got 0"),
         ({"threads": 1.5}, InvalidTypeError, "threads: expected an integer"),

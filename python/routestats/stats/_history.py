@@ -242,8 +242,8 @@ class History:
         if self.context == "top1":
             if ids.ndim != 1:
                 raise InvalidValueError(
-                    f"prefix: expected shape [N + 1] of first choices, got {list(ids.shape)}; a model "
-                    "of sets comes from history(train, 'set')"
+                    f"prefix: expected shape [N + 1] of first choices, got {list(ids.shape)}; a "
+                    "model of sets comes from history(train, 'set')"
                 )
             ids = ids[:, None]
         elif ids.ndim != 2 or ids.shape[1] != size:
