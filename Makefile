@@ -96,7 +96,7 @@ tiny: $(VENV)/.installed
 	  --work runs/tiny --out python/routestats/models/tiny
 
 bench: $(VENV)/.installed
-	$(BIN)/python bench/pair_counts.py
+	$(BIN)/python bench/all.py
 	$(BIN)/python bench/capture_fidelity.py
 	$(BIN)/python bench/capture_overhead.py tiny
 	$(BIN)/python bench/capture_overhead.py hidden-1024
