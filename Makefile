@@ -16,7 +16,7 @@ SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.cu*' -o -name '
            CMakeLists.txt pyproject.toml
 RUN ?= runs/demo
 
-.PHONY: demo test test-cpp test-python lint wheel tiny bench picture clean
+.PHONY: demo test test-cpp test-python lint wheel tiny bench study picture clean
 .PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
@@ -101,10 +101,15 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/capture_overhead.py tiny
 	$(BIN)/python bench/capture_overhead.py hidden-1024
 
-# The picture of README.
-picture:
-	mkdir -p docs/images
-	cp $(RUN)/report/prediction.png docs/images/
+# The published trace anew, and the picture of README from it.
+study: $(VENV)/.installed
+	rm -rf study/tiny-humaneval-gsm8k
+	$(BIN)/routestats profile tiny --data humaneval --data gsm8k --limit gsm8k=500 \
+	  --gsm8k-file '$(GSM8K)' --max-tokens 64 --no-weights -o study/tiny-humaneval-gsm8k
+
+picture: $(VENV)/.installed
+	$(BIN)/routestats report study/tiny-humaneval-gsm8k -o runs/study
+	cp runs/study/prediction.png docs/images/
 
 clean:
 	rm -rf build $(VENV) runs/demo

@@ -15,7 +15,7 @@ from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 from routestats.trace import sort_by_weight
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="CUDA graphs are made by torch")
 
 from routestats.engines.device_ring import DeviceMemory, DeviceRing  # noqa: E402
 

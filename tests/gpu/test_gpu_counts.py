@@ -17,7 +17,7 @@ from routestats.counts.reference import expert_counts, pair_counts
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="arrays on the device come from torch")
 
 METHODS = ("scatter", "histogram", "popcount", "tensor")
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
@@ -105,7 +105,7 @@ def test_strided_arrays_and_arrays_of_others() -> None:
     assert count(turned[::3], num_experts=20) == expected
     assert count(tensor[::3], num_experts=20).device == "cuda"
     assert count(ids[::3], num_experts=20, device="cuda") == expected
-    cupy = pytest.importorskip("cupy")
+    cupy = pytest.importorskip("cupy", reason="counts CuPy arrays")
     assert count(cupy.asarray(ids.astype(np.uint8))[::3], num_experts=20) == expected
 
 
