@@ -114,9 +114,9 @@ picture: $(VENV)/.installed
 clean:
 	rm -rf build $(VENV) runs/demo
 
-$(VENV)/.tools: requirements/dev.txt requirements/bench.txt
+$(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/notebook.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/dev.txt -r requirements/bench.txt
+	$(PIP) -r requirements/dev.txt -r requirements/bench.txt -r requirements/notebook.txt
 	touch $@
 
 # torch first: on the CPU it must not be chosen by what the engine would like.

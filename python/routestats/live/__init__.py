@@ -1,0 +1,1 @@
+"""The live view and its metrics: routing while a model runs."""
