@@ -72,12 +72,13 @@ class Accuracy:
 
 def coverage(
     truth: float, interval: Callable[[np.random.Generator], Interval], simulations: int, seed: int
-) -> tuple[float, float, float]:
-    """Shares of intervals that hold the truth, lie above it, and lie below it."""
+) -> tuple[int, int, int, int]:
+    """How many have an interval, and how many of those hold the truth, lie above it and below."""
     rng = np.random.default_rng(seed)
     bounds = np.array([interval(rng) for _ in range(simulations)])
-    above, below = bounds[:, 0] > truth, bounds[:, 1] < truth
-    return float((~above & ~below).mean()), float(above.mean()), float(below.mean())
+    bounds = bounds[~np.isnan(bounds[:, 0])]
+    above, below = int((bounds[:, 0] > truth).sum()), int((bounds[:, 1] < truth).sum())
+    return len(bounds), len(bounds) - above - below, above, below
 
 
 Design = tuple[str, bool, float, Callable[[np.random.Generator], Interval]]
@@ -121,17 +122,22 @@ def main() -> int:
     rows = []
     print(f"{'164 groups, correlation 0.3, nominal 0.95':<48}{'covers':>8}{'above':>8}{'below':>8}")
     for name, hard, truth, interval in designs():
-        covers, above, below = coverage(truth, interval, arguments.simulations, arguments.seed)
+        given, *found = coverage(truth, interval, arguments.simulations, arguments.seed)
+        covers, above, below = (number / given if given else None for number in found)
         rows.append(
             {
                 "design": name,
                 "hard": hard,
                 "truth": truth,
+                "without_interval": arguments.simulations - given,
                 "covers": covers,
                 "interval_above": above,
                 "interval_below": below,
             }
         )
+        if covers is None:
+            print(f"{name:<48}  never enough tokens for an interval", flush=True)
+            continue
         mark = "" if WANTED[0] <= covers <= WANTED[1] else ("  (hard)" if hard else "  FAILED")
         print(f"{name:<48}{covers:>8.3f}{above:>8.3f}{below:>8.3f}{mark}", flush=True)
     arguments.json.parent.mkdir(exist_ok=True)

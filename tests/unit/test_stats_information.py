@@ -16,6 +16,7 @@ from routestats.counts import GroupedRows, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import _tables
 from routestats.stats._jackknife import information_without_groups, jackknife
+from simulated_groups import TwoLayers
 
 
 def naive_information(first: list[int], second: list[int]) -> float:
@@ -306,3 +307,16 @@ def test_wrong_arguments_are_named() -> None:
         rs.stats.information(trace, "set")
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
         rs.stats.information(np.zeros((3, 2, 1)))  # type: ignore[arg-type]
+
+
+def test_tables_with_too_few_tokens_have_no_interval() -> None:
+    """32 x 32 cells of 164 groups: the bias is estimated short, so that no interval would hold."""
+    sparse = rs.stats.information(TwoLayers(32, 0.3).draw(np.random.default_rng(0)), null_draws=2)
+    assert sparse.mi_bits.value[0, 1] > 1.0
+    assert np.isnan(sparse.mi_bits.low[0, 1])
+    assert np.isnan(sparse.mi_bits.high[0, 1])
+    assert "(no interval)" in sparse.summary()
+    # The bias of the null is about the same, so the excess keeps its own.
+    assert np.isfinite(sparse.request_excess.low[0, 1])
+    filled = rs.stats.information(TwoLayers(8, 0.3).draw(np.random.default_rng(0)), null_draws=0)
+    assert filled.mi_bits.low[0, 1] < filled.jackknife_bits[0, 1] < filled.mi_bits.high[0, 1]

@@ -86,10 +86,13 @@ def test_training_takes_whole_groups_and_trims_the_last() -> None:
     counts, groups = _fit(side, "any", tokens, np.random.default_rng(0))
     assert counts.tokens == tokens
     assert 1 <= groups < len(sizes)
-    # The same by hand: groups in their random order, and of the last one its first rows.
+    # The same by hand: groups in their random order, and of the last one its first tokens.
     place = np.random.default_rng(0).permutation(len(sizes))
     numbers = np.unique(side.row_groups(), return_inverse=True)[1]
-    rows_in_order = [row for g in np.argsort(place) for row in np.flatnonzero(numbers == g)]
+    names, positions = side.rows["request_id"].to_pylist(), side.rows["position"].to_pylist()
+    rows_in_order = sorted(
+        range(len(side)), key=lambda row: (place[numbers[row]], names[row], positions[row])
+    )
     taken = rows_in_order[:tokens]
     assert groups == len({numbers[row] for row in taken})
     expected = rs.count(side.experts[taken], num_experts=5, hops=(1, 2), pairing="any")

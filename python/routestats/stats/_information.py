@@ -21,10 +21,12 @@ from routestats.stats._checks import (
     check_trace,
 )
 from routestats.stats._intervals import Estimate, Floats
-from routestats.stats._jackknife import information_without_groups, jackknife
+from routestats.stats._jackknife import Jackknifed, information_without_groups, jackknife
 from routestats.stats._nulls import Null, Permutable, tables_of
 from routestats.stats._result import Result
 from routestats.trace import Trace
+
+SPARSE_BIAS_BITS = 1 / (2 * 4 * np.log(2))  # about 4 independent tokens per cell
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +53,8 @@ class Information(Result):
     mi_bits : Estimate
         Plug-in mutual information, and a jackknife interval for the information itself. The
         plug-in value is too large, and lies above its interval where its bias is more than the
-        interval is wide; the interval lies around `jackknife_bits`.
+        interval is wide; the interval lies around `jackknife_bits`. NaN bounds where tokens are
+        too few for one, see `information`.
     jackknife_bits : ndarray
         ``mi_bits`` less the jackknife's estimate of its bias, which sees that the tokens of a
         group are alike. NaN where a domain has fewer than two groups.
@@ -195,7 +198,8 @@ def information(
     null_draws : int
         Permutations per null; 0 for none (NaN).
     seed : int
-        Of the permutations, 0 or more.
+        Of the permutations, 0 or more. They move rows, so that the same trace with its rows in
+        another order has other draws.
     confidence : float
         Level of the jackknife intervals.
 
@@ -219,10 +223,12 @@ def information(
     whose tokens correlate by 0.3, nominal 95 % cover 93 to 98 % for tables of up to 8 x 8 cells
     (``bench/interval_coverage.py``). They cover 79 to 86 % where the information is hardly more
     than its own error, since it is never negative and its estimate is far from normal there: then
-    read the nulls' p. With 164 groups of 40 tokens they cover 89 % at 16 x 16 cells and next to
-    nothing at 32 x 32, because no bias can be estimated from cells that were never seen: where
-    `mi_bits` and `jackknife_bits` differ by more than the interval is wide, read the excess over a
-    null, which has about the same bias.
+    read the nulls' p. With 164 groups of 40 tokens they would cover 89 % at 16 x 16 cells and next
+    to nothing at 32 x 32, because no bias can be estimated from cells that were never seen. A table
+    of n x n cells biases the plug-in value of N independent tokens by (n - 1)^2 / (2 N ln 2) bits,
+    so where the estimated bias is above 1 / (2 * 4 ln 2) = 0.18 bits there are fewer than about 4
+    independent tokens per cell, and `mi_bits` and `mean_by_hop` have no interval (NaN): read the
+    excess over a null, which has about the same bias.
 
     The excess over the token null has no interval of its own: permutations within a token id cross
     prompt groups, and leaving one out changes every draw.
@@ -268,7 +274,7 @@ def information(
         null_draws=int(null_draws),
         seed=int(seed),
         confidence=float(confidence),
-        mi_bits=Estimate(*(matrix(part) for part in whole.around(mi))),
+        mi_bits=Estimate(*(matrix(part) for part in _unless_sparse(whole, mi))),
         jackknife_bits=matrix(whole.corrected),
         miller_madow_bits=matrix(_tables.miller_madow_bits(stack)),
         request_null_bits=matrix(request.mean),
@@ -281,7 +287,7 @@ def information(
         cramers_v_uncorrected=matrix(
             _tables.cramers_v(stack, corrected=False) if top1 else missing
         ),
-        mean_by_hop=whole_by_hop.around(by_hop @ mi),
+        mean_by_hop=_unless_sparse(whole_by_hop, by_hop @ mi),
         jackknife_by_hop=whole_by_hop.corrected,
         request_null_by_hop=by_hop @ request.mean,
         token_null_by_hop=by_hop @ token.mean,
@@ -289,6 +295,14 @@ def information(
         request_p_by_hop=request.p(by_hop @ mi, by_hop),
         token_p_by_hop=token.p(by_hop @ mi, by_hop),
     )
+
+
+def _unless_sparse(found: Jackknifed, value: Floats) -> Estimate:
+    """`value` with its interval, except where tokens are too few for one; see `information`."""
+    with np.errstate(invalid="ignore"):
+        sparse = value - found.corrected > SPARSE_BIAS_BITS
+    low, high = (np.where(sparse, np.nan, bound) for bound in (found.low, found.high))
+    return Estimate(value, low, high)
 
 
 def _check(

@@ -206,13 +206,14 @@ def paths(
     parts = [(ALL, trace)]
     if len(trace.domains) > 1:
         parts += [(name, trace.filter(domain=name)) for name in trace.domains]
-    rng = np.random.default_rng(seed)
     found = []
     for start, length in chosen:
-        for name, part in parts:
+        for number, (name, part) in enumerate(parts):
             if len(part) == 0:
                 raise InvalidValueError(f"trace: domain {name} has no tokens")
             counts = count_paths(part, kind, start, length, 10, threads=threads)
+            # Of its own, so that a window's draws do not depend on which others are asked for.
+            rng = np.random.default_rng([seed, counts.start, counts.length, number])
             codes = _layer_codes(part.experts[:, counts.start :][:, : counts.length], kind)
             found.append(_window(name, counts, codes, top, simulations, rng, threads))
     return Paths(

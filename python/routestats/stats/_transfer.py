@@ -191,8 +191,8 @@ def transfer(
     A prompt that both domains hold is on the same side in both, so no test prompt was trained on.
     Both trainings have equally many tokens, as a table fitted on more is better by that alone:
     prompt groups are drawn in random order until the smaller domain's number is reached, and of
-    the last group only as many rows are taken as are missing. Predictors, measures and intervals
-    are those of `hop_accuracy`.
+    the last group only as many rows are taken as are missing, by request and position. Predictors,
+    measures and intervals are those of `hop_accuracy`.
     """
     trace = check_trace(trace)
     confidence = check_confidence(confidence)
@@ -261,7 +261,11 @@ def _fit(
     groups = side.row_groups()
     _, codes = np.unique(groups, return_inverse=True)
     place = rng.permutation(codes.max() + 1)[codes]
-    taken = np.argsort(place, kind="stable")[:tokens]
+    requests = side.rows["request_id"].unify_dictionaries().combine_chunks()
+    rank = np.argsort(np.argsort(requests.dictionary.to_pylist()))
+    positions = side.rows["position"].to_numpy()
+    # By request and position, so that the order of the rows does not matter.
+    taken = np.lexsort((positions, rank[requests.indices.to_numpy()], place))[:tokens]
     chosen = np.zeros(len(groups), bool)
     chosen[taken] = True
     counts = RouteCounts.empty(
