@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from routestats.plots._path_coverage import check_number
 from routestats.plots._style import (
     BLUE,
     GREY,
     VERMILION,
+    canvas,
+    check_result,
     join,
-    label_ticks,
+    layers_along_x,
     new_figure,
     plain_axes,
     set_title,
 )
+from routestats.stats import DomainDifference
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from routestats.stats import DomainDifference
-
 LEVEL = 0.05
 
 
-def domain_divergence(*results: DomainDifference, note: str = "") -> Figure:
+@overload
+def domain_divergence(*results: DomainDifference, ax: None = ..., note: str = ...) -> Figure: ...
+@overload
+def domain_divergence(*results: DomainDifference, ax: Axes, note: str = ...) -> Axes: ...
+def domain_divergence(
+    *results: DomainDifference, ax: Axes | None = None, note: str = ""
+) -> Figure | Axes:
     """Divergence of the loads by layer beside permuted prompts; one panel per phase.
 
     Parameters
     ----------
     *results : DomainDifference
         From `routestats.stats.compare_domains`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw the only result; by default on a new figure.
     note : str
-        Appended to the caption.
+        Appended to the caption of a new figure.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        1,000 pixels wide.
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        `ax` where it was given, else a figure 1,000 pixels wide.
 
     Raises
     ------
+    InvalidTypeError
+        If a result is no DomainDifference, or `ax` no Axes.
+    InvalidValueError
+        If there is no result, or more than one for `ax`, or more than four.
     RouteStatsError
         If matplotlib is not installed.
     """
+    check_number(len(results), ax is not None)
+    for result in results:
+        check_result(result, DomainDifference, name="results")
+    if ax is not None:
+        _, axes = canvas(ax, 1.0)
+        _panel(axes, results[0])
+        layers_along_x(axes, results[0].layer_ids)
+        axes.legend(fontsize=8.5, frameon=False)
+        return axes
     figure = new_figure(1.2 + 2.6 * len(results))
     panels = figure.subplots(len(results), 1, sharex=True, squeeze=False)[:, 0]
     for axes, result in zip(panels, results, strict=True):
         _panel(axes, result)
-    label_ticks(panels[-1].xaxis, results[0].layer_ids, 32)
-    panels[-1].set_xlabel("layer", fontsize=10)
+    layers_along_x(panels[-1], results[0].layer_ids, 32)
     panels[0].legend(fontsize=8.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
     set_title(
         figure,

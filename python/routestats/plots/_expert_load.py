@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from routestats.plots._load_panels import (
     expert_axis,
@@ -14,43 +14,60 @@ from routestats.plots._load_panels import (
     ratio_map,
     relative_share,
 )
-from routestats.plots._style import BLUE, join, new_figure, pairing_text, set_title
+from routestats.plots._style import (
+    BLUE,
+    canvas,
+    check_result,
+    join,
+    new_figure,
+    pairing_text,
+    set_title,
+)
+from routestats.stats import ExpertLoad
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from routestats.stats import ExpertLoad
 
-
-def expert_load(result: ExpertLoad, *, note: str = "") -> Figure:
+@overload
+def expert_load(result: ExpertLoad, *, ax: None = ..., note: str = ...) -> Figure: ...
+@overload
+def expert_load(result: ExpertLoad, *, ax: Axes, note: str = ...) -> Axes: ...
+def expert_load(result: ExpertLoad, *, ax: Axes | None = None, note: str = "") -> Figure | Axes:
     """Heat map of load relative to even use; beside it imbalance and effective experts.
 
     Parameters
     ----------
     result : ExpertLoad
         From `routestats.stats.expert_load`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw the heat map alone; by default on a new figure.
     note : str
-        Where the tokens come from; appended to the caption.
+        Where the tokens come from; appended to the caption of a new figure.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        1,000 pixels wide.
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        `ax` where it was given, else a figure 1,000 pixels wide.
 
     Raises
     ------
+    InvalidTypeError
+        If `result` is no ExpertLoad, or `ax` no Axes.
     RouteStatsError
         If matplotlib is not installed.
     """
+    check_result(result, ExpertLoad)
     shape = result.shape
+    if ax is not None:
+        _, heat = canvas(ax, 1.0)
+        _heat(heat, result)
+        heat.set_title("Expert load by layer", fontsize=11)
+        return heat
     figure = new_figure(height_for(shape.num_layers))
     heat, imbalance, effective = figure.subplots(1, 3, width_ratios=[2.6, 1, 1])
-    ratio = relative_share(result)
-    limit = ratio_limit(ratio)
-    image = ratio_map(heat, ratio, limit)
-    expert_axis(heat, shape.num_experts)
-    layer_axis(heat, result)
-    ratio_bar(figure, image, [heat], limit)
+    _heat(heat, result)
     profile(imbalance, {"": result}, "imbalance", (BLUE,), 1.0)
     imbalance.set_xlabel("imbalance:\nbusiest / mean load", fontsize=10)
     imbalance.set_xlim(left=0.9 if result.imbalance.max() < 2 else 0.5)
@@ -67,3 +84,12 @@ def expert_load(result: ExpertLoad, *, note: str = "") -> Figure:
         ),
     )
     return figure
+
+
+def _heat(axes: Axes, result: ExpertLoad) -> None:
+    ratio = relative_share(result)
+    limit = ratio_limit(ratio)
+    image = ratio_map(axes, ratio, limit)
+    expert_axis(axes, result.shape.num_experts)
+    layer_axis(axes, result)
+    ratio_bar(axes.figure, image, [axes], limit)

@@ -9,6 +9,7 @@ import numpy as np
 from routestats.plots._style import (
     BLUE,
     DARK,
+    DIVERGING,
     GREY,
     ORANGE,
     heat_map,
@@ -94,7 +95,7 @@ def _matrices(figure: Any, result: HopAccuracy, shown: HopMeasure) -> None:
     heat_map(strip, shown.marginal.value[None] * 100, aspect="auto", **_percent(limits))
     bound = max(float(np.nanmax(np.abs(shown.gain.value))) * 100, 1.0)
     change = heat_map(
-        gain, shown.gain.value * 100, aspect="auto", cmap="RdBu_r", vmin=-bound, vmax=bound
+        gain, shown.gain.value * 100, aspect="auto", cmap=DIVERGING, vmin=-bound, vmax=bound
     )
     accuracy.set_title(f"{shown.label}: single hop", fontsize=11)
     gain.set_title("gain over the marginal baseline", fontsize=11)
@@ -117,7 +118,7 @@ def _matrices(figure: Any, result: HopAccuracy, shown: HopMeasure) -> None:
     gain.tick_params(labelbottom=True)
     for mappable, axes, label in (
         (image, grid[:, 0], f"{shown.label} (%), uniform guess {shown.uniform:.1%}"),
-        (change, grid[:, 1], "percentage points (red: better than marginal)"),
+        (change, grid[:, 1], "percentage points (orange: better than marginal)"),
     ):
         bar = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=30)
         bar.outline.set_visible(False)

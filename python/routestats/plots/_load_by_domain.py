@@ -19,6 +19,7 @@ from routestats.plots._load_panels import (
     relative_share,
 )
 from routestats.plots._style import (
+    DIVERGING,
     SERIES,
     heat_map,
     join,
@@ -88,7 +89,7 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
     if len(loads) == 2:
         points = (loads[0].share - loads[1].share) * 100
         bound = max(float(np.abs(points).max()), 0.1)
-        difference = heat_map(last, points, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto")
+        difference = heat_map(last, points, cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto")
         last.set_title(f"{names[0]} − {names[1]}", fontsize=10.5)
         expert_axis(last, first.shape.num_experts, most)
         bar = figure.colorbar(

@@ -7,15 +7,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from routestats.plots._style import DARK, DIVERGING, heat_map, label_ticks, plain_axes
+from routestats.plots._style import (
+    DARK,
+    DIVERGING,
+    LAYER_AXIS,
+    heat_map,
+    label_ticks,
+    plain_axes,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from routestats.stats import ExpertLoad
-
-LAYER_AXIS = "MoE layer (decoder layer number)"
 
 
 def height_for(num_layers: int) -> float:
@@ -48,7 +52,7 @@ def ratio_map(axes: Axes, ratio: npt.NDArray[np.float64], limit: float) -> Any:
     )
 
 
-def ratio_bar(figure: Figure, image: Any, axes: list[Axes], limit: float) -> None:
+def ratio_bar(figure: Any, image: Any, axes: list[Axes], limit: float) -> None:
     """Colour bar below `axes`, with ticks such as ½×, 1×, 2×."""
     ticks = [2.0**power for power in range(-int(np.log2(limit)), int(np.log2(limit)) + 1)]
     names = {0.125: "⅛×", 0.25: "¼×", 0.5: "½×", 1.0: "even"}

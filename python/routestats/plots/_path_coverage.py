@@ -2,53 +2,76 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
+from routestats.errors import InvalidValueError
 from routestats.plots._style import (
     DARK,
     GREY,
     ORANGE,
     SERIES,
+    canvas,
+    check_result,
     join,
     new_figure,
     plain_axes,
     set_title,
 )
+from routestats.stats import Paths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from routestats.stats import Paths
+Y_AXIS = "tokens on the N most frequent paths (%)"
+MAX_PANELS = 4
 
 
-def path_coverage(*results: Paths, note: str = "") -> Figure:
+@overload
+def path_coverage(*results: Paths, ax: None = ..., note: str = ...) -> Figure: ...
+@overload
+def path_coverage(*results: Paths, ax: Axes, note: str = ...) -> Axes: ...
+def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Figure | Axes:
     """Share of tokens on the N most frequent paths, against N; one panel per result.
 
     Parameters
     ----------
     *results : Paths
         From `routestats.stats.paths`; the first window of each is drawn.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw the only result; by default on a new figure.
     note : str
-        Appended to the caption.
+        Appended to the caption of a new figure.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        1,000 pixels wide.
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        `ax` where it was given, else a figure 1,000 pixels wide.
 
     Raises
     ------
+    InvalidTypeError
+        If a result is no Paths, or `ax` no Axes.
+    InvalidValueError
+        If there is no result, or more than one for `ax`, or more than four.
     RouteStatsError
         If matplotlib is not installed.
     """
+    check_number(len(results), ax is not None)
+    for result in results:
+        check_result(result, Paths, name="results")
+    if ax is not None:
+        _, axes = canvas(ax, 1.0)
+        _panel(axes, results[0])
+        axes.set_ylabel(Y_AXIS, fontsize=10)
+        return axes
     figure = new_figure(4.8)
     panels = figure.subplots(1, len(results), sharey=True, squeeze=False)[0]
     for axes, result in zip(panels, results, strict=True):
         _panel(axes, result)
-    panels[0].set_ylabel("tokens on the N most frequent paths (%)", fontsize=10)
+    panels[0].set_ylabel(Y_AXIS, fontsize=10)
     first = results[0]
     simulations = first.simulations
     set_title(
@@ -61,6 +84,14 @@ def path_coverage(*results: Paths, note: str = "") -> Figure:
         ),
     )
     return figure
+
+
+def check_number(results: int, one: bool) -> None:
+    """Refuse fewer or more results than panels can be."""
+    most = 1 if one else MAX_PANELS
+    if not 1 <= results <= most:
+        expected = "1 for ax" if one else f"1 to {most}"
+        raise InvalidValueError(f"results: expected {expected}, got {results}")
 
 
 def _panel(axes: Axes, result: Paths) -> None:

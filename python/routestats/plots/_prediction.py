@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -15,18 +15,21 @@ from routestats.plots._style import (
     ORANGE,
     PURPLE,
     VERMILION,
+    canvas,
+    check_result,
+    finish,
+    interval,
     join,
-    new_figure,
     plain_axes,
-    set_title,
     tick_step,
 )
+from routestats.stats import HopAccuracy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from routestats.stats import HopAccuracy, Prediction
+    from routestats.stats import Prediction
 
 # Baselines are broken lines without marks; what looks at the token or at other layers is solid.
 STYLES: dict[str, dict[str, Any]] = {
@@ -39,11 +42,24 @@ STYLES: dict[str, dict[str, Any]] = {
     "history_selected": {"color": VERMILION, "marker": "D"},
 }
 BASELINES = ("uniform", "marginal")
-FEW_POINTS = 4
 
 
-def prediction(result: HopAccuracy, *, measure: str | None = None, note: str = "") -> Figure:
-    """One line per predictor by hop, with its interval as a band.
+@overload
+def prediction(
+    result: HopAccuracy, *, measure: str | None = ..., ax: None = ..., note: str = ...
+) -> Figure: ...
+@overload
+def prediction(
+    result: HopAccuracy, *, measure: str | None = ..., ax: Axes, note: str = ...
+) -> Axes: ...
+def prediction(
+    result: HopAccuracy,
+    *,
+    measure: str | None = None,
+    ax: Axes | None = None,
+    note: str = "",
+) -> Figure | Axes:
+    """One line per predictor by hop, in %, with its interval as a band; baselines are broken lines.
 
     Parameters
     ----------
@@ -51,24 +67,28 @@ def prediction(result: HopAccuracy, *, measure: str | None = None, note: str = "
         From `routestats.stats.hop_accuracy`.
     measure : str, optional
         Default top-1 accuracy where it was measured.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default on a new figure.
     note : str
-        Appended to the caption.
+        Appended to the caption of a new figure.
 
     Returns
     -------
-    matplotlib.figure.Figure
-        1,000 pixels wide.
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        `ax` where it was given, else a figure 1,000 pixels wide.
 
     Raises
     ------
+    InvalidTypeError
+        If `result` is no HopAccuracy, or `ax` no Axes.
     InvalidValueError
         If there is no such measure.
     RouteStatsError
         If matplotlib is not installed.
     """
+    check_result(result, HopAccuracy)
     shown = result.main if measure is None else result[measure]
-    figure = new_figure(5.4)
-    axes = figure.add_subplot()
+    figure, axes = canvas(ax, 5.4)
     plain_axes(axes)
     for each in shown.predictions:
         _line(axes, each)
@@ -82,8 +102,9 @@ def prediction(result: HopAccuracy, *, measure: str | None = None, note: str = "
     _name_lines(axes, shown.predictions)
     with_interval = not np.isnan(shown.hop_by_distance.low).all()
     bands = f", bands: {result.confidence:.0%} intervals" if with_interval else ""
-    set_title(
+    return finish(
         figure,
+        axes,
         f"How well each predictor knows a later layer's experts: {shown.label}",
         "\n".join(
             (
@@ -100,7 +121,6 @@ def prediction(result: HopAccuracy, *, measure: str | None = None, note: str = "
             )
         ),
     )
-    return figure
 
 
 def _hop_ticks(hops: int) -> list[int]:
@@ -114,12 +134,8 @@ def _line(axes: Axes, prediction: Prediction) -> None:
     hop = np.arange(1, len(value) + 1)
     style = STYLES[prediction.name]
     axes.plot(hop, value, **{"linewidth": 1.8, "markersize": 3.8, **style}, label=prediction.label)
-    if prediction.name == "uniform" or np.isnan(low).all():
-        return
-    if len(hop) < FEW_POINTS:
-        axes.vlines(hop, low, high, color=style["color"], linewidth=4, alpha=0.35)
-    else:
-        axes.fill_between(hop, low, high, color=style["color"], alpha=0.2, linewidth=0)
+    if prediction.name != "uniform":
+        interval(axes, hop, low, high, style["color"])
 
 
 def _name_lines(axes: Axes, predictions: Sequence[Prediction]) -> None:

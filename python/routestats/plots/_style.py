@@ -1,14 +1,15 @@
-"""What all figures share: size, colours, titles and layer ticks."""
+"""What all figures share: size, colours, titles, ticks, and where they are drawn."""
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import RouteStatsError
+from routestats.errors import InvalidTypeError, RouteStatsError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -21,7 +22,13 @@ DPI = 100
 BLUE, ORANGE, GREEN, PURPLE, VERMILION = "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00"
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE)
 GREY, PALE, DARK = "#6B6B6B", "#E4E4E4", "#1A1A1A"
+# Both are told apart by readers with colour vision deficiencies. Diverging: orange is above the
+# centre, purple below.
 SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"
+LAYER_AXIS = "MoE layer (decoder layer number)"
+SEPARATOR = "  ·  "  # between the parts of a caption
+CAPTION_WIDTH = 150  # characters of a caption's line
+FEW_POINTS = 4  # lines of fewer points have bars as intervals: a band would hardly be seen
 
 
 def new_figure(height: float) -> Figure:
@@ -37,10 +44,60 @@ def new_figure(height: float) -> Figure:
 
 def set_title(figure: Figure, title: str, caption: str) -> None:
     """Title in bold, and below it, smaller, what the figure shows and of how much data."""
-    text = figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=DARK)
+    figure.suptitle(title, x=0.012, ha="left", fontsize=14, fontweight="bold", color=DARK)
     # The caption is part of the layout: a title of its own row in the grid would be cut.
-    text.set_text(title)
-    figure.supxlabel(caption, x=0.012, ha="left", fontsize=9.5, color=GREY)
+    figure.supxlabel(wrap(caption), x=0.012, ha="left", fontsize=9.5, color=GREY)
+
+
+def wrap(caption: str) -> str:
+    """`caption` in lines that fit the figure's width, broken between its parts where possible."""
+    lines: list[str] = []
+    for line in caption.split("\n"):
+        lines.append("")
+        for part in line.split(SEPARATOR):
+            joined = join(lines[-1], part)
+            if len(joined) <= CAPTION_WIDTH:
+                lines[-1] = joined
+            else:
+                lines += textwrap.wrap(part, CAPTION_WIDTH)
+    return "\n".join(line for line in lines if line)
+
+
+def canvas(ax: Axes | None, height: float) -> tuple[Figure | None, Axes]:
+    """The Axes to draw on: `ax` itself, or the only ones of a new figure, `height` inches high.
+
+    Raises
+    ------
+    InvalidTypeError
+        If `ax` is neither Axes nor None.
+    RouteStatsError
+        If matplotlib is not installed.
+    """
+    if ax is None:
+        figure = new_figure(height)
+        return figure, figure.add_subplot()
+    # Axes come with matplotlib: where it is missing there are none to be given.
+    from matplotlib.axes import Axes
+
+    if not isinstance(ax, Axes):
+        raise InvalidTypeError(f"ax: expected matplotlib Axes or None, got {type(ax).__name__}")
+    return None, ax
+
+
+def finish(figure: Figure | None, axes: Axes, title: str, caption: str) -> Figure | Axes:
+    """A new figure with title and caption, or the Axes that were given, with a small title."""
+    if figure is None:
+        axes.set_title(title, fontsize=11)
+        return axes
+    set_title(figure, title, caption)
+    return figure
+
+
+def check_result(value: object, *expected: type, name: str = "result") -> None:
+    """Refuse a `value` that is none of the results that the figure shows."""
+    if not isinstance(value, expected):
+        kinds = " or ".join(kind.__name__ for kind in expected)
+        raise InvalidTypeError(f"{name}: expected {kinds}, got {type(value).__name__}")
 
 
 def pairing_text(pairing: str, top_k: int) -> str:
@@ -52,7 +109,7 @@ def pairing_text(pairing: str, top_k: int) -> str:
 
 def join(*parts: str) -> str:
     """Parts of a caption, empty ones left out."""
-    return "  ·  ".join(part for part in parts if part)
+    return SEPARATOR.join(part for part in parts if part)
 
 
 def tick_step(count: int, most: int) -> int:
@@ -84,6 +141,62 @@ def heat_map(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> Any
     for side in axes.spines.values():
         side.set_visible(False)
     return image
+
+
+def around(values: npt.NDArray[np.float64], centre: float, least: float = 1e-9) -> dict[str, Any]:
+    """Options of a map on which `centre` has the middle colour and both sides one scale.
+
+    `least` is the smallest reach to either side, so that noise is not blown up to full colour.
+    """
+    from matplotlib.colors import CenteredNorm
+
+    reach = float(np.nanmax(np.abs(values - centre), initial=0.0))
+    return {"cmap": DIVERGING, "norm": CenteredNorm(centre, max(reach, least))}
+
+
+def colour_bar(figure: Any, image: Any, axes: Any, label: str, **options: Any) -> Any:
+    """Colour bar of `image` beside `axes`, without a frame; its `label` says the units."""
+    bar = figure.colorbar(
+        image, ax=axes, **{"fraction": 0.05, "pad": 0.02, "aspect": 30, **options}
+    )
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(labelsize=8.5)
+    bar.set_label(label, fontsize=9.5, color=DARK)
+    return bar
+
+
+def show_part(bar: Any, low: float, high: float) -> None:
+    """Cut a vertical colour bar to the values that occur."""
+    if low < high:
+        bar.ax.set_ylim(low, high)
+
+
+def mark_baseline(bar: Any, value: float) -> None:
+    """A line across a vertical colour bar at the baseline, which its label names."""
+    bar.ax.axhline(value, color=DARK, linewidth=1.8)
+
+
+def interval(axes: Axes, x: Any, low: Any, high: Any, colour: str) -> None:
+    """An interval as a band, or as bars where points are few; nothing where there is none."""
+    if np.isnan(low).all():
+        return
+    if len(x) < FEW_POINTS:
+        axes.vlines(x, low, high, color=colour, linewidth=4, alpha=0.35)
+    else:
+        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+
+
+def layers_along_x(axes: Axes, layer_ids: Sequence[int], most: int = 24) -> None:
+    """Layers 0..L-1 along x by decoder-layer number, thinned."""
+    label_ticks(axes.xaxis, layer_ids, most)
+    axes.set_xlim(-0.5, len(layer_ids) - 0.5)
+    axes.set_xlabel(LAYER_AXIS, fontsize=10)
+
+
+def text_colour(image: Any, value: Any) -> str:
+    """Dark or white, whichever can be read on the colour of `value`."""
+    red, green, blue, _ = image.cmap(image.norm(value))
+    return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
 
 def plain_axes(axes: Axes) -> None:

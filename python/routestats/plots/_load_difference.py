@@ -1,0 +1,121 @@
+"""Figure: which experts two domains use differently, and at which layers that is not chance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, overload
+
+import numpy as np
+
+from routestats.plots._load_panels import expert_axis, height_for
+from routestats.plots._style import (
+    DARK,
+    DIVERGING,
+    LAYER_AXIS,
+    canvas,
+    check_result,
+    colour_bar,
+    finish,
+    heat_map,
+    join,
+    label_ticks,
+    pairing_text,
+)
+from routestats.stats import DomainDifference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LEVEL = 0.05
+SHOWN = 99.5  # percentile of the differences at which the colours end
+
+
+@overload
+def load_difference(result: DomainDifference, *, ax: None = ..., note: str = ...) -> Figure: ...
+@overload
+def load_difference(result: DomainDifference, *, ax: Axes, note: str = ...) -> Axes: ...
+def load_difference(
+    result: DomainDifference, *, ax: Axes | None = None, note: str = ""
+) -> Figure | Axes:
+    """Heat map [layer, expert] of the first domain's share of load less the second's.
+
+    In percentage points of the layer's load, around 0: orange is more in the first domain. A dot
+    at the right edge marks each layer whose loads differ beyond chance (q of Benjamini and
+    Hochberg over the layers, of the permutation of prompts, at most 0.05).
+
+    Parameters
+    ----------
+    result : DomainDifference
+        From `routestats.stats.compare_domains`.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; by default on a new figure.
+    note : str
+        Appended to the caption of a new figure.
+
+    Returns
+    -------
+    matplotlib.figure.Figure or matplotlib.axes.Axes
+        `ax` where it was given, else a figure 1,000 pixels wide.
+
+    Raises
+    ------
+    InvalidTypeError
+        If `result` is no DomainDifference, or `ax` no Axes.
+    RouteStatsError
+        If matplotlib is not installed.
+    """
+    check_result(result, DomainDifference)
+    first, second = result.domains
+    shape = result.shape
+    points = (result.load_share[0] - result.load_share[1]) * 100
+    figure, axes = canvas(ax, height_for(shape.num_layers) + 0.4)
+    size = np.abs(points)
+    reach = max(float(np.percentile(size, SHOWN)), 1e-3)
+    image = heat_map(axes, points, cmap=DIVERGING, vmin=-reach, vmax=reach, aspect="auto")
+    colour_bar(
+        axes.figure,
+        image,
+        axes,
+        f"share of load in {first} less that in {second} (percentage points)",
+        extend="both" if size.max() > reach else "neither",
+        pad=0.04,
+    )
+    beyond = np.flatnonzero(result.load.q_value <= LEVEL)
+    axes.plot(
+        np.full(len(beyond), 1.012),
+        beyond,
+        "o",
+        color=DARK,
+        markersize=4,
+        clip_on=False,
+        transform=axes.get_yaxis_transform(),
+        label=f"layer's loads differ beyond chance (q ≤ {LEVEL}): {len(beyond)} of "
+        f"{shape.num_layers}",
+    )
+    expert_axis(axes, shape.num_experts, 32 if figure is not None else 12)
+    label_ticks(axes.yaxis, result.layer_ids, 34 if figure is not None else 17)
+    axes.set_ylabel(LAYER_AXIS, fontsize=10)
+    axes.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.03, 1.0),
+        frameon=False,
+        fontsize=9,
+        handletextpad=0.2,
+        borderpad=0.1,
+    )
+    drawn = finish(
+        figure,
+        axes,
+        f"Which experts {first} uses more than {second} ({result.phase})",
+        join(
+            f"{result.tokens[0]:,} and {result.tokens[1]:,} tokens of {result.groups[0]:,} and "
+            f"{result.groups[1]:,} prompts",
+            f"{result.permutations:,} permutations of prompts, q of Benjamini and Hochberg",
+            pairing_text(result.pairing, shape.top_k),
+            str(shape),
+            note,
+        ),
+    )
+    if figure is None:
+        axes.title.set_y(1.06)  # above the legend
+    return drawn

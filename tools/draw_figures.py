@@ -1,0 +1,192 @@
+"""Every figure of routing statistics, as PNG: what each is made from, and how it is called.
+
+    python tools/draw_figures.py study/tiny-humaneval-gsm8k -o figures/tiny
+    python tools/draw_figures.py --synthetic dsv3 --tokens 5000 -o figures/synthetic
+
+The second draws a made-up trace of a large model's shape (``bench/_workload.py``): 58 layers of 256
+experts, top-8. Its two domains differ in the upper half of the layers, for some of the requests.
+Figures of what was measured inside an engine (timing, lookahead, confidence, speculation) need a
+run that holds it: ``routestats report`` draws them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import routestats as rs
+from routestats import plots, stats
+
+REQUEST_TOKENS = 50
+WINDOW = 8  # layers of the short paths
+SEGMENTS = (4, 8, 16, 32)
+HOPS = (0, 1, 2, 4, 8, 16, 32)  # of a model with many experts
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("run", nargs="?", help="a run folder")
+    parser.add_argument("--synthetic", choices=("mixtral", "qwen3", "dsv3"))
+    parser.add_argument("--tokens", type=int, default=5_000, help="of the synthetic trace")
+    parser.add_argument("--only", nargs="+", default=(), help="figures whose names begin so")
+    parser.add_argument("-o", "--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    if (arguments.run is None) == (arguments.synthetic is None):
+        parser.error("expected a run folder or --synthetic")
+    if arguments.run is not None:
+        trace, note = rs.Trace.open(arguments.run), Path(arguments.run).name
+    else:
+        trace, note = synthetic(arguments.synthetic, arguments.tokens), "synthetic"
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    for name, draw in figures(trace, note).items():
+        if arguments.only and not name.startswith(tuple(arguments.only)):
+            continue
+        start = time.perf_counter()
+        draw().savefig(arguments.output / f"{name}.png", dpi=100)
+        print(f"{name:26s} {time.perf_counter() - start:6.1f} s", flush=True)
+
+
+class Results:
+    """What the figures are made from, each computed when it is first asked for."""
+
+    def __init__(self, trace: rs.Trace) -> None:
+        self.trace = trace
+        self.large = trace.shape.num_experts > 64
+        # All pairs of 58 layers of 256 experts take a gigabyte: of such, some distances.
+        some = tuple(hop for hop in HOPS if hop < trace.shape.num_layers)
+        self.hops: tuple[int, ...] | str = some if self.large else "all"
+
+    @cached_property
+    def counts(self) -> rs.RouteCounts:
+        return rs.count(self.trace, hops=self.hops, pairing="any")
+
+    @cached_property
+    def loads(self) -> dict[str, stats.ExpertLoad]:
+        parts = {name: self.trace.filter(domain=name) for name in self.trace.domains}
+        return {
+            name: stats.expert_load(rs.count(part, hops=(), pairing="any"))
+            for name, part in parts.items()
+        }
+
+    @cached_property
+    def accuracy(self) -> stats.HopAccuracy:
+        return stats.hop_accuracy(*self.trace.split(test=0.2))
+
+    @cached_property
+    def information(self) -> stats.Information:
+        hops = self.hops if isinstance(self.hops, str) else self.hops[1:]
+        return stats.information(self.trace, hops=hops, null_draws=2 if self.large else 5)
+
+    @cached_property
+    def differences(self) -> list[stats.DomainDifference]:
+        return [
+            stats.compare_domains(self.trace, phase=phase, hops=())
+            for phase in ("prefill", "decode")
+        ]
+
+    @cached_property
+    def paths(self) -> stats.Paths:
+        return stats.paths(self.trace, kind="top1")
+
+    @cached_property
+    def segments(self) -> list[stats.SegmentRouting]:
+        return [stats.segment_routing(self.trace, m) for m in SEGMENTS]
+
+
+def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
+    """Name of each figure, and the call that draws it."""
+    made = Results(trace)
+    last = trace.shape.num_layers - 1
+    few = min(8, trace.shape.num_experts)
+    recall = f"recall_at_{trace.shape.top_k}"
+    return {
+        "expert_load": lambda: plots.expert_load(stats.expert_load(made.counts), note=note),
+        "load_by_domain": lambda: plots.load_by_domain(made.loads, note=note),
+        "load_difference": lambda: plots.load_difference(made.differences[0], note=note),
+        "domain_divergence": lambda: plots.domain_divergence(*made.differences, note=note),
+        "transfer": lambda: plots.transfer(stats.transfer(trace), note=note),
+        "affinity_grid": lambda: plots.affinity_grid(made.counts, note=note),
+        "affinity": lambda: plots.affinity(stats.affinity(made.counts, 0, 1), note=note),
+        "affinity_far": lambda: plots.affinity(stats.affinity(made.counts, 1, 17), note=note),
+        "affinity_busiest": lambda: plots.affinity(
+            stats.affinity(made.counts, last - 1, last), top=few, relative=False
+        ),
+        "matrix_accuracy": lambda: plots.layer_matrix(made.accuracy, note=note),
+        "matrix_gain": lambda: plots.layer_matrix(made.accuracy, gain=True, note=note),
+        "matrix_recall": lambda: plots.layer_matrix(
+            made.accuracy, recall, predictor="history_selected", baseline="uniform"
+        ),
+        "matrix_information": lambda: plots.layer_matrix(made.information, note=note),
+        "matrix_beyond_token": lambda: plots.layer_matrix(
+            made.information, "mi_bits", baseline="token", gain=True
+        ),
+        "matrix_cramers_v": lambda: plots.layer_matrix(made.information, "cramers_v"),
+        "matrix_correlation": lambda: plots.layer_matrix(stats.correlation(made.counts)),
+        "matrix_correlation_largest": lambda: plots.layer_matrix(
+            stats.correlation(made.counts), "largest"
+        ),
+        "hop_accuracy": lambda: plots.hop_accuracy(made.accuracy, note=note),
+        "prediction": lambda: plots.prediction(made.accuracy, note=note),
+        "path_coverage": lambda: plots.path_coverage(
+            made.paths, stats.paths(trace, kind="set"), note=note
+        ),
+        "path_frequencies": lambda: plots.path_frequencies(made.paths, note=note),
+        "path_frequencies_window": lambda: plots.path_frequencies(
+            rs.count_paths(trace, length=WINDOW), note=note
+        ),
+        "path_flow": lambda: plots.path_flow(rs.count_paths(trace), note=note),
+        "path_flow_window": lambda: plots.path_flow(
+            rs.count_paths(trace, start=0, length=WINDOW), top=20, note=note
+        ),
+        "repetition": lambda: plots.repetition(stats.repetition(trace), note=note),
+        "segment_routing": lambda: plots.segment_routing(*made.segments, note=note),
+        "segment_routing_one": lambda: plots.segment_routing(made.segments[2], note=note),
+        "put_together": lambda: put_together(made),
+    }
+
+
+def put_together(made: Results) -> Figure:
+    """Any of them on Axes of one's own."""
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    panels = figure.subplots(2, 3)
+    plots.layer_matrix(made.accuracy, ax=panels[0, 0])
+    plots.affinity(stats.affinity(made.counts, 0, 1), ax=panels[0, 1])
+    plots.load_difference(made.differences[0], ax=panels[0, 2])
+    plots.path_frequencies(made.paths, ax=panels[1, 0])
+    plots.repetition(stats.repetition(made.trace), "shared", ax=panels[1, 1])
+    plots.segment_routing(*made.segments, measure="sch", ax=panels[1, 2])
+    return figure
+
+
+def synthetic(shape: str, tokens: int) -> rs.Trace:
+    """Two domains of requests of 50 tokens, half read and half written."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+    from _workload import SHAPES, make_trace
+
+    model = SHAPES[shape]
+    experts = make_trace(model, tokens)
+    request, position = np.divmod(np.arange(tokens), REQUEST_TOKENS)
+    half, upper = request.max() // 2, model.L // 2
+    elsewhere = (request > half) & (request % 3 == 0)
+    experts[elsewhere, upper:] = make_trace(model, tokens, seed=1)[elsewhere, upper:]
+    ids = [f"r{number}" for number in request]
+    return rs.Trace.from_arrays(
+        experts,
+        num_experts=model.E,
+        request_ids=ids,
+        positions=position,
+        phase=np.where(position < REQUEST_TOKENS // 2, "prefill", "decode").tolist(),
+        domain={f"r{n}": "code" if n <= half else "maths" for n in range(request.max() + 1)},
+        ordered=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
