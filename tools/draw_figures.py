@@ -116,7 +116,7 @@ def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
         "affinity": lambda: plots.affinity(stats.affinity(made.counts, 0, 1), note=note),
         "affinity_far": lambda: plots.affinity(stats.affinity(made.counts, 1, 17), note=note),
         "affinity_busiest": lambda: plots.affinity(
-            stats.affinity(made.counts, last - 1, last), top=few, relative=False
+            stats.affinity(made.counts, last - 1, last), top=few, relative=False, note=note
         ),
         "matrix_accuracy": lambda: plots.layer_matrix(made.accuracy, note=note),
         "matrix_gain": lambda: plots.layer_matrix(made.accuracy, gain=True, note=note),
@@ -154,7 +154,7 @@ def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
 
 def put_together(made: Results) -> Figure:
     """Any of them on Axes of one's own."""
-    figure = Figure(figsize=(14, 9), layout="constrained")
+    figure = Figure(figsize=(17, 10), layout="constrained")
     panels = figure.subplots(2, 3)
     plots.layer_matrix(made.accuracy, ax=panels[0, 0])
     plots.affinity(stats.affinity(made.counts, 0, 1), ax=panels[0, 1])
@@ -166,7 +166,10 @@ def put_together(made: Results) -> Figure:
 
 
 def synthetic(shape: str, tokens: int) -> rs.Trace:
-    """Two domains of requests of 50 tokens, half read and half written."""
+    """Two domains of requests of 50 tokens, half read and half written.
+
+    A token's id is what it chose first at layer 0.
+    """
     sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
     from _workload import SHAPES, make_trace
 
@@ -182,6 +185,7 @@ def synthetic(shape: str, tokens: int) -> rs.Trace:
         num_experts=model.E,
         request_ids=ids,
         positions=position,
+        token_ids=experts[:, 0, 0].astype(np.int64) * model.E + experts[:, 0, 1],
         phase=np.where(position < REQUEST_TOKENS // 2, "prefill", "decode").tolist(),
         domain={f"r{n}": "code" if n <= half else "maths" for n in range(request.max() + 1)},
         ordered=True,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
-from routestats.plots._load_panels import ratio_map
+from routestats.plots._load_panels import ratio_limit, ratio_map, ratio_ticks
 from routestats.plots._style import (
     canvas,
     check_result,
@@ -20,6 +20,7 @@ from routestats.plots._style import (
     label_ticks,
     pairing_text,
     text_colour,
+    tick_room,
 )
 from routestats.stats import Affinity
 
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Ratios beyond 8 times more, or less, often have the last colour: with few tokens they are noise.
-LIMIT = 8.0
-RATIO_TICKS = {1 / 8: "≤ ⅛×", 1 / 4: "¼×", 1 / 2: "½×", 1.0: "as all", 2.0: "2×", 4.0: "4×"}
 NUMBERED = 16  # experts up to which the affinity itself stands in every cell
+ALL, BUSIEST = 64, 32  # of more than so many experts, so many are drawn
 
 
 @overload
@@ -58,8 +57,8 @@ def affinity(
 
     Rows are experts of the source layer, columns those of the target layer. Colours are the
     affinity over the share of all tokens that the column's expert has: orange is more often than
-    over all tokens, purple less often, on a logarithmic scale from ⅛ to 8 times. Up to 16 experts
-    the affinity itself, in %, stands in the cells.
+    over all tokens, purple less often, on a logarithmic scale that ends at 2, 4 or 8 times. Up to
+    16 experts the affinity itself, in %, stands in the cells where there is room.
 
     Parameters
     ----------
@@ -69,6 +68,7 @@ def affinity(
         False: colours are the affinity itself, in %.
     top : int, optional
         Draw the `top` experts with the most tokens of either layer only, in order of their ids.
+        By default all up to 64, else 32, as more cells cannot be told apart; pass E for all.
     ax : matplotlib.axes.Axes, optional
         Where to draw; by default on a new figure.
     note : str
@@ -84,7 +84,7 @@ def affinity(
     InvalidTypeError
         If `result` is no Affinity, `ax` no Axes or `top` no integer.
     InvalidValueError
-        If `top` is less than 1.
+        If `top` is less than 1 or more than E.
     RouteStatsError
         If matplotlib is not installed.
     """
@@ -94,17 +94,17 @@ def affinity(
     figure, axes = canvas(ax, 8.6)
     owner = axes.figure
     if relative:
-        share = result.target_share[columns]
-        ratio = np.divide(matrix, share, out=np.full_like(matrix, np.nan), where=share > 0)
-        image = ratio_map(axes, ratio, LIMIT)
+        ratio = relative_affinity(result)[np.ix_(rows, columns)]
+        limit = ratio_limit(ratio)
+        image = ratio_map(axes, ratio, limit)
         bar = colour_bar(owner, image, axes, "affinity over the target's share of all tokens")
-        bar.set_ticks([*RATIO_TICKS, LIMIT], labels=[*RATIO_TICKS.values(), "≥ 8×"])
-        bar.ax.minorticks_off()
+        ratio_ticks(bar, limit, "as all")
     else:
         image = heat_map(axes, matrix * 100, vmin=0.0, aspect="auto")
         colour_bar(owner, image, axes, "affinity (%)")
     source, target = result.layer_ids
-    if len(rows) <= NUMBERED:
+    numbered = len(rows) <= NUMBERED and len(rows) <= tick_room(axes.xaxis, 2)
+    if numbered:
         _write_numbers(axes, matrix, image)
     most = 17 if figure is not None else 9
     label_ticks(axes.xaxis, columns.tolist(), most)
@@ -117,26 +117,42 @@ def affinity(
         axes,
         f"Affinity: experts of layer {target}, given those of layer {source}",
         join(
-            _meaning(result, numbers=len(rows) <= NUMBERED),
+            _meaning(result, numbers=numbered),
             "grey: expert without tokens" if np.isnan(matrix).any() else "",
             f"{result.tokens:,} tokens",
             pairing_text(result.pairing, _top_k(result)),
-            f"the {len(rows)} busiest of {len(result.matrix)} experts" if selected else "",
+            f"the {len(rows)} busiest of the {len(result.matrix)} experts of either layer"
+            if selected
+            else "",
             note,
         ),
     )
 
 
-def _experts(result: Affinity, top: int | None) -> tuple[npt.NDArray[np.intp], ...]:
+def relative_affinity(result: Affinity) -> npt.NDArray[np.float64]:
+    """Affinity over the target expert's share of all tokens, [E, E]; NaN where either has none."""
+    share = np.broadcast_to(result.target_share, result.matrix.shape)
+    return np.divide(result.matrix, share, out=np.full_like(result.matrix, np.nan), where=share > 0)
+
+
+def _experts(
+    result: Affinity, top: int | None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
     """Ids of the source and target experts to draw, ascending."""
+    total = len(result.matrix)
     if top is None:
-        every = np.arange(len(result.matrix))
-        return every, every
+        top = total if total <= ALL else BUSIEST
     top = check_integer("top", top, 1)
-    if top > len(result.matrix):
-        raise InvalidValueError(f"top: expected at most {len(result.matrix)} experts, got {top}")
-    loads = (result.source_tokens.astype(np.float64), result.target_share)
-    return tuple(np.sort(np.argsort(-load, kind="stable")[:top]) for load in loads)
+    if top > total:
+        raise InvalidValueError(f"top: expected at most {total} experts, got {top}")
+    source, target = busiest(result, top)
+    return np.sort(source), np.sort(target)
+
+
+def busiest(result: Affinity, top: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    """Ids of the `top` experts with the most tokens at the source and at the target."""
+    source = np.argsort(-result.source_tokens.astype(np.float64), kind="stable")
+    return source[:top], np.argsort(-result.target_share, kind="stable")[:top]
 
 
 def _top_k(result: Affinity) -> int:

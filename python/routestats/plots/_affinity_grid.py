@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from routestats.plots._affinity import ALL, BUSIEST, busiest, relative_affinity
+from routestats.plots._load_panels import ratio_limit, ratio_map, ratio_ticks
 from routestats.plots._style import (
-    DARK,
-    heat_map,
+    colour_bar,
     join,
     label_ticks,
     message_figure,
@@ -28,6 +29,10 @@ SMALL_MAPS, LARGE_MAPS, SMALL_EXPERTS = 32, 12, 16
 
 def affinity_grid(counts: RouteCounts, *, max_maps: int | None = None, note: str = "") -> Figure:
     """Small maps of the affinity of adjacent layers, all on one scale.
+
+    Colours are the affinity over the share of all tokens that the column's expert has: orange is
+    more often than over all tokens, purple less often. Of more than 64 experts, the 32 busiest of
+    either layer are drawn, from the busiest on.
 
     Parameters
     ----------
@@ -68,52 +73,52 @@ def affinity_grid(counts: RouteCounts, *, max_maps: int | None = None, note: str
     rows = -(-len(shown) // columns)
     figure = new_figure(min(1.9 + rows * 9.4 / columns * 1.08, 13.0))
     grid = figure.subplots(rows, columns, squeeze=False)
-    largest = np.nanmax([np.nanmax(r.matrix, initial=0.0) for r in results])
-    top = float(max(largest, 1e-9))
+    zoomed = shape.num_experts > ALL
+    side = BUSIEST if zoomed else shape.num_experts
+    ratios = [
+        relative_affinity(result)[np.ix_(*busiest(result, side))]
+        if zoomed
+        else relative_affinity(result)
+        for result in results
+    ]
+    limit = ratio_limit(*ratios)
     image = None
     for place, axes in enumerate(grid.flat):
         if place >= len(results):
             axes.set_axis_off()
             continue
         result = results[place]
-        image = heat_map(axes, result.matrix, vmin=0.0, vmax=top)
+        image = ratio_map(axes, ratios[place], limit)
+        axes.set_aspect("equal")
         axes.set_title(f"{result.layer_ids[0]} → {result.layer_ids[1]}", fontsize=9.5, pad=3)
         ticks = 5 if columns > 4 else 9
-        label_ticks(axes.xaxis, range(shape.num_experts), ticks)
-        label_ticks(axes.yaxis, range(shape.num_experts), ticks)
-        first_column, last_row = place % columns == 0, place + columns >= len(results)
+        label_ticks(axes.xaxis, range(side), ticks)
+        label_ticks(axes.yaxis, range(side), ticks)
+        first_column, last_row = place % columns == 0, place // columns == rows - 1
         axes.tick_params(labelleft=first_column, labelbottom=last_row, labelsize=7.5, pad=1)
         if first_column:
-            axes.set_ylabel("expert", fontsize=9)
+            axes.set_ylabel("rank of expert" if zoomed else "expert", fontsize=9)
         if last_row:
-            axes.set_xlabel("next expert", fontsize=9)
-    bar = figure.colorbar(
-        cast(Any, image), ax=grid, orientation="horizontal", fraction=0.04, pad=0.02, aspect=50
+            axes.set_xlabel("rank of next expert" if zoomed else "next expert", fontsize=9)
+    verb = "choose" if counts.pairing == "any" else "put first"
+    bar = colour_bar(
+        figure,
+        cast(Any, image),
+        grid,
+        f"of the tokens of the row's expert, the share that {verb} the column's expert at the next "
+        "layer,\nover the share of all tokens that do (grey: expert without tokens)",
+        orientation="horizontal",
+        fraction=0.04,
+        aspect=50,
     )
-    bar.outline.set_visible(False)
-    bar.ax.xaxis.set_major_formatter(lambda value, _: f"{value * 100:.0f}%")
-    even = (shape.top_k if counts.pairing == "any" else 1) / shape.num_experts
-    if even < top:
-        bar.ax.axvline(even, color="white", linewidth=2)
-        bar.ax.annotate(
-            f"even: {even:.1%}",
-            (even, 1.05),
-            xycoords=("data", "axes fraction"),
-            ha="center",
-            va="bottom",
-            fontsize=8.5,
-            color=DARK,
-        )
-    verb, total = (
-        ("choose", f"{shape.top_k}00%") if counts.pairing == "any" else ("put first", "100%")
-    )
-    bar.set_label(
-        f"of the tokens of the row's expert, share that {verb} the column's expert at the next "
-        f"layer (a row sums to {total}; grey: expert never used)",
-        fontsize=9.5,
-        color=DARK,
-    )
+    ratio_ticks(bar, limit, "as all")
     if len(shown) < pairs:
         title += f" ({len(shown)} of {pairs} pairs, evenly spaced)"
+    if zoomed:
+        source = join(
+            f"the {side} busiest of {shape.num_experts} experts of each layer, from rank 0, the "
+            "busiest, on",
+            source,
+        )
     set_title(figure, title, source)
     return figure

@@ -109,7 +109,7 @@ def _panel(axes: Axes, result: DomainDifference) -> None:
     )
     axes.set_xlim(-0.6, len(layer) - 0.4)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("bits", fontsize=10)
+    axes.set_ylabel("divergence (bits)", fontsize=10)
     first, second = result.domains
     axes.set_title(
         f"{first} – {second}, {result.phase}: {int(beyond.sum())} of {len(layer)} layers",

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, overload
 
+import numpy as np
+
 from routestats.plots._load_panels import (
+    check_order,
+    effective_limits,
     expert_axis,
     height_for,
     layer_axis,
+    places,
     profile,
     ratio_bar,
     ratio_limit,
@@ -22,6 +27,7 @@ from routestats.plots._style import (
     new_figure,
     pairing_text,
     set_title,
+    small_title,
 )
 from routestats.stats import ExpertLoad
 
@@ -31,16 +37,29 @@ if TYPE_CHECKING:
 
 
 @overload
-def expert_load(result: ExpertLoad, *, ax: None = ..., note: str = ...) -> Figure: ...
+def expert_load(
+    result: ExpertLoad, *, order: str | None = ..., ax: None = ..., note: str = ...
+) -> Figure: ...
 @overload
-def expert_load(result: ExpertLoad, *, ax: Axes, note: str = ...) -> Axes: ...
-def expert_load(result: ExpertLoad, *, ax: Axes | None = None, note: str = "") -> Figure | Axes:
+def expert_load(
+    result: ExpertLoad, *, order: str | None = ..., ax: Axes, note: str = ...
+) -> Axes: ...
+def expert_load(
+    result: ExpertLoad,
+    *,
+    order: str | None = None,
+    ax: Axes | None = None,
+    note: str = "",
+) -> Figure | Axes:
     """Heat map of load relative to even use; beside it imbalance and effective experts.
 
     Parameters
     ----------
     result : ExpertLoad
         From `routestats.stats.expert_load`.
+    order : {"id", "load"}, optional
+        Experts of each layer by id, or from the busiest on. By default by id up to 64 experts,
+        else by load: more cannot be told apart.
     ax : matplotlib.axes.Axes, optional
         Where to draw the heat map alone; by default on a new figure.
     note : str
@@ -55,25 +74,28 @@ def expert_load(result: ExpertLoad, *, ax: Axes | None = None, note: str = "") -
     ------
     InvalidTypeError
         If `result` is no ExpertLoad, or `ax` no Axes.
+    InvalidValueError
+        If `order` is none of these.
     RouteStatsError
         If matplotlib is not installed.
     """
     check_result(result, ExpertLoad)
     shape = result.shape
+    order = check_order(order, shape.num_experts)
     if ax is not None:
         _, heat = canvas(ax, 1.0)
-        _heat(heat, result)
-        heat.set_title("Expert load by layer", fontsize=11)
+        _heat(heat, result, order, [heat])
+        small_title(heat, "Expert load by layer")
         return heat
     figure = new_figure(height_for(shape.num_layers))
     heat, imbalance, effective = figure.subplots(1, 3, width_ratios=[2.6, 1, 1])
-    _heat(heat, result)
+    _heat(heat, result, order, [heat, imbalance, effective])
     profile(imbalance, {"": result}, "imbalance", (BLUE,), 1.0)
     imbalance.set_xlabel("imbalance:\nbusiest / mean load", fontsize=10)
     imbalance.set_xlim(left=0.9 if result.imbalance.max() < 2 else 0.5)
     profile(effective, {"": result}, "effective_experts", (BLUE,), shape.num_experts)
     effective.set_xlabel(f"effective experts\nof {shape.num_experts}", fontsize=10)
-    effective.set_xlim(0, shape.num_experts * 1.08)
+    effective_limits(effective, [result])
     for axes in (imbalance, effective):
         layer_axis(axes, result, label=False)
     set_title(
@@ -86,10 +108,11 @@ def expert_load(result: ExpertLoad, *, ax: Axes | None = None, note: str = "") -
     return figure
 
 
-def _heat(axes: Axes, result: ExpertLoad) -> None:
-    ratio = relative_share(result)
+def _heat(axes: Axes, result: ExpertLoad, order: str, beside: list[Axes]) -> None:
+    """The map, with its colour bar below all of `beside`, so that their rows stay level."""
+    ratio = np.take_along_axis(relative_share(result), places([result], order), axis=1)
     limit = ratio_limit(ratio)
     image = ratio_map(axes, ratio, limit)
-    expert_axis(axes, result.shape.num_experts)
+    expert_axis(axes, result.shape.num_experts, order=order)
     layer_axis(axes, result)
-    ratio_bar(axes.figure, image, [axes], limit)
+    ratio_bar(axes.figure, image, beside, limit)

@@ -59,8 +59,13 @@ def stack(experts: Ids, rows: Floats, tokens: Floats) -> tuple[Floats, Floats]:
     return widths, offsets
 
 
-def ribbon(centre: Floats) -> tuple[Floats, Floats]:
-    """Middle line through `centre` [length] at x = 0, 1, ...: level there, smooth between."""
+def ribbon(centre: Floats, width: float, aspect: float) -> tuple[Floats, Floats]:
+    """Outline [points, 2] and middle line [points, 2] of a line `width` rows wide.
+
+    The middle goes through `centre` [length] at x = 0, 1, ...: level there, smooth between.
+    `aspect` is the height of a row over the width of a column, as they are seen: with it the line
+    is equally wide wherever it runs, and not thin where it is steep.
+    """
     part = np.linspace(0.0, 1.0, CURVE_POINTS)
     smooth = part * part * (3 - 2 * part)
     x, y = [np.array([-FLAT])], [centre[:1]]
@@ -69,4 +74,8 @@ def ribbon(centre: Floats) -> tuple[Floats, Floats]:
         y.append(centre[column] + smooth * (centre[column + 1] - centre[column]))
     x.append(np.array([len(centre) - 1 + FLAT]))
     y.append(centre[-1:])
-    return np.concatenate(x), np.concatenate(y)
+    middle = np.stack((np.concatenate(x), np.concatenate(y)), axis=1)
+    along = np.gradient(middle, axis=0) * (1.0, aspect)
+    along /= np.linalg.norm(along, axis=1, keepdims=True)
+    across = np.stack((-along[:, 1] * aspect, along[:, 0]), axis=1) * width / 2
+    return np.concatenate((middle + across, (middle - across)[::-1])), middle

@@ -8,16 +8,18 @@ import numpy as np
 
 from routestats.plots._style import (
     BLUE,
-    DARK,
     DIVERGING,
     GREY,
     ORANGE,
+    colour_bar,
+    hatch_missing,
     heat_map,
     join,
     label_ticks,
     new_figure,
     plain_axes,
     set_title,
+    show_part,
 )
 
 if TYPE_CHECKING:
@@ -80,10 +82,12 @@ def hop_accuracy(result: HopAccuracy, *, measure: str | None = None, note: str =
 def _matrices(figure: Any, result: HopAccuracy, shown: HopMeasure) -> None:
     """Accuracy with the marginal as a strip below it, and the gain over that marginal."""
     # One row of the matrix would be too thin to read: the strip is as high as two of 32.
-    grid = figure.subplots(2, 2, height_ratios=[16, 1], sharex="col", gridspec_kw={"hspace": 0.0})
-    accuracy, gain = grid[0]
-    strip, spare = grid[1]
-    spare.set_axis_off()
+    panels = figure.subplot_mosaic(
+        [["accuracy", "gain"], ["strip", "gain"]],
+        height_ratios=[16, 1],
+        gridspec_kw={"hspace": 0.0},
+    )
+    accuracy, gain, strip = panels["accuracy"], panels["gain"], panels["strip"]
     values = np.concatenate([shown.hop.value.ravel(), shown.marginal.value])
     limits = {
         "vmin": min(float(np.nanmin(values)), shown.uniform),
@@ -103,7 +107,8 @@ def _matrices(figure: Any, result: HopAccuracy, shown: HopMeasure) -> None:
     strip.set_xlabel("target layer (predicted)", fontsize=10)
     gain.set_xlabel("target layer (predicted)", fontsize=10)
     accuracy.set_ylabel("source layer (known)", fontsize=10)
-    for axes in (accuracy, gain):
+    for axes, shown_map in ((accuracy, image), (gain, change)):
+        hatch_missing(axes, shown_map)
         label_ticks(axes.yaxis, result.layer_ids, 17)
         axes.text(
             0.04,
@@ -112,18 +117,19 @@ def _matrices(figure: Any, result: HopAccuracy, shown: HopMeasure) -> None:
             transform=axes.transAxes,
             fontsize=8.5,
             color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.0},
         )
+    accuracy.set_xticks([])
     for axes in (strip, gain):
         label_ticks(axes.xaxis, result.layer_ids, 17)
-    gain.tick_params(labelbottom=True)
     for mappable, axes, label in (
-        (image, grid[:, 0], f"{shown.label} (%), uniform guess {shown.uniform:.1%}"),
-        (change, grid[:, 1], "percentage points (orange: better than marginal)"),
+        (image, [accuracy, strip], f"{shown.label} (%), uniform guess {shown.uniform:.1%}"),
+        (change, [gain], "percentage points (orange: better than marginal)"),
     ):
-        bar = figure.colorbar(mappable, ax=axes, fraction=0.05, pad=0.02, aspect=30)
-        bar.outline.set_visible(False)
-        bar.ax.tick_params(labelsize=8.5)
-        bar.set_label(label, fontsize=9.5, color=DARK)
+        bar = colour_bar(figure, mappable, axes, label)
+        if mappable is change:
+            lowest = float(np.nanmin(shown.gain.value)) * 100
+            show_part(bar, min(lowest, 0.0), max(float(np.nanmax(shown.gain.value)) * 100, 0.0))
 
 
 def _percent(limits: dict[str, float]) -> dict[str, float]:

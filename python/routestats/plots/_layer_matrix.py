@@ -9,11 +9,11 @@ import numpy as np
 from routestats.plots._layer_measures import LayerValues, layer_values
 from routestats.plots._style import (
     GREY,
-    PALE,
     around,
     canvas,
     colour_bar,
     finish,
+    hatch_missing,
     heat_map,
     join,
     label_ticks,
@@ -108,13 +108,13 @@ def layer_matrix(
     shown = layer_values(result, measure, predictor=predictor, baseline=baseline, gain=gain)
     figure, axes = canvas(ax, 8.2)
     image = heat_map(axes, shown.values, **_colours(shown))
+    hatch_missing(axes, image)
     bar = colour_bar(axes.figure, image, axes, _bar_label(shown))
     if shown.baseline is not None:
         low, high = float(np.nanmin(shown.values)), float(np.nanmax(shown.values))
         centre = shown.baseline
         show_part(bar, min(low, centre), max(high, centre))
         mark_baseline(bar, centre)
-    _hatch_missing(axes)
     most = TICKS if figure is not None else TICKS // 2
     label_ticks(axes.xaxis, result.layer_ids, most)
     label_ticks(axes.yaxis, result.layer_ids, most)
@@ -125,7 +125,7 @@ def layer_matrix(
         0.05,
         "hatched: not measured,\nor target not after source",
         transform=axes.transAxes,
-        fontsize=9,
+        fontsize=9 if figure is not None else 7.5,
         color=GREY,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 2.0},
     )
@@ -141,11 +141,4 @@ def _colours(shown: LayerValues) -> dict[str, Any]:
 def _bar_label(shown: LayerValues) -> str:
     if shown.baseline is None:
         return shown.label
-    return f"{shown.label}; line: {shown.baseline_label}"
-
-
-def _hatch_missing(axes: Axes) -> None:
-    """Cells without a value: transparent, so that the hatching behind them shows."""
-    image = axes.get_images()[-1]
-    image.set_cmap(image.get_cmap().with_extremes(bad=(1.0, 1.0, 1.0, 0.0)))
-    axes.patch.set(facecolor="white", hatch="////", edgecolor=PALE, linewidth=0.0)
+    return f"{shown.label}\nline: {shown.baseline_label}"

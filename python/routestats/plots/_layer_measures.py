@@ -25,6 +25,8 @@ NULLS = {
     "token": "tokens permuted within token ids",
 }
 
+EXPLAINED = {"request": "the request", "token": "the token's identity"}
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerValues:
@@ -149,16 +151,16 @@ def _information(
         return LayerValues(
             values=(values - null) * scale,
             baseline=0.0,
-            baseline_label=f"none beyond {words}",
-            label=f"{label} less null",
-            title=f"{title} between layers beyond {words}",
+            baseline_label=f"as with {words}",
+            label=f"{label}, less its null",
+            title=f"{title} between layers beyond what {EXPLAINED[baseline or 'request']} explains",
             caption=(caption,),
             least=least,
         )
     return LayerValues(
         values=values * scale,
         baseline=mean,
-        baseline_label=f"{words}, mean {mean:.3g}",
+        baseline_label=f"{words}, mean {mean:.3g}{'%' if name == 'normalised' else ''}",
         label=label,
         title=f"{title} between layers",
         caption=(caption,),

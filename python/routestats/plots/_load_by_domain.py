@@ -9,9 +9,12 @@ import numpy as np
 
 from routestats.errors import InvalidValueError
 from routestats.plots._load_panels import (
+    check_order,
+    effective_limits,
     expert_axis,
     height_for,
     layer_axis,
+    places,
     profile,
     ratio_bar,
     ratio_limit,
@@ -36,7 +39,9 @@ if TYPE_CHECKING:
 MAX_DOMAINS = 5
 
 
-def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figure:
+def load_by_domain(
+    results: Mapping[str, ExpertLoad], *, order: str | None = None, note: str = ""
+) -> Figure:
     """Heat maps of load relative to even use, one per domain, on one scale.
 
     With two domains a further map shows the first less the second, in points of share; with more,
@@ -46,6 +51,9 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
     ----------
     results : mapping of str to ExpertLoad
         By domain, two to five, all of one shape and pairing.
+    order : {"id", "load"}, optional
+        Experts of each layer by id, or by their mean share over the domains from the busiest on,
+        alike in every map. By default by id up to 64 experts, else by load.
     note : str
         Appended to the caption.
 
@@ -57,7 +65,8 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
     Raises
     ------
     InvalidValueError
-        If there are fewer than two or more than five domains, or their shapes or pairings differ.
+        If there are fewer than two or more than five domains, their shapes or pairings differ, or
+        `order` is none of these.
     RouteStatsError
         If matplotlib is not installed.
     """
@@ -73,7 +82,9 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
             )
     figure = new_figure(height_for(first.shape.num_layers) + 0.2)
     panels = figure.subplots(1, len(loads) + 1)
-    ratios = [relative_share(load) for load in loads]
+    order = check_order(order, first.shape.num_experts)
+    place = places(loads, order)
+    ratios = [np.take_along_axis(relative_share(load), place, axis=1) for load in loads]
     limit = ratio_limit(*ratios)
     most = max(2, 30 // len(panels))
     image = None
@@ -83,15 +94,15 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
     last = panels[-1]
     ratio_bar(figure, image, list(panels[:-1]), limit)
     for axes, load in zip(panels, loads, strict=False):
-        expert_axis(axes, first.shape.num_experts, most)
+        expert_axis(axes, first.shape.num_experts, most, order)
         layer_axis(axes, load, label=axes is panels[0])
     layer_axis(last, first, label=False)
     if len(loads) == 2:
-        points = (loads[0].share - loads[1].share) * 100
+        points = np.take_along_axis(loads[0].share - loads[1].share, place, axis=1) * 100
         bound = max(float(np.abs(points).max()), 0.1)
         difference = heat_map(last, points, cmap=DIVERGING, vmin=-bound, vmax=bound, aspect="auto")
         last.set_title(f"{names[0]} − {names[1]}", fontsize=10.5)
-        expert_axis(last, first.shape.num_experts, most)
+        expert_axis(last, first.shape.num_experts, most, order)
         bar = figure.colorbar(
             difference, ax=last, orientation="horizontal", fraction=0.05, pad=0.02, aspect=20
         )
@@ -101,7 +112,7 @@ def load_by_domain(results: Mapping[str, ExpertLoad], *, note: str = "") -> Figu
     else:
         profile(last, dict(results), "effective_experts", SERIES, first.shape.num_experts)
         last.set_xlabel(f"effective experts of {first.shape.num_experts}", fontsize=10)
-        last.set_xlim(0, first.shape.num_experts * 1.08)
+        effective_limits(last, loads)
         last.legend(fontsize=8.5, frameon=False, loc="lower left")
     set_title(
         figure,

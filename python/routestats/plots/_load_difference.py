@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.plots._load_panels import expert_axis, height_for
+from routestats.plots._load_panels import SHOWN, expert_axis, height_for
 from routestats.plots._style import (
     DARK,
     DIVERGING,
@@ -19,6 +19,7 @@ from routestats.plots._style import (
     join,
     label_ticks,
     pairing_text,
+    small_title,
 )
 from routestats.stats import DomainDifference
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.05
-SHOWN = 99.5  # percentile of the differences at which the colours end
 
 
 @overload
@@ -76,9 +76,11 @@ def load_difference(
         axes.figure,
         image,
         axes,
-        f"share of load in {first} less that in {second} (percentage points)",
+        f"share of load, {first} less {second}\n(percentage points)",
         extend="both" if size.max() > reach else "neither",
+        extendfrac=0.02,
         pad=0.04,
+        aspect=45,
     )
     beyond = np.flatnonzero(result.load.q_value <= LEVEL)
     axes.plot(
@@ -89,8 +91,7 @@ def load_difference(
         markersize=4,
         clip_on=False,
         transform=axes.get_yaxis_transform(),
-        label=f"layer's loads differ beyond chance (q ≤ {LEVEL}): {len(beyond)} of "
-        f"{shape.num_layers}",
+        label=f"layer differs beyond chance (q ≤ {LEVEL}): {len(beyond)} of {shape.num_layers}",
     )
     expert_axis(axes, shape.num_experts, 32 if figure is not None else 12)
     label_ticks(axes.yaxis, result.layer_ids, 34 if figure is not None else 17)
@@ -103,10 +104,14 @@ def load_difference(
         handletextpad=0.2,
         borderpad=0.1,
     )
-    drawn = finish(
+    title = f"Which experts {first} uses more than {second} ({result.phase})"
+    if figure is None:
+        small_title(axes, title, pad=20)  # above the legend
+        return axes
+    return finish(
         figure,
         axes,
-        f"Which experts {first} uses more than {second} ({result.phase})",
+        title,
         join(
             f"{result.tokens[0]:,} and {result.tokens[1]:,} tokens of {result.groups[0]:,} and "
             f"{result.groups[1]:,} prompts",
@@ -116,6 +121,3 @@ def load_difference(
             note,
         ),
     )
-    if figure is None:
-        axes.title.set_y(1.06)  # above the legend
-    return drawn

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routestats.errors import InvalidValueError
 from routestats.plots._style import (
     DARK,
     DIVERGING,
     LAYER_AXIS,
+    colour_bar,
     heat_map,
     label_ticks,
     plain_axes,
@@ -20,6 +23,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from routestats.stats import ExpertLoad
+
+
+READABLE = 64  # experts that can be told apart beside each other
+SHOWN = 99.5  # percentile of the ratios, or differences, that the colours reach
 
 
 def height_for(num_layers: int) -> float:
@@ -33,9 +40,27 @@ def relative_share(result: ExpertLoad) -> npt.NDArray[np.float64]:
     return np.where(result.load > 0, ratio, np.nan)
 
 
+def check_order(order: str | None, num_experts: int) -> str:
+    """``id`` or ``load``; by default by load where experts are too many to be read one by one."""
+    if order is None:
+        return "id" if num_experts <= READABLE else "load"
+    if order not in ("id", "load"):
+        raise InvalidValueError(f"order: expected 'id', 'load' or None, got {order!r}")
+    return order
+
+
+def places(loads: Iterable[ExpertLoad], order: str) -> npt.NDArray[np.intp]:
+    """Expert at each place of each layer, [L, E]: by id, or by mean share, the busiest first."""
+    share = np.mean([load.share for load in loads], axis=0)
+    if order == "id":
+        return np.broadcast_to(np.arange(share.shape[1]), share.shape)
+    return np.argsort(-share, axis=1, kind="stable")
+
+
 def ratio_limit(*ratios: npt.NDArray[np.float64]) -> float:
-    """Power of two, from 2 to 8, that bounds the ratios on both sides of 1 (or clips them)."""
-    largest = max(float(np.nanmax(np.abs(np.log2(ratio)))) for ratio in ratios)
+    """Power of two, from 2 to 8, that bounds nearly all ratios on both sides of 1."""
+    logs = [np.abs(np.log2(ratio[ratio > 0])) for ratio in ratios]
+    largest = float(np.percentile(np.concatenate(logs), SHOWN)) if any(map(len, logs)) else 1.0
     return float(2 ** np.clip(np.ceil(largest), 1, 3))
 
 
@@ -53,22 +78,34 @@ def ratio_map(axes: Axes, ratio: npt.NDArray[np.float64], limit: float) -> Any:
 
 
 def ratio_bar(figure: Any, image: Any, axes: list[Axes], limit: float) -> None:
-    """Colour bar below `axes`, with ticks such as ½×, 1×, 2×."""
-    ticks = [2.0**power for power in range(-int(np.log2(limit)), int(np.log2(limit)) + 1)]
-    names = {0.125: "⅛×", 0.25: "¼×", 0.5: "½×", 1.0: "even"}
-    bar = figure.colorbar(
-        image, ax=axes, orientation="horizontal", ticks=ticks, fraction=0.05, pad=0.02, aspect=40
+    """Colour bar below `axes`, with ticks such as ½×, even, 2×."""
+    bar = colour_bar(
+        figure,
+        image,
+        axes,
+        "load relative to even use (grey: never used)",
+        orientation="horizontal",
+        aspect=40,
     )
+    ratio_ticks(bar, limit, "even")
+
+
+def ratio_ticks(bar: Any, limit: float, middle: str) -> None:
+    """Ticks of a colour bar at the powers of two up to `limit`, whose ends hold all beyond."""
+    reach = int(np.log2(limit))
+    names = {-3: "⅛×", -2: "¼×", -1: "½×", 0: middle, 1: "2×", 2: "4×", 3: "8×"}
+    labels = [names[power] for power in range(-reach, reach + 1)]
+    labels[0], labels[-1] = f"≤ {labels[0]}", f"≥ {labels[-1]}"
+    bar.set_ticks([2.0**power for power in range(-reach, reach + 1)], labels=labels)
     bar.ax.minorticks_off()
-    bar.ax.set_xticklabels([names.get(tick, f"{tick:.0f}×") for tick in ticks], fontsize=8.5)
-    bar.outline.set_visible(False)
-    bar.set_label("load relative to even use (grey: never used)", fontsize=9.5, color=DARK)
 
 
-def expert_axis(axes: Axes, num_experts: int, most: int = 16) -> None:
-    """Expert ids along x."""
+def expert_axis(axes: Axes, num_experts: int, most: int = 16, order: str = "id") -> None:
+    """Expert ids, or ranks, along x."""
     label_ticks(axes.xaxis, range(num_experts), most)
-    axes.set_xlabel("expert", fontsize=10)
+    axes.set_xlabel(
+        "expert" if order == "id" else "rank of expert in its\nlayer, 0 the busiest", fontsize=10
+    )
 
 
 def layer_axis(axes: Axes, result: ExpertLoad, *, label: bool = True) -> None:
@@ -98,3 +135,12 @@ def profile(
     )
     num_layers = next(iter(results.values())).shape.num_layers
     axes.set_ylim(num_layers - 0.5, -0.5)
+
+
+def effective_limits(axes: Axes, results: Iterable[ExpertLoad]) -> None:
+    """From a little below the least effective experts to a little beyond all."""
+    several = list(results)
+    num_experts = several[0].shape.num_experts
+    spread = num_experts - min(float(result.effective_experts.min()) for result in several)
+    spread = max(spread, 0.02 * num_experts)
+    axes.set_xlim(max(0.0, num_experts - 1.25 * spread), num_experts + 0.15 * spread)

@@ -19,7 +19,7 @@ from routestats.plots._style import (
     plain_axes,
     set_title,
 )
-from routestats.stats import Paths
+from routestats.stats import Paths, WindowPaths
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,6 +122,7 @@ def _panel(axes: Axes, result: Paths) -> None:
             linestyle=":",
             label=f"{name}: {null.distinct:,.0f} paths",
         )
+    _name_a_point(axes, result, window)
     axes.set_xscale("log")
     axes.set_xlim(left=1)
     axes.set_ylim(0, 104)
@@ -132,3 +133,25 @@ def _panel(axes: Axes, result: Paths) -> None:
     )
     axes.set_xlabel("N, paths from the most frequent on", fontsize=10)
     axes.legend(fontsize=8.5, frameon=False, loc="upper left")
+
+
+def _name_a_point(axes: Axes, result: Paths, window: WindowPaths) -> None:
+    """What the largest N of the result covers, beside independent layers, in words."""
+    known = [(n, i) for i, n in enumerate(result.top) if n <= window.observed.distinct]
+    if not known:
+        return
+    number, place = max(known)
+    value = float(window.observed.coverage[place]) * 100
+    axes.plot(number, value, "o", color=DARK, markersize=5)
+    axes.annotate(
+        f"{number:,} {'paths' if number > 1 else 'path'}: {value:.1f}%\n"
+        f"linked {float(window.markov.coverage[place]):.1%}, "
+        f"independent {float(window.independent.coverage[place]):.1%}",
+        (number, value),
+        xytext=(-12, 36),
+        textcoords="offset points",
+        ha="right",
+        fontsize=9,
+        color=DARK,
+        arrowprops={"arrowstyle": "-", "color": GREY},
+    )

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-FIXED_ROWS = 16  # experts up to which every expert has its own row at every layer
+FIXED = 16  # experts, and layers, up to which every expert has its own row at every layer
+COLUMN = 0.35  # of a column's width, by the widest line
 FILLED = 0.84  # of a row's height, by the most travelled expert
 DIGIT_PIXELS, PLOT_PIXELS = 6.5, 760
 
@@ -42,10 +43,10 @@ def path_flow(
 ) -> Figure | Axes:
     """The most frequent paths as lines through the layers, as wide as their share of tokens.
 
-    Columns are layers, rows experts; the five most frequent paths have colours of their own. Up to
-    16 experts each has its own row. Of more, only the experts on the paths drawn are there, in
-    rows that keep the lines straight, and their ids stand at the lines: then a row is not one
-    expert.
+    Columns are layers, rows experts; the five most frequent paths have colours of their own, and
+    lines that run together share experts. Up to 16 experts and 16 layers each expert has its own
+    row. Of more, only the experts on the paths drawn are there, in rows that keep the lines
+    straight, and their ids stand at the lines: then a row is not one expert.
 
     Parameters
     ----------
@@ -85,15 +86,18 @@ def path_flow(
         raise InvalidValueError("counts.tokens: expected at least 1, got 0")
     paths, tokens = counts.most_frequent(top)
     experts = paths.astype(np.int64)
-    fixed = counts.shape.num_experts <= FIXED_ROWS
+    fixed = max(counts.shape.num_experts, counts.length) <= FIXED
     rows = experts.astype(np.float64) if fixed else rows_by_straightness(experts, tokens)
-    widths, offsets = stack(experts, rows, tokens.astype(np.float64))
-    widths, offsets = widths * FILLED, offsets * FILLED
     num_rows = counts.shape.num_experts if fixed else int(rows.max()) + 1
 
     figure, axes = canvas(ax, min(2.4 + 0.42 * max(num_rows, 6), 8.5))
+    # The height of a row over the width of a column, as they are seen.
+    aspect = (axes.bbox.height / num_rows) / (axes.bbox.width / counts.length)
+    widths, offsets = stack(experts, rows, tokens.astype(np.float64))
+    filled = min(FILLED, COLUMN / aspect / float(widths.max()))
+    widths, offsets = widths * filled, offsets * filled
     _rows(axes, num_rows, fixed=fixed)
-    handles = _ribbons(axes, rows + offsets, widths)
+    handles = _ribbons(axes, rows + offsets, widths, aspect)
     if not fixed:
         _ids(axes, experts, rows, counts.shape.num_experts)
     layers = counts.layer_ids[counts.start : counts.start + counts.length]
@@ -128,29 +132,29 @@ def _rows(axes: Axes, num_rows: int, *, fixed: bool) -> None:
         return
     for row in range(num_rows):
         axes.axhspan(row - FILLED / 2, row + FILLED / 2, color=PALE, alpha=0.5, linewidth=0)
-    label_ticks(axes.yaxis, range(num_rows), FIXED_ROWS)
+    label_ticks(axes.yaxis, range(num_rows), FIXED)
     axes.set_ylabel("expert", fontsize=10)
 
 
 def _ribbons(
-    axes: Axes, centres: npt.NDArray[np.float64], widths: npt.NDArray[np.float64]
+    axes: Axes, centres: npt.NDArray[np.float64], widths: npt.NDArray[np.float64], aspect: float
 ) -> list[Any]:
+    from matplotlib.patches import Polygon
+
     handles = []
     for number, (centre, width) in enumerate(zip(centres, widths, strict=True)):
-        x, y = ribbon(centre)
+        outline, _ = ribbon(centre, width, aspect)
         main = number < len(SERIES)
-        handles.append(
-            axes.fill_between(
-                x,
-                y - width / 2,
-                y + width / 2,
-                color=SERIES[number] if main else GREY,
-                alpha=0.9 if main else 0.45,
-                linewidth=0,
-                zorder=3 if main else 2,
-                label=f"path {number + 1}",
-            )
+        patch = Polygon(
+            outline,
+            closed=True,
+            color=SERIES[number] if main else GREY,
+            alpha=0.9 if main else 0.4,
+            linewidth=0,
+            zorder=3 if main else 2,
+            label=f"path {number + 1}",
         )
+        handles.append(axes.add_patch(patch))
     return handles
 
 

@@ -12,7 +12,7 @@ from routestats.errors import InvalidValueError
 from routestats.plots._style import (
     BLUE,
     GREY,
-    ORANGE,
+    VERMILION,
     canvas,
     check_result,
     finish,
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 NULLS = (
-    ("markov", "neighbouring layers linked (first-order Markov)", ORANGE, "D"),
-    ("independent", "independent layers", GREY, "s"),
+    ("markov", "neighbouring layers linked", VERMILION, "D", 9.0),
+    ("independent", "independent layers", GREY, "s", 4.5),
 )
 
 
@@ -79,8 +79,8 @@ def path_frequencies(
         part = result.windows[0]
         ranks, tokens = _steps(part.curve_paths, part.curve_share, part.tokens)
         remark = (
-            f"marks: means over the ranks under their bars, {result.simulations} simulations "
-            "with the same loads"
+            f"marks: means over the ranks under their bars, {result.simulations} simulations of "
+            "routing that remembers one layer (first-order Markov) or none, with the same loads"
         )
     else:
         counts, paths = result.frequencies()
@@ -97,15 +97,15 @@ def path_frequencies(
         label=f"as it is: {distinct:,} paths",
     )
     if isinstance(result, Paths):
-        for name, label, colour, marker in NULLS:
-            _null(axes, result, name, label, colour, marker)
+        for null in NULLS:
+            _null(axes, result, *null)
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(0.7, max(distinct * 1.3, 2))
     axes.set_ylim(0.7, None)
     axes.set_xlabel("rank of the path, from the most frequent on", fontsize=10)
     axes.set_ylabel("tokens per path", fontsize=10)
-    axes.legend(fontsize=9.5, frameon=False, loc="upper right")
+    axes.legend(fontsize=9.5 if figure is not None else 8, frameon=False, loc="upper right")
     first, last = (
         result.layer_ids[layer] for layer in (window.start, window.start + window.length - 1)
     )
@@ -130,7 +130,9 @@ def _steps(ranks: npt.NDArray[np.number], share: Floats, tokens: int) -> tuple[F
     return last, covered / np.diff(last, prepend=0.0)
 
 
-def _null(axes: Axes, result: Paths, name: str, label: str, colour: str, marker: str) -> None:
+def _null(
+    axes: Axes, result: Paths, name: str, label: str, colour: str, marker: str, size: float
+) -> None:
     window = result.windows[0]
     null = getattr(window, name)
     # Beyond the last path there is none: the ranks that an N adds end there.
@@ -144,7 +146,8 @@ def _null(axes: Axes, result: Paths, name: str, label: str, colour: str, marker:
         tokens,
         xerr=(middle - first, last - middle),
         fmt=marker,
-        markersize=6,
+        markersize=size,
+        markerfacecolor="white" if size > 6 else colour,  # the two are often at one place
         color=colour,
         linewidth=1.6,
         label=f"{label}: {null.distinct:,.0f} paths",

@@ -41,6 +41,13 @@ STYLES: dict[str, dict[str, Any]] = {
     "history_longest": {"color": ORANGE, "marker": "v"},
     "history_selected": {"color": VERMILION, "marker": "D"},
 }
+INSIDE: dict[str, Any] = {"loc": "best", "fontsize": 8.5}
+BESIDE: dict[str, Any] = {
+    "loc": "upper left",
+    "bbox_to_anchor": (1.01, 1.0),
+    "fontsize": 10,
+    "labelspacing": 0.75,
+}
 BASELINES = ("uniform", "marginal")
 
 
@@ -99,7 +106,7 @@ def prediction(
     axes.set_ylim(0, min(float(max(tops)) * 106, 104))
     axes.set_xlabel("hop k: layers between what is known and what is predicted", fontsize=10)
     axes.set_ylabel(f"{shown.label} (%)", fontsize=10)
-    _name_lines(axes, shown.predictions)
+    _name_lines(axes, shown.predictions, inside=figure is None)
     with_interval = not np.isnan(shown.hop_by_distance.low).all()
     bands = f", bands: {result.confidence:.0%} intervals" if with_interval else ""
     return finish(
@@ -138,7 +145,7 @@ def _line(axes: Axes, prediction: Prediction) -> None:
         interval(axes, hop, low, high, style["color"])
 
 
-def _name_lines(axes: Axes, predictions: Sequence[Prediction]) -> None:
+def _name_lines(axes: Axes, predictions: Sequence[Prediction], *, inside: bool) -> None:
     """Legend right of the lines in the order in which they start, with what they start at.
 
     At the other end, where one pair of layers is left, lines often meet.
@@ -149,12 +156,9 @@ def _name_lines(axes: Axes, predictions: Sequence[Prediction]) -> None:
         [lines[each.name] for each in ordered],
         [_entry(each) for each in ordered],
         title="at hop 1",
-        loc="upper left",
-        bbox_to_anchor=(1.01, 1.0),
         frameon=False,
-        fontsize=10,
-        labelspacing=0.75,
         alignment="left",
+        **(INSIDE if inside else BESIDE),
     )
     legend.get_title().set_color(GREY)
 

@@ -19,6 +19,7 @@ from routestats.plots._style import (
     new_figure,
     plain_axes,
     set_title,
+    small_title,
 )
 from routestats.stats import Repetition
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PANELS = {
-    "first_choice": ("same first choice", "random_first_choice"),
+    "first_choice": ("the same first choice", "random_first_choice"),
     "shared": ("an expert in common", "random_shared"),
 }
 
@@ -85,7 +86,8 @@ def repetition(
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _panel(axes, result, shown[0])
-        axes.set_title(f"Consecutive tokens with {PANELS[shown[0]][0]}", fontsize=11)
+        small_title(axes, f"Consecutive tokens with {PANELS[shown[0]][0]}")
+        axes.legend(fontsize=8.5, frameon=False)
         return axes
     figure = new_figure(1.5 + 2.9 * len(shown))
     panels = figure.subplots(len(shown), 1, sharex=True, squeeze=False)[:, 0]

@@ -93,7 +93,7 @@ def segment_routing(
         "How steady are the experts of a stretch of text?",
         join(
             f"{first.tokens:,} tokens of {first.groups:,} prompts",
-            "broken lines: tokens permuted, what the loads alone give",
+            "tokens permuted: what the loads alone give",
             f"{first.confidence:.0%} intervals" if first.bootstrap else "",
             f"pairing: {first.pairing}",
             str(first.shape),
@@ -127,8 +127,9 @@ def _srp(axes: Axes, results: list[SegmentRouting]) -> None:
     axes.set_ylabel(SRP, fontsize=10)
     if len(results) == 1:
         (result,) = results
-        _by_layer(axes, result, "srp", BLUE, f"segments of {result.m} tokens")
-        axes.set_title("fixed experts for all tokens of a segment", fontsize=11)
+        _by_layer(axes, result, "srp", BLUE, f"m = {result.m}")
+        axes.set_title("fixed experts for m tokens in a row", fontsize=11)
+        axes.plot([], [], "--", color=GREY, lw=1.3, label="tokens permuted")
         _limits(axes)
         return
     m = np.array([result.m for result in results])
@@ -142,17 +143,21 @@ def _srp(axes: Axes, results: list[SegmentRouting]) -> None:
     axes.set_xscale("log", base=2)
     axes.set_xticks(m, [str(each) for each in m])
     axes.minorticks_off()
-    axes.set_xlabel("tokens of a segment (m)", fontsize=10)
-    axes.set_title("fixed experts for a segment", fontsize=11)
+    axes.set_xlabel("m, tokens of a segment", fontsize=10)
+    axes.set_title("fixed experts for m tokens in a row", fontsize=11)
     _limits(axes)
 
 
 def _sch(axes: Axes, results: list[SegmentRouting]) -> None:
     plain_axes(axes)
     for result, colour in zip(results, SERIES, strict=False):
-        _by_layer(axes, result, "sch", colour, f"knows {result.m} tokens ahead")
+        _by_layer(axes, result, "sch", colour, f"m = {result.m}")
     axes.set_ylabel(SCH, fontsize=10)
-    axes.set_title(f"a cache of {results[0].capacity} experts per layer", fontsize=11)
+    axes.set_title(
+        f"a cache of {results[0].capacity} experts per layer that knows the next m tokens",
+        fontsize=11,
+    )
+    axes.plot([], [], "--", color=GREY, lw=1.3, label="tokens permuted")
     _limits(axes)
 
 
@@ -168,6 +173,7 @@ def _by_layer(axes: Axes, result: SegmentRouting, measure: str, colour: str, lab
 
 def _limits(axes: Axes) -> None:
     """From 0 to a little above all lines, where the legend has room."""
-    top = max(float(np.nanmax(line.get_ydata())) for line in axes.get_lines())
-    axes.set_ylim(0, top * 1.3)
-    axes.legend(fontsize=9, frameon=False, ncols=3, loc="upper left")
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
+    top = max(float(np.nanmax(values)) for values in lines if len(values))
+    axes.set_ylim(0, top * 1.35)
+    axes.legend(fontsize=9, frameon=False, ncols=2, loc="upper left")

@@ -87,10 +87,16 @@ def canvas(ax: Axes | None, height: float) -> tuple[Figure | None, Axes]:
 def finish(figure: Figure | None, axes: Axes, title: str, caption: str) -> Figure | Axes:
     """A new figure with title and caption, or the Axes that were given, with a small title."""
     if figure is None:
-        axes.set_title(title, fontsize=11)
+        small_title(axes, title)
         return axes
     set_title(figure, title, caption)
     return figure
+
+
+def small_title(axes: Axes, title: str, **options: Any) -> None:
+    """Title of Axes that were given, in lines that are as wide as they are."""
+    width = int(axes.bbox.width * 72 / axes.figure.dpi / 5.6)
+    axes.set_title(textwrap.fill(title, max(width, 24)), fontsize=10.5, **options)
 
 
 def check_result(value: object, *expected: type, name: str = "result") -> None:
@@ -120,10 +126,26 @@ def tick_step(count: int, most: int) -> int:
     return count
 
 
+def tick_room(axis: Any, characters: int) -> int:
+    """How many labels of so many characters stand beside each other along `axis`, at least 2."""
+    axes = axis.axes
+    points = 72 / axes.figure.dpi
+    if axis.axis_name == "x":
+        return max(2, int(axes.bbox.width * points / (5.4 * characters + 5)))
+    return max(2, int(axes.bbox.height * points / 10.5))
+
+
 def label_ticks(axis: Any, labels: Sequence[int], most: int) -> None:
-    """Ticks at 0..n-1 with `labels`, thinned to at most `most`."""
+    """Ticks at 0..n-1 with `labels`, thinned to `most` and to what has room."""
+    most = min(most, tick_room(axis, max(len(str(label)) for label in labels)))
     places = range(0, len(labels), tick_step(len(labels), most))
     axis.set_ticks(list(places), [str(labels[place]) for place in places], fontsize=8.5)
+
+
+def hatch_missing(axes: Axes, image: Any) -> None:
+    """Cells without a value become transparent, and the hatching behind them shows."""
+    image.set_cmap(image.get_cmap().with_extremes(bad=(1.0, 1.0, 1.0, 0.0)))
+    axes.patch.set(facecolor="white", hatch="////", edgecolor=PALE, linewidth=0.0)
 
 
 def heat_map(axes: Axes, values: npt.NDArray[np.float64], **options: Any) -> Any:

@@ -23,6 +23,7 @@ from routestats.plots._style import (
     plain_axes,
     set_title,
     show_part,
+    small_title,
     text_colour,
 )
 from routestats.stats import Transfer, TransferMeasure
@@ -100,7 +101,7 @@ def transfer(
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _matrix(axes, result, shown, hop, label)
-        axes.set_title(f"Transfer: {label}, hop {hop}", fontsize=11)
+        small_title(axes, f"Transfer: {label}, hop {hop}")
         return axes
     figure = new_figure(5.0)
     matrix, lines = figure.subplots(1, 2, width_ratios=[1, 1.1])
@@ -147,14 +148,14 @@ def _matrix(axes: Axes, result: Transfer, shown: TransferMeasure, hop: int, labe
             "\n".join(lines),
             ha="center",
             va="center",
-            fontsize=11,
+            fontsize=min(11.0, axes.bbox.width / axes.figure.dpi * 3.4),
             color=text_colour(image, value[place]),
         )
     axes.set_xticks([0, 1], result.domains, fontsize=10)
     axes.set_yticks([0, 1], result.domains, fontsize=10, rotation=90, va="center")
     axes.set_xlabel("tested on", fontsize=10)
     axes.set_ylabel("trained on", fontsize=10)
-    bar = colour_bar(axes.figure, image, axes, f"{label} (%); line: marginal, mean {baseline:.1f}%")
+    bar = colour_bar(axes.figure, image, axes, f"{label} (%)\nline: marginal, mean {baseline:.1f}%")
     show_part(bar, min(baseline, float(value.min())), max(baseline, float(value.max())))
     mark_baseline(bar, baseline)
 
