@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from matplotlib.figure import Figure
 
 import routestats as rs
@@ -104,6 +105,8 @@ def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
     """Name of each figure, and the call that draws it."""
     made = Results(trace)
     last = trace.shape.num_layers - 1
+    far = max(hop for hop in HOPS if hop <= last)
+    window = min(WINDOW, trace.shape.num_layers)
     few = min(8, trace.shape.num_experts)
     recall = f"recall_at_{trace.shape.top_k}"
     return {
@@ -114,7 +117,7 @@ def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
         "transfer": lambda: plots.transfer(stats.transfer(trace), note=note),
         "affinity_grid": lambda: plots.affinity_grid(made.counts, note=note),
         "affinity": lambda: plots.affinity(stats.affinity(made.counts, 0, 1), note=note),
-        "affinity_far": lambda: plots.affinity(stats.affinity(made.counts, 1, 17), note=note),
+        "affinity_far": lambda: plots.affinity(stats.affinity(made.counts, 0, far), note=note),
         "affinity_busiest": lambda: plots.affinity(
             stats.affinity(made.counts, last - 1, last), top=few, relative=False, note=note
         ),
@@ -139,11 +142,11 @@ def figures(trace: rs.Trace, note: str) -> dict[str, Callable[[], Figure]]:
         ),
         "path_frequencies": lambda: plots.path_frequencies(made.paths, note=note),
         "path_frequencies_window": lambda: plots.path_frequencies(
-            rs.count_paths(trace, length=WINDOW), note=note
+            rs.count_paths(trace, length=window), note=note
         ),
         "path_flow": lambda: plots.path_flow(rs.count_paths(trace), note=note),
         "path_flow_window": lambda: plots.path_flow(
-            rs.count_paths(trace, start=0, length=WINDOW), top=20, note=note
+            rs.count_paths(trace, start=0, length=window), top=20, note=note
         ),
         "repetition": lambda: plots.repetition(stats.repetition(trace), note=note),
         "segment_routing": lambda: plots.segment_routing(*made.segments, note=note),
@@ -166,26 +169,34 @@ def put_together(made: Results) -> Figure:
 
 
 def synthetic(shape: str, tokens: int) -> rs.Trace:
-    """Two domains of requests of 50 tokens, half read and half written.
-
-    A token's id is what it chose first at layer 0.
-    """
+    """A trace of `bench/_workload.py`, in two domains."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
     from _workload import SHAPES, make_trace
 
-    model = SHAPES[shape]
-    experts = make_trace(model, tokens)
+    first, second = (make_trace(SHAPES[shape], tokens, seed=seed) for seed in (0, 1))
+    return two_domains(first, second, SHAPES[shape].E)
+
+
+def two_domains(
+    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], num_experts: int
+) -> rs.Trace:
+    """Requests of 50 tokens, half read and half written; in half of them the domain is maths.
+
+    A third of its requests have the upper half of their layers from `second`, all else is of
+    `first`. A token's id is what it chose at layer 0.
+    """
+    experts = first.copy()
+    tokens, layers = first.shape[:2]
     request, position = np.divmod(np.arange(tokens), REQUEST_TOKENS)
-    half, upper = request.max() // 2, model.L // 2
+    half = request.max() // 2
     elsewhere = (request > half) & (request % 3 == 0)
-    experts[elsewhere, upper:] = make_trace(model, tokens, seed=1)[elsewhere, upper:]
-    ids = [f"r{number}" for number in request]
+    experts[elsewhere, layers // 2 :] = second[elsewhere, layers // 2 :]
     return rs.Trace.from_arrays(
         experts,
-        num_experts=model.E,
-        request_ids=ids,
+        num_experts=num_experts,
+        request_ids=[f"r{number}" for number in request],
         positions=position,
-        token_ids=experts[:, 0, 0].astype(np.int64) * model.E + experts[:, 0, 1],
+        token_ids=experts[:, 0, 0].astype(np.int64) * num_experts + experts[:, 0, 1],
         phase=np.where(position < REQUEST_TOKENS // 2, "prefill", "decode").tolist(),
         domain={f"r{n}": "code" if n <= half else "maths" for n in range(request.max() + 1)},
         ordered=True,

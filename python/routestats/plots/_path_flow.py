@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FIXED = 16  # experts, and layers, up to which every expert has its own row at every layer
-COLUMN = 0.35  # of a column's width, by the widest line
+COLUMN = 0.6  # of a column's width, by the widest line
 FILLED = 0.84  # of a row's height, by the most travelled expert
 DIGIT_PIXELS, PLOT_PIXELS = 6.5, 760
 

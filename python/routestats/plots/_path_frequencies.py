@@ -116,8 +116,8 @@ def path_frequencies(
         f"How often each path of {kind} is taken, layers {first} to {last}",
         join(
             f"{window.tokens:,} tokens",
-            remark,
             str(result.shape),
+            remark,
             note,
         ),
     )
