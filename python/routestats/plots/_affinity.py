@@ -169,7 +169,7 @@ def _meaning(result: Affinity, *, numbers: bool) -> str:
 
 
 def _write_numbers(axes: Axes, matrix: npt.NDArray[np.float64], image: Any) -> None:
-    values = image.get_array()
+    values = np.ma.filled(image.get_array().astype(np.float64), np.nan)
     size = 9.5 if len(matrix) <= 8 else 7.5
     for row, column in np.ndindex(matrix.shape):
         if np.isfinite(matrix[row, column]):

@@ -217,6 +217,8 @@ def layers_along_x(axes: Axes, layer_ids: Sequence[int], most: int = 24) -> None
 
 def text_colour(image: Any, value: Any) -> str:
     """Dark or white, whichever can be read on the colour of `value`."""
+    if np.isnan(value):
+        return DARK
     red, green, blue, _ = image.cmap(image.norm(value))
     return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
 
