@@ -83,7 +83,7 @@ def load_difference(
         aspect=45,
     )
     beyond = np.flatnonzero(result.load.q_value <= LEVEL)
-    axes.plot(
+    (dots,) = axes.plot(
         np.full(len(beyond), 1.012),
         beyond,
         "o",
@@ -93,6 +93,8 @@ def load_difference(
         transform=axes.get_yaxis_transform(),
         label=f"layer differs beyond chance (q ≤ {LEVEL}): {len(beyond)} of {shape.num_layers}",
     )
+    # Without any dot, their extent would be taken for a point at the figure's corner.
+    dots.set_in_layout(len(beyond) > 0)
     expert_axis(axes, shape.num_experts, 32 if figure is not None else 12)
     label_ticks(axes.yaxis, result.layer_ids, 34 if figure is not None else 17)
     axes.set_ylabel(LAYER_AXIS, fontsize=10)
