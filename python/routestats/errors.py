@@ -18,6 +18,10 @@ class InvalidValueError(RouteStatsError, ValueError):
     """A broken precondition, e.g. an expert id that is not below ``num_experts``."""
 
 
+class NoCommonTokensError(InvalidValueError):
+    """Two runs that hold no token after the same tokens."""
+
+
 class TraceError(RouteStatsError):
     """A run folder or Parquet file that cannot be read or written as a trace."""
 

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -90,6 +93,66 @@ def test_seeds_and_numbers(tmp_path: Path, command: list[str]) -> None:
     assert line.startswith("argument --seed: expected at least 0, got -1")
     line = fails(*command, *runs, "--seed", "x")
     assert line.startswith("argument --seed: expected an integer, got 'x'")
+
+
+@pytest.mark.parametrize("data", [("mathwords", "some/model"), ("gsm8k", "openai/gsm8k")])
+def test_a_hub_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: tuple[str, str]
+) -> None:
+    # A port on which nobody listens. The hub's client prints a line for each retry.
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    name, asked = data
+    line = fails("profile", "some/model", "--data", name, "-o", str(tmp_path / "run"))
+    assert line.startswith(f"{asked}: the hub (http://127.0.0.1:9) cannot be reached (")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    line = fails("profile", "some/model", "--data", name, "-o", str(tmp_path / "run"))
+    assert line.startswith(f"{asked}: is not in the local cache, and HF_HUB_OFFLINE is set")
+
+
+class _Absent(BaseHTTPRequestHandler):
+    """A hub that knows no repository, and counts who asks."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(404)
+        self.send_header("X-Error-Code", "RepoNotFound")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_model_that_the_hub_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Absent) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_port}")
+        monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+        line = fails("profile", "some/model", "--data", "mathwords", "-o", str(tmp_path / "run"))
+        server.shutdown()
+    assert line.startswith("some/model: the hub has no such model")
+    assert _Absent.asked.count("/api/models/some/model") == 1
+
+
+def test_info_is_quick_because_it_imports_no_engine() -> None:
+    code = (
+        "import sys; from routestats.cli import main; "
+        "assert main(['info', '--json']) == 0; "
+        "print([n for n in ('vllm', 'torch', 'transformers') if n in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    facts, imported = done.stdout.rsplit("\n", 2)[:2]
+    assert imported == "[]"
+    found = json.loads(facts)
+    assert {"version", "isas", "cuda", "python", "numpy", "vllm"} <= set(found)
+    # Whether capture binds is only said by who looked.
+    assert found.get("capture", "no").split()[0] in ("entry", "no:", "no")
 
 
 def test_unwritable_outputs(tmp_path: Path) -> None:

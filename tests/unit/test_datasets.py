@@ -42,7 +42,7 @@ def test_gsm8k_that_cannot_be_fetched_says_what_to_do(monkeypatch: pytest.Monkey
     def unreachable(*args: object, **kwargs: object) -> str:
         raise OSError("no route to host")
 
-    monkeypatch.setattr(hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(hub.HfApi, "repo_info", unreachable)
     with pytest.raises(DataError, match="no route to host.*give --gsm8k-file PATH.*mathwords"):
         load("gsm8k")
 

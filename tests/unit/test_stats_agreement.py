@@ -52,6 +52,38 @@ def test_rows_count_until_the_text_differs() -> None:
     assert found.overlap.value.tolist() == pytest.approx([(2 + 1 + 1) / 6])
     # First choices 0, 2, 1 against 1, 2, 0.
     assert found.chance_first.tolist() == pytest.approx([3 / 9])
+    # Sets 01, 23, 01 against 01, 02, 03: 2 x 1 equal pairs of 9.
+    assert found.chance_set.tolist() == pytest.approx([2 / 9])
+    assert found.pairing == {"same_first": "top1", "same_set": "any", "overlap": "any"}
+    assert "whole set (any) 33.33% (chance 22.22%)" in found.summary()
+    assert found.to_table()["chance_set"].to_pylist() == pytest.approx([2 / 9])
+
+
+@pytest.mark.parametrize("experts", [4, 300])
+def test_chance_of_equal_sets_is_that_of_shuffled_tokens(experts: int) -> None:
+    rng = np.random.default_rng(1)
+    tokens = 3000
+
+    def run(favourite: int) -> rs.Trace:
+        score = rng.gumbel(size=(tokens, 2, 4)) + 1.5 * (np.arange(4) == favourite)
+        ids = np.argsort(-score, axis=2)[:, :, :2] + experts - 4
+        return rs.Trace.from_arrays(
+            ids, num_experts=experts, token_ids=np.zeros(tokens, int), ordered=True
+        )
+
+    first, second = run(0), run(1)
+    found = agreement(first, second, bootstrap=0)
+    sets = [np.sort(side.experts, axis=2) for side in (first, second)]
+    every = [
+        (sets[0] == sets[1][rng.permutation(tokens)]).all(axis=2).mean(axis=0) for _ in range(200)
+    ]
+    np.testing.assert_allclose(found.chance_set, np.mean(every, axis=0), atol=0.002)
+
+
+def test_evenly_drawn_sets_agree_by_chance_as_often_as_sets_are_few() -> None:
+    sets = [[0, 1], [2, 0], [0, 3], [1, 2], [3, 1], [2, 3]]
+    trace = trace_of([[s] for s in sets], list("abcdef"), [1] * 6, {})
+    assert agreement(trace, trace, bootstrap=0).chance_set.tolist() == pytest.approx([1 / 6])
 
 
 def test_rows_match_by_position_whatever_their_order() -> None:

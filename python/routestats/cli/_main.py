@@ -152,7 +152,16 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
 def _add_compare(commands: argparse._SubParsersAction[_Parser]) -> None:
     from routestats.cli import _compare
 
-    command = commands.add_parser("compare", help="two runs of one shape beside each other")
+    command = commands.add_parser(
+        "compare",
+        help="two runs of one shape beside each other",
+        description="Two runs of one shape beside each other: loads and affinity of each phase, "
+        "routing of the same tokens, prediction across them. A part is left out, with the reason "
+        "in its place ('missing' with --json) and exit code 0, where a run has fewer than two "
+        "prompts with tokens of a phase, token ids are not known, no token is common, or there is "
+        "one MoE layer only. Anything else that stands in the way is an error, as is a comparison "
+        "of which no part is left.",
+    )
     command.add_argument("first", type=Path, metavar="A")
     command.add_argument("second", type=Path, metavar="B")
     command.add_argument("--permutations", type=_positive, default=999, metavar="N")
@@ -220,6 +229,11 @@ def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
     from routestats.cli import _info
 
     command = commands.add_parser("info", help="what is installed, and whether capture binds")
+    command.add_argument(
+        "--check-capture",
+        action="store_true",
+        help="import vLLM, which takes some seconds, and look whether capture binds to it",
+    )
     command.add_argument("--json", action="store_true")
     command.set_defaults(run=_info.run)
 

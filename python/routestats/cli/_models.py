@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from routestats.cli import _hub
 from routestats.errors import CaptureError, DataError
 
 # Any of these in a model's config.json says that it routes between experts.
@@ -34,7 +36,7 @@ def resolve(model: str) -> ModelChoice:
     Raises
     ------
     DataError
-        If it is none of these.
+        If it is none of these, or a hub id of which nothing is cached and no hub answers.
     CaptureError
         If the folder's config says that the model has no experts.
     """
@@ -49,6 +51,10 @@ def resolve(model: str) -> ModelChoice:
     if folder.exists() or model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise DataError(
             f"{model}: expected 'tiny', a folder with config.json, or a hub id ORG/NAME"
+        )
+    if not os.environ.get("VLLM_USE_MODELSCOPE"):
+        _hub.check_reachable(
+            model, "config.json", otherwise="give a folder with the model, or tiny"
         )
     return ModelChoice(model, model)
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from routestats.cli import mathwords
+from routestats.cli import _hub, mathwords
 from routestats.errors import DataError
 
 NAMES = ("humaneval", "gsm8k", "mathwords")
@@ -127,24 +127,21 @@ def _load_gsm8k(path: Path | None) -> list[Prompt]:
 
 
 def _fetch_gsm8k() -> list[str]:
+    repo, file = "openai/gsm8k", "main/test-00000-of-00001.parquet"
+    otherwise = (
+        "give --gsm8k-file PATH, a .jsonl with the field 'question', or use --data mathwords"
+    )
+    _hub.check_reachable(repo, file, repo_type="dataset", otherwise=otherwise)
     try:
         from huggingface_hub import hf_hub_download
 
-        file = hf_hub_download(
-            "openai/gsm8k",
-            "main/test-00000-of-00001.parquet",
-            repo_type="dataset",
-            etag_timeout=5,
-        )
+        path = hf_hub_download(repo, file, repo_type="dataset", etag_timeout=_hub.TIMEOUT_S)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(
-            f"gsm8k: openai/gsm8k cannot be fetched ({reason[:80]}); give --gsm8k-file PATH, a "
-            ".jsonl with the field 'question', or use --data mathwords"
-        ) from None
+        raise DataError(f"{repo}: cannot be fetched ({reason[:80]}); {otherwise}") from None
     import pyarrow.parquet as pq
 
-    questions: list[str] = pq.read_table(file, columns=["question"])["question"].to_pylist()
+    questions: list[str] = pq.read_table(path, columns=["question"])["question"].to_pylist()
     return questions
 
 

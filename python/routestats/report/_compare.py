@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from routestats.errors import InvalidValueError
+import numpy as np
+
+from routestats.errors import InvalidValueError, NoCommonTokensError
 from routestats.schema import PHASES
 from routestats.stats import (
     Agreement,
@@ -33,7 +35,7 @@ class RunComparison(Result):
     transfer : Transfer or None
         Prediction fitted on one run and measured on either.
     missing : dict of str to str
-        Why a part is not there, by its name.
+        Why a part is not there, by its name: ``prefill``, ``decode``, ``agreement``, ``transfer``.
     """
 
     names: tuple[str, str]
@@ -79,31 +81,72 @@ def compare_runs(
     Raises
     ------
     InvalidValueError
-        If the shapes or layers differ.
+        If the shapes or layers differ, or no part can be computed.
+
+    Notes
+    -----
+    A part is left out, and `missing` says why, under these conditions only; whatever else stands
+    in the way of one is an error. A phase: a run has fewer than two prompts with tokens of it.
+    Agreement: token ids are unknown, or no token of one run is in the other after the same tokens.
+    Transfer: one MoE layer, or a run with fewer than two prompts.
     """
     if names is None:
         names = _names(first.path, second.path)
     both = join(dict(zip(names, (first, second), strict=True)))
-    differences: dict[str, DomainDifference] = {}
-    missing: dict[str, str] = {}
-    for phase in PHASES:
-        try:
-            differences[phase] = compare_domains(
-                both, *names, phase=phase, permutations=permutations, seed=seed
-            )
-        except InvalidValueError as error:
-            missing[phase] = str(error)
+    missing = _missing(first, second, names)
+    several = both.shape.num_layers > 1
+    differences = {
+        phase: compare_domains(
+            both,
+            *names,
+            phase=phase,
+            hops=(1,) if several else (),
+            permutations=permutations,
+            seed=seed,
+        )
+        for phase in PHASES
+        if phase not in missing
+    }
     same: Agreement | None = None
+    if "agreement" not in missing:
+        try:
+            same = agreement(first, second, bootstrap=bootstrap, seed=seed)
+        except NoCommonTokensError:
+            missing["agreement"] = (
+                f"{names[1]} holds no token of {names[0]} after the same tokens (prompts are "
+                "matched by their group)"
+            )
     moved: Transfer | None = None
-    try:
-        same = agreement(first, second, bootstrap=bootstrap, seed=seed)
-    except InvalidValueError as error:
-        missing["agreement"] = str(error)
-    try:
-        moved = transfer(both, *names, bootstrap=bootstrap, seed=seed)
-    except InvalidValueError as error:
-        missing["transfer"] = str(error)
+    if "transfer" not in missing:
+        phase = "prefill" if "prefill" not in missing else None
+        moved = transfer(
+            both, *names, phase=phase, top1=both.ordered, bootstrap=bootstrap, seed=seed
+        )
+    if not differences and same is None and moved is None:
+        raise InvalidValueError(
+            f"{names[0]}, {names[1]}: nothing can be compared: "
+            + "; ".join(f"{name}: {why}" for name, why in missing.items())
+        )
     return RunComparison(names, differences, same, moved, missing)
+
+
+def _missing(first: Trace, second: Trace, names: tuple[str, str]) -> dict[str, str]:
+    """Parts that the two runs cannot give, and why."""
+    missing: dict[str, str] = {}
+    runs = dict(zip(names, (first, second), strict=True))
+    for part, phase in (*((phase, phase) for phase in PHASES), ("transfer", None)):
+        for name, trace in runs.items():
+            side = trace if phase is None else trace.filter(phase=phase)
+            prompts = len(np.unique(side.row_groups()))
+            if prompts < 2:
+                of = "" if phase is None else f" with {phase} tokens"
+                missing.setdefault(part, f"{name} has {prompts} prompts{of}; two are needed")
+    if first.shape.num_layers < 2:
+        missing["transfer"] = "one MoE layer: there is no later layer to predict"
+    for name, trace in runs.items():
+        if (trace.rows["token_id"].to_numpy() < 0).any():
+            missing.setdefault("agreement", f"token ids of {name} are not known")
+    return missing
 
 
 def _names(first: Path | None, second: Path | None) -> tuple[str, str]:

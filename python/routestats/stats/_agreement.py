@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, NoCommonTokensError
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_confidence, checked_experts
 from routestats.stats._intervals import (
@@ -31,6 +31,8 @@ class Agreement(Result):
     ----------
     shape : RouteShape
     layer_ids : tuple of int, length L
+    pairing : dict from measure to str
+        ``same_first`` is over first choices (``top1``), the others over all choices (``any``).
     tokens, groups : int
         Tokens that both runs hold after the same tokens, and their prompt groups.
     confidence : float
@@ -41,13 +43,24 @@ class Agreement(Result):
         Share of tokens with the same K experts.
     overlap : Estimate of shape [L]
         Mean share of the K experts that are common.
-    chance_first, chance_overlap : ndarray, shape [L]
-        What tokens paired at random would give at the same loads: the sum over experts of the
-        product of the two runs' shares (of first choices; times K, of all choices).
+    chance_first, chance_set, chance_overlap : ndarray, shape [L]
+        What the same tokens of the two runs would give if they were paired at random; see Notes.
+        `chance_first` is NaN where the order is not known.
+
+    Notes
+    -----
+    The chance of two independent draws from the two runs' own distributions over these tokens, at
+    each layer, which is the chance agreement of Cohen's kappa (Cohen, Educational and Psychological
+    Measurement 20, 1960, 37-46): ``sum over e of p(e) q(e)`` for first choices, with p and q the
+    shares of first choices in either run; ``sum over S of p(S) q(S)`` for sets, with p and q the
+    shares of tokens that have just the set S; ``K * sum over e of p(e) q(e)`` for the overlap, with
+    shares of all choices. If both runs used all sets evenly, `chance_set` would be
+    ``1 / C(E, K)``.
     """
 
     shape: RouteShape
     layer_ids: tuple[int, ...]
+    pairing: dict[str, str]
     tokens: int
     groups: int
     confidence: float
@@ -57,6 +70,7 @@ class Agreement(Result):
     same_set: Estimate
     overlap: Estimate
     chance_first: Floats
+    chance_set: Floats
     chance_overlap: Floats
 
     def to_table(self) -> pa.Table:
@@ -69,7 +83,8 @@ class Agreement(Result):
                 f"{name}_low": estimate.low,
                 f"{name}_high": estimate.high,
             }
-        columns |= {"chance_first": self.chance_first, "chance_overlap": self.chance_overlap}
+        for name in ("first", "set", "overlap"):
+            columns[f"chance_{name}"] = getattr(self, f"chance_{name}")
         return pa.table(columns)
 
     def summary(self) -> str:
@@ -78,13 +93,14 @@ class Agreement(Result):
         firsts = (
             "first choice not known"
             if np.isnan(self.chance_first).any()
-            else f"first choice {self.same_first.value.mean():.2%} (chance "
+            else f"first choice (top1) {self.same_first.value.mean():.2%} (chance "
             f"{self.chance_first.mean():.2%})"
         )
+        sets = f"{self.same_set.value.mean():.2%} (chance {self.chance_set.mean():.2%})"
+        overlap = f"{self.overlap.value.mean():.2%} (chance {self.chance_overlap.mean():.2%})"
         return (
             f"same routing of the same {self.tokens:,} tokens ({self.groups} prompt groups), mean "
-            f"over layers: {firsts}, whole set {self.same_set.value.mean():.2%}, overlap "
-            f"{self.overlap.value.mean():.2%} (chance {self.chance_overlap.mean():.2%}); least at "
+            f"over layers: {firsts}, whole set (any) {sets}, overlap (any) {overlap}; least at "
             f"layer {self.layer_ids[worst]}, overlap {self.overlap.value[worst]:.2%}"
         )
 
@@ -122,8 +138,9 @@ def agreement(
     InvalidTypeError
         If either is no trace.
     InvalidValueError
-        If the shapes or layers differ, token ids are unknown, an id is not below E, or no token is
-        common.
+        If the shapes or layers differ, token ids are unknown, or an id is not below E.
+    NoCommonTokensError
+        If no token is common; an InvalidValueError, too.
 
     Notes
     -----
@@ -139,7 +156,7 @@ def agreement(
             raise InvalidValueError(f"second.{what}: expected {mine} as in first, got {theirs}")
     rows, others, groups = _common_rows(first, second)
     if len(rows) == 0:
-        raise InvalidValueError("second: expected tokens that first holds too, got none")
+        raise NoCommonTokensError("second: expected tokens that first holds too, got none")
     mine, theirs = checked_experts(first)[rows], checked_experts(second)[others]
     _, first_row, codes = np.unique(groups, return_index=True, return_inverse=True)
     sums = _Sums(codes)
@@ -168,6 +185,7 @@ def agreement(
     return Agreement(
         shape=first.shape,
         layer_ids=tuple(first.layer_ids),
+        pairing={"same_first": "top1", "same_set": "any", "overlap": "any"},
         tokens=len(rows),
         groups=sums.groups,
         confidence=confidence,
@@ -177,6 +195,7 @@ def agreement(
         same_set=share(common == size),
         overlap=share(common / size),
         chance_first=chance if ordered else np.full_like(chance, np.nan),
+        chance_set=_equal_sets(mine, theirs),
         chance_overlap=(loads[0] * loads[1]).sum(axis=1) * size,
     )
 
@@ -203,6 +222,20 @@ def _shares(experts: npt.NDArray[np.integer], num_experts: int) -> Floats:
     ]
     shares: Floats = np.stack(loads) / (len(experts) * experts.shape[2])
     return shares
+
+
+def _equal_sets(mine: npt.NDArray[np.integer], theirs: npt.NDArray[np.integer]) -> Floats:
+    """Chance [L] that a row of `mine` and one of `theirs` have the same set, whatever the token."""
+    tokens, layers, size = mine.shape
+    chance = np.empty(layers)
+    for layer in range(layers):
+        sets = np.sort(np.concatenate((mine[:, layer], theirs[:, layer])), axis=1)
+        # Rows as single values, which sort far faster than rows of an axis.
+        whole = np.ascontiguousarray(sets).view(np.dtype((np.void, sets.itemsize * size)))
+        _, codes = np.unique(whole.ravel(), return_inverse=True)
+        counts = [np.bincount(part, minlength=codes.max() + 1) for part in np.split(codes, 2)]
+        chance[layer] = (counts[0].astype(np.float64) * counts[1]).sum() / float(tokens) ** 2
+    return chance
 
 
 def _common_rows(

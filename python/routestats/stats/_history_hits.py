@@ -41,6 +41,9 @@ class HistoryHits(Result):
     layer_ids : tuple of int, length L
     context : str
         ``top1``: contexts of first choices; ``set``: of sets.
+    pairing : dict from measure to str
+        Which of a target layer's choices are counted after a context, and predicted: the first
+        (``top1``) for ``top1_accuracy``, all K (``any``) for the others.
     names : tuple of str, length m
         Measures: ``top1_accuracy``, ``recall_at_<M>``, ``exact_set``.
     train_tokens, test_tokens, inner_test_tokens : int
@@ -63,6 +66,7 @@ class HistoryHits(Result):
     shape: RouteShape
     layer_ids: tuple[int, ...]
     context: Context
+    pairing: dict[str, str]
     names: tuple[str, ...]
     train_tokens: int
     test_tokens: int
@@ -105,7 +109,10 @@ class HistoryHits(Result):
                 hits[index].sum(axis=0)[adjacent].mean() / scale
                 for hits in (self.longest, self.selected)
             )
-            lines.append(f"  {name:16s} selected {selected:6.1%}   longest {longest:6.1%}")
+            pairing = f"({self.pairing[name]})"
+            lines.append(
+                f"  {name:16s} {pairing:6s} selected {selected:6.1%}   longest {longest:6.1%}"
+            )
         order, support = (
             int(np.median(x[adjacent])) for x in (self.selected_order, self.selected_support)
         )
@@ -202,6 +209,7 @@ def history_hits(
         shape=shape,
         layer_ids=tuple(int(i) for i in test.layer_ids),
         context=context,
+        pairing={name: "top1" if name == "top1_accuracy" else "any" for name in names},
         names=names,
         train_tokens=len(train),
         test_tokens=len(test),
