@@ -23,6 +23,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = _parser().parse_args(argv)
+        args.command_line = list(argv) if argv is not None else sys.argv[1:]
         code: int = args.run(args)
         return code
     except RouteStatsError as error:
@@ -145,6 +146,9 @@ def _add_report(commands: argparse._SubParsersAction[_Parser]) -> None:
     )
     command.add_argument("run_dir", type=Path, metavar="RUN")
     command.add_argument("-o", "--output", type=Path, metavar="DIR", help="default: RUN/report")
+    command.add_argument(
+        "--compare", type=Path, metavar="RUN2", help="a run of the same shape to set beside it"
+    )
     command.add_argument("--json", action="store_true", help="print all results as JSON")
     command.set_defaults(run=_report.run)
 

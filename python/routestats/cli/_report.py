@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 
-from routestats.report import analyse_run, summary, to_dict, write_report
+from routestats.report import analyse_run, compare_with, summary, to_dict, write_report
+from routestats.trace import Trace
 
 
 def run(args: argparse.Namespace) -> int:
+    compared = None
+    if args.compare is not None:
+        compared = compare_with(Trace.open(args.run_dir), Trace.open(args.compare))
     analysis = analyse_run(args.run_dir)
-    path = write_report(analysis, args.output)
+    path = write_report(analysis, args.output, compare=compared, command=_command(args))
     if args.json:
-        print(json.dumps({"report": str(path), **to_dict(analysis)}, indent=1, allow_nan=False))
-    else:
-        print(f"{summary(analysis)}\n\n{path}")
+        found = {"report": str(path), **to_dict(analysis)}
+        if compared is not None:
+            found["comparison"] = compared.comparison.to_dict()
+        print(json.dumps(found, indent=1, allow_nan=False))
+        return 0
+    texts = [summary(analysis)]
+    if compared is not None:
+        texts += [" and ".join(compared.comparison.names), compared.comparison.summary()]
+    print("\n\n".join([*texts, str(path)]))
     return 0
+
+
+def _command(args: argparse.Namespace) -> str:
+    """The command line as it was typed."""
+    return shlex.join(["routestats", *args.command_line])

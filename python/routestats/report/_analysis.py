@@ -9,34 +9,43 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from routestats.counts import RouteCounts, count
+from routestats.counts import PathCounts, RouteCounts, count, count_paths
 from routestats.errors import RouteStatsError
 from routestats.schema import PHASES
 from routestats.stats import (
     Coactivation,
+    Confidence,
     Correlation,
     DomainDifference,
     ExpertLoad,
     HopAccuracy,
     Information,
+    Lookahead,
     Paths,
     Repetition,
     SegmentRouting,
     Specialization,
+    Speculation,
+    Timing,
     Transfer,
     coactivation,
     compare_domains,
+    confidence,
     correlation,
     expert_load,
     hop_accuracy,
     information,
+    lookahead,
     paths,
     repetition,
     segment_routing,
     specialization,
+    speculation,
+    timing,
     transfer,
 )
 from routestats.trace import Trace, VerifyResult, verify
+from routestats.trace.timings import timing_sources
 
 TEST_SHARE, SPLIT_SEED = 0.2, 0
 PAIRING = "any"
@@ -46,6 +55,7 @@ QUICK = ("marginal", "single_hop")
 MAX_DOMAIN_PAIRS = 6
 SEGMENT = 16
 NULL_DRAWS = 99  # so that p can be as small as 0.01
+FLOW_PATHS = 12
 
 Part = TypeVar("Part")
 
@@ -70,6 +80,8 @@ class Analysis:
         Of the hops `HOPS_SHOWN`; first choices where they are known.
     paths : dict of str to Paths
         By kind, ``top1`` and ``set``.
+    flow : PathCounts or None
+        The most frequent paths of first choices themselves.
     differences : tuple of DomainDifference
         Each pair of domains within each phase.
     transfer : Transfer or None
@@ -79,6 +91,10 @@ class Analysis:
     correlation : Correlation or None
     coactivation : Coactivation or None
     specialization : Specialization or None
+    lookahead, confidence : Lookahead, Confidence or None
+        Of a run that was captured with lookahead.
+    timing, speculation : Timing, Speculation or None
+        Of a run that was timed.
     missing : dict of str to str
     """
 
@@ -91,6 +107,7 @@ class Analysis:
     accuracy_by_domain: dict[str, HopAccuracy]
     information: Information | None
     paths: dict[str, Paths]
+    flow: PathCounts | None
     differences: tuple[DomainDifference, ...]
     transfer: Transfer | None
     repetition: Repetition | None
@@ -98,6 +115,10 @@ class Analysis:
     correlation: Correlation | None
     coactivation: Coactivation | None
     specialization: Specialization | None
+    lookahead: Lookahead | None
+    confidence: Confidence | None
+    timing: Timing | None
+    speculation: Speculation | None
     missing: dict[str, str]
 
 
@@ -127,6 +148,15 @@ def analyse(trace: Trace, target: Any) -> Analysis:
         counts = counts + domain_counts
     accuracy, accuracy_by_domain = _predict(trace, missing)
     several = trace.shape.num_layers > 1
+    ahead = sure = timed = judged = None
+    if trace.lookahead is not None:
+        ahead = part("lookahead", lambda: _look_ahead(trace))
+        if several and trace.has_weights and trace.ordered:
+            sure = part("gates' confidence", lambda: confidence(trace, hop=1))
+    if trace.path is not None and timing_sources(trace.path):
+        timed = part("timing", lambda: _time(trace))
+    if timed is not None and several and any(group.phase == "decode" for group in timed.groups):
+        judged = part("speculation", lambda: _judge(trace, timed, accuracy))
     pairs = list(combinations(trace.domains, 2))[:MAX_DOMAIN_PAIRS]
     return Analysis(
         trace=trace,
@@ -138,6 +168,7 @@ def analyse(trace: Trace, target: Any) -> Analysis:
         accuracy_by_domain=accuracy_by_domain,
         information=part("information", lambda: _inform(trace)) if several else None,
         paths=_paths(trace, missing),
+        flow=count_paths(trace, top=FLOW_PATHS) if trace.ordered else None,
         differences=_differences(trace, pairs, missing),
         transfer=(
             part("transfer", lambda: transfer(trace, top1=trace.ordered))
@@ -151,6 +182,10 @@ def analyse(trace: Trace, target: Any) -> Analysis:
             part("co-activation", lambda: coactivation(counts)) if trace.shape.top_k > 1 else None
         ),
         specialization=part("specialization", lambda: specialization(trace)),
+        lookahead=ahead,
+        confidence=sure,
+        timing=timed,
+        speculation=judged,
         missing=missing,
     )
 
@@ -187,6 +222,22 @@ def _inform(trace: Trace) -> Information:
     hops = [hop for hop in HOPS_SHOWN if hop < trace.shape.num_layers]
     pairing = "top1" if trace.ordered else "any"
     return information(trace, pairing, hops=hops, null_draws=NULL_DRAWS)
+
+
+def _look_ahead(trace: Trace) -> Lookahead:
+    train, test = trace.split(test=TEST_SHARE, seed=SPLIT_SEED)
+    return lookahead(test, train=train, top1=trace.ordered)
+
+
+def _judge(trace: Trace, timed: Timing, accuracy: HopAccuracy | None) -> Speculation:
+    # Of the held-out prompts, on which the other accuracies were measured.
+    _, test = trace.split(test=TEST_SHARE, seed=SPLIT_SEED)
+    return speculation(test, timed, accuracy=accuracy)
+
+
+def _time(trace: Trace) -> Timing:
+    assert trace.path is not None
+    return timing(trace, source=timing_sources(trace.path)[0])
 
 
 def _paths(trace: Trace, missing: dict[str, str]) -> dict[str, Paths]:

@@ -3,62 +3,52 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
 from collections.abc import Container, Iterable, Sequence
-from html import escape
+from html import escape, unescape
+from importlib.resources import files
 
-STYLE = """
-:root { color-scheme: light; }
-body { margin: 0; background: #fff; color: #1a1a1a; line-height: 1.5;
-  font-family: system-ui, -apple-system, "Segoe UI", "Liberation Sans", Arial, sans-serif; }
-main { max-width: 1000px; margin: 0 auto; padding: 24px 20px 64px; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .2rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-top: .8rem; border-top: 1px solid #ddd; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p { margin: .4rem 0 .8rem; max-width: 78ch; }
-.subtitle, .note { color: #555; }
-.note { font-size: .9rem; }
-.banner { border-left: 6px solid #b35900; background: #fff4e5; padding: .6rem 1rem;
-  margin: .8rem 0; }
-.banner.bad { border-color: #b00020; background: #fdecee; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-size: .93rem; margin: .4rem 0 1rem; }
-caption { text-align: left; color: #555; font-size: .9rem; padding-bottom: .3rem; }
-th, td { padding: .3rem .8rem .3rem 0; text-align: left; vertical-align: top;
-  border-bottom: 1px solid #e4e4e4; }
-thead th { border-bottom: 2px solid #999; }
-.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th.n { white-space: normal; }
-tbody th { font-weight: 500; }
-td.bad { color: #b00020; font-weight: 700; }
-figure { margin: 1rem 0 1.6rem; }
-img { width: 100%; height: auto; display: block; border: 1px solid #e4e4e4; }
-figcaption { margin-top: .5rem; max-width: 78ch; }
-dt { font-weight: 600; margin-top: .7rem; }
-dd { margin: 0; max-width: 78ch; }
-summary { cursor: pointer; color: #0058a3; }
-pre { overflow-x: auto; font-size: .85rem; background: #f7f7f7; padding: .6rem .8rem; }
-code { font-size: .92em; overflow-wrap: anywhere; }
-@media print { details > * { display: block; } h2 { break-after: avoid; }
-  figure { break-inside: avoid; } }
-"""
+from routestats.report._cells import Cell
+
+Row = Sequence[str | Cell]
 
 
-def page(title: str, body: Iterable[str]) -> str:
-    """A whole document that loads nothing from anywhere."""
+def page(title: str, contents: Sequence[tuple[str, str]], body: Iterable[str]) -> str:
+    """A whole document that loads nothing from anywhere, and that browsers forbid to.
+
+    Parameters
+    ----------
+    title : str
+    contents : sequence of (id, text)
+        Sections of the table of contents.
+    body : iterable of str
+        HTML.
+    """
+    style, script = (_asset(name) for name in ("page.css", "page.js"))
+    policy = (
+        f"default-src 'none'; img-src data:; style-src {_hash(style)}; "
+        f"script-src {_hash(script)}; base-uri 'none'; form-action 'none'"
+    )
+    links = "".join(f'<li><a href="#{escape(i)}">{escape(text)}</a></li>' for i, text in contents)
     return "\n".join(
         (
             "<!DOCTYPE html>",
             '<html lang="en">',
             "<head>",
             '<meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            '<link rel="icon" href="data:,">',
             f"<title>{escape(title)}</title>",
-            f"<style>{STYLE}</style>",
+            f"<style>{style}</style>",
             "</head>",
             "<body>",
+            f'<nav aria-label="Contents"><ol>{links}</ol></nav>',
             "<main>",
             *body,
             "</main>",
+            f"<script>{script}</script>",
             "</body>",
             "</html>",
             "",
@@ -66,13 +56,29 @@ def page(title: str, body: Iterable[str]) -> str:
     )
 
 
-def heading(level: int, text: str) -> str:
-    """Heading of the given level."""
-    return f"<h{level}>{escape(text)}</h{level}>"
+def _asset(name: str) -> str:
+    return files("routestats.report").joinpath("assets", name).read_text(encoding="utf-8")
+
+
+def _hash(text: str) -> str:
+    """`text` as a source that a Content-Security-Policy allows."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+def heading(level: int, text: str, name: str = "") -> str:
+    """Heading of the given level, with an id if named."""
+    anchor = f' id="{escape(name)}"' if name else ""
+    return f"<h{level}{anchor}>{escape(text)}</h{level}>"
+
+
+def contents(body: Iterable[str]) -> list[tuple[str, str]]:
+    """Id and text of every named heading of the second level in `body`."""
+    found = (re.fullmatch(r'<h2 id="([^"]*)">(.*)</h2>', part) for part in body)
+    return [(unescape(match[1]), unescape(match[2])) for match in found if match]
 
 
 def paragraph(text: str, css: str = "") -> str:
-    """Paragraph, with a class of `STYLE` if named."""
+    """Paragraph, with a class of the style sheet if named."""
     return f"<p{_css(css)}>{escape(text)}</p>"
 
 
@@ -86,46 +92,80 @@ def banner(text: str, *, bad: bool = False) -> str:
     return f'<div{_css("banner bad" if bad else "banner")} role="note">{escape(text)}</div>'
 
 
+def findings(items: Iterable[tuple[str, str, str, bool]]) -> str:
+    """Questions with their answers: question, answer, what stands beside it, whether it is bad."""
+    rows = (
+        f"<div{_css('bad' if bad else '')}><dt>{escape(question)}</dt>"
+        f"<dd><strong>{escape(answer)}</strong> {escape(beside)}</dd></div>"
+        for question, answer, beside, bad in items
+    )
+    return f'<dl class="findings">{"".join(rows)}</dl>'
+
+
 def table(
+    name: str,
     headers: Sequence[str],
-    rows: Iterable[Sequence[str]],
+    rows: Iterable[Row],
     *,
     caption: str = "",
     text_columns: Container[int] = (0,),
     bad: str | None = None,
 ) -> str:
-    """Table whose `text_columns` hold text and whose other columns hold numbers.
+    """Table that can be sorted and saved.
 
-    A cell that equals `bad` is marked.
+    Parameters
+    ----------
+    name : str
+        Its id, distinct within the page, and its file's name.
+    headers : sequence of str
+    rows : iterable of sequences of str or Cell
+    caption : str
+    text_columns : container of int
+        Columns that hold text; the others hold numbers.
+    bad : str, optional
+        A cell that equals it is marked.
     """
 
     def css(column: int) -> str:
         return "" if column in text_columns else "n"
 
-    lines = ['<div class="scroll"><table>']
+    name = escape(re.sub(r"[^\w.-]+", "-", name))
+    lines = [
+        '<div class="table">',
+        f'<button type="button" class="csv" data-table="{name}" '
+        f'aria-label="Save the table {name} as CSV">CSV</button>',
+        f'<div class="scroll"><table id="{name}">',
+    ]
     if caption:
         lines.append(f"<caption>{escape(caption)}</caption>")
     cells = "".join(
-        f'<th scope="col"{_css(css(i))}>{escape(name)}</th>' for i, name in enumerate(headers)
+        f'<th scope="col"{_css(css(i))}><button type="button">{escape(head)}</button></th>'
+        for i, head in enumerate(headers)
     )
     lines.append(f"<thead><tr>{cells}</tr></thead><tbody>")
     for row in rows:
-        first, *others = row
-        cells = f'<th scope="row">{escape(first)}</th>'
-        for i, text in enumerate(others, start=1):
-            cells += f"<td{_css('bad' if text == bad else css(i))}>{escape(text)}</td>"
+        cells = ""
+        for i, cell in enumerate(row):
+            text, values = cell if isinstance(cell, Cell) else (cell, ())
+            data = f' data-v="{" ".join(repr(float(v)) for v in values)}"' if values else ""
+            kind, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
+            look = _css("bad" if i and text == bad else css(i))
+            cells += f"<{kind}{scope}{look}{data}>{escape(text)}</{kind}>"
         lines.append(f"<tr>{cells}</tr>")
-    lines.append("</tbody></table></div>")
+    lines.append("</tbody></table></div></div>")
     return "\n".join(lines)
 
 
-def image(png: bytes, alt: str, caption: str) -> str:
+def image(png: bytes, alt: str, caption: str = "") -> str:
     """Figure with its picture inside the document, and its reading below."""
     data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    below = f"<figcaption>{escape(caption)}</figcaption>" if caption else ""
+    return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">{below}</figure>'
+
+
+def beside(left: str, right: str) -> str:
+    """Two parts (HTML) side by side."""
+    return f'<div class="beside">{left}{right}</div>'
 
 
 def definitions(items: Iterable[tuple[str, str]]) -> str:

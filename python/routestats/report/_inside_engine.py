@@ -2,72 +2,25 @@
 
 from __future__ import annotations
 
-import io
-from typing import TYPE_CHECKING
-
-from routestats import plots, stats
 from routestats.report import _html as html
+from routestats.report._analysis import Analysis
+from routestats.report._cells import Cell, number, percent, share
 from routestats.report._claim import claim_check
+from routestats.report._figures import Pictures
+from routestats.stats import StepGroup
 from routestats.stats._timing import FIVE
-from routestats.trace import Trace
-from routestats.trace.timings import timing_sources
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PNG_DPI = 150
 
 
-def inside_engine(trace: Trace) -> list[str]:
-    """HTML of the sections that this trace has something for; none for a plain one."""
-    body: list[str] = []
-    if trace.lookahead is not None:
-        body += _lookahead(trace)
-    if trace.path is not None and timing_sources(trace.path):
-        body += _timing(trace)
-    return body
-
-
-def _lookahead(trace: Trace) -> list[str]:
-    train, test = trace.split(test=0.2, seed=0)
-    found = stats.lookahead(test, train=train, top1=trace.ordered)
-    recall = found.recall
-    rows = []
-    for name, at in [
-        ("uniform guess", [f"{recall.uniform:.1%}"] * len(found.hops)),
-        ("marginal", [_percent(recall.marginal_by_hop, hop) for hop in found.hops]),
-        *((p.label, [_percent(p.by_hop, hop) for hop in found.hops]) for p in recall.predictions),
-    ]:
-        rows.append((name, *at))
+def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
+    """Where the time of a MoE layer goes, beside what is cited."""
+    found = analysis.timing
+    if found is None:
+        return []
     body = [
-        html.heading(2, "How far ahead a gate can see"),
-        html.paragraph(
-            "Gates of later layers, applied to the hidden state that enters this layer's experts: "
-            "as it is, and with the later layer's own norm before it (renormed). "
-            f"{found.tokens:,} tokens of {found.groups:,} held-out prompts; nothing is fitted but "
-            "the marginal."
-        ),
-        html.table(
-            (recall.label, *(f"{hop} ahead" for hop in found.hops)),
-            rows,
-            caption="Mean over the layer pairs of a hop, 95 % intervals by prompt.",
-        ),
-        _picture(plots.lookahead(found), "Recall by distance"),
-    ]
-    if trace.has_weights and trace.ordered and found.hops[0] < trace.shape.num_layers:
-        sure = stats.confidence(trace, hop=found.hops[0])
-        body += [_picture(plots.confidence(sure), "Gate weights and predictability by margin")]
-    return body
-
-
-def _timing(trace: Trace) -> list[str]:
-    assert trace.path is not None
-    source = timing_sources(trace.path)[0]
-    found = stats.timing(trace, source=source)
-    lines = claim_check(found)
-    body = [
-        html.heading(2, "Where the time of a MoE layer goes"),
-        _picture(plots.timing(found), "Shares of a MoE layer's time by stage", found.clock),
+        html.heading(2, "Where the time of a MoE layer goes", "timing"),
+        *(html.paragraph(line) for line in claim_check(found)),
+        pictures.html("timing"),
+        _stages_table(found.groups, found.confidence),
         html.paragraph(
             f"The stages leave {found.outside_stages:.1%} of all MoE time; the engine's own Python "
             f"between them explains all but {found.unexplained:.1%}."
@@ -94,29 +47,101 @@ def _timing(trace: Trace) -> list[str]:
         verdict = "agree" if found.agrees else "do not agree"
         body.append(
             html.table(
-                ("steps", *FIVE),
+                "profiler",
+                ("Steps", *FIVE),
                 shares,
                 caption="Shares of the MoE layer by hooks / by torch.profiler: the two "
                 f"{verdict} within 15 %.",
             )
         )
-    body += [html.paragraph(line) for line in lines]
-    if trace.shape.num_layers > 1 and any(group.phase == "decode" for group in found.groups):
-        judged = stats.speculation(trace, found)
-        body += [
-            html.heading(2, "Whether speculation can pay"),
-            html.paragraph(judged.verdict),
-            _picture(plots.speculation(judged), "Speed-up by recall"),
-        ]
     return body
 
 
-def _percent(estimate: stats.Estimate, hop: int) -> str:
-    value, low, high = (float(part[hop - 1]) for part in estimate)
-    return f"{value:.1%}" if low != low else f"{value:.1%} [{low:.1%}, {high:.1%}]"
+def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> str:
+    rows: list[html.Row] = [
+        (
+            group.label,
+            number(group.steps),
+            *(percent(group.total_share_of_moe[part], 0) for part in (*FIVE, "overhead")),
+            percent(group.total_share_of_layer["overhead"], 0),
+        )
+        for group in groups
+    ]
+    return html.table(
+        "stages",
+        ("Steps of", "Steps", *FIVE, "All but experts", "That, of the decoder layer"),
+        rows,
+        caption=f"Shares of the MoE layer's time, medians over steps with {confidence:.0%} "
+        "intervals.",
+    )
 
 
-def _picture(figure: Figure, alt: str, caption: str = "") -> str:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=PNG_DPI)
-    return html.image(buffer.getvalue(), alt, caption)
+def lookahead_section(analysis: Analysis, pictures: Pictures) -> list[str]:
+    """Gates of later layers on this layer's hidden state."""
+    found = analysis.lookahead
+    if found is None:
+        return []
+    recall = found.recall
+    rows: list[html.Row] = [
+        ("uniform guess", *(share(recall.uniform) for _ in found.hops)),
+        ("marginal", *(percent(recall.marginal_by_hop, hop - 1) for hop in found.hops)),
+    ]
+    for prediction in recall.predictions:
+        cells: list[Cell] = [percent(prediction.by_hop, hop - 1) for hop in found.hops]
+        rows.append((prediction.label, *cells))
+    return [
+        html.heading(2, "How far ahead a gate can see", "lookahead"),
+        html.paragraph(
+            "Gates of later layers, applied to the hidden state that enters this layer's experts: "
+            "as it is, and with the later layer's own norm before it (renormed). "
+            f"{found.tokens:,} tokens of {found.groups:,} held-out prompts; nothing is fitted but "
+            "the marginal."
+        ),
+        html.table(
+            "lookahead",
+            (recall.label, *(f"{hop} ahead" for hop in found.hops)),
+            rows,
+            caption=f"Mean over the layer pairs of a hop, {found.confidence:.0%} intervals by "
+            "prompt.",
+        ),
+        pictures.html("lookahead"),
+        pictures.html("confidence"),
+    ]
+
+
+def speculation_section(analysis: Analysis, pictures: Pictures) -> list[str]:
+    """Whether preparing a later layer early could pay."""
+    judged = analysis.speculation
+    if judged is None:
+        return []
+    cases = sorted(judged.cases, key=lambda case: -case.speed_up)
+    rows: list[html.Row] = [
+        (
+            case.predictor,
+            number(case.hop),
+            number(case.over_fetch),
+            share(case.recall),
+            share(case.break_even_recall),
+            number(case.speed_up, ".4f"),
+        )
+        for case in cases
+    ]
+    chosen = judged.assumptions
+    return [
+        html.heading(2, "Whether speculation can pay", "speculation"),
+        html.paragraph(judged.verdict),
+        pictures.html("speculation"),
+        html.details(
+            f"All {len(rows)} cases, in numbers",
+            html.table(
+                "speculation",
+                ("Predictor", "Hop", "Experts prepared", "Recall", "Break-even", "Speed-up"),
+                rows,
+                caption=f"{judged.steps}: {judged.layer_ns / 1e3:.1f} µs per layer, of which "
+                f"{', '.join(chosen.hides)} takes {judged.prepared_ns / 1e3:.2f} µs; at most "
+                f"{judged.bound:.4f} times as fast. Assumed: overlap {chosen.overlap:g}, a miss "
+                f"costs {chosen.miss_ns:g} ns more, fetching {chosen.fetch_ns:g} ns, a prediction "
+                f"{chosen.predict_ns:g} ns.",
+            ),
+        ),
+    ]

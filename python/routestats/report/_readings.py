@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from routestats.counts import RouteCounts
+from routestats.report._cells import percent, points
 from routestats.stats import (
     DomainDifference,
     ExpertLoad,
@@ -55,30 +57,51 @@ def read_domains(loads: dict[str, ExpertLoad]) -> str:
     )
 
 
-def read_affinity(counts: RouteCounts) -> str:
-    """The strongest link between adjacent layers, beside what the target's load alone gives."""
-    best: tuple[float, str] | None = None
+class Link(NamedTuple):
+    """Expert `source` of layer `layer` and `target` of the next; tokens, P(target | source), P."""
+
+    layer: int
+    source: int
+    target: int
+    tokens: int
+    probability: float
+    overall: float
+
+
+def strongest_link(counts: RouteCounts) -> Link | None:
+    """The largest rise of a probability between adjacent layers; None where tokens are too few."""
+    best: Link | None = None
     for layer in range(counts.shape.num_layers - 1):
         result = affinity(counts, layer, layer + 1)
         load = counts.expert[layer + 1] / counts.tokens
-        matrix = np.where(result.source_tokens[:, None] >= MIN_TOKENS, result.matrix, np.nan)
-        if np.isnan(matrix).all():
+        lift = np.where(result.source_tokens[:, None] >= MIN_TOKENS, result.matrix, np.nan) - load
+        if np.isnan(lift).all():
             continue
-        lift = matrix - load
         source, target = (int(i) for i in np.unravel_index(np.nanargmax(lift), lift.shape))
-        if best is not None and lift[source, target] <= best[0]:
-            continue
-        best = (
-            float(lift[source, target]),
-            f"The strongest link: of the {result.source_tokens[source]:,} tokens that chose expert "
-            f"{source} at layer {result.layer_ids[0]}, {matrix[source, target]:.1%} chose expert "
-            f"{target} at layer {result.layer_ids[1]}, against {load[target]:.1%} of all tokens. "
-            "It is the largest of many and from the same tokens; the held-out figure below says "
-            "what such links are worth.",
-        )
+        if best is None or lift[source, target] > best.probability - best.overall:
+            best = Link(
+                layer,
+                source,
+                target,
+                int(result.source_tokens[source]),
+                float(result.matrix[source, target]),
+                float(load[target]),
+            )
+    return best
+
+
+def read_affinity(counts: RouteCounts) -> str:
+    """The strongest link between adjacent layers, beside what the target's load alone gives."""
+    best = strongest_link(counts)
     if best is None:
         return f"No expert was chosen by {MIN_TOKENS} tokens: too few to name a link."
-    return best[1]
+    ids = counts.layer_ids[best.layer], counts.layer_ids[best.layer + 1]
+    return (
+        f"The strongest link: of the {best.tokens:,} tokens that chose expert {best.source} at "
+        f"layer {ids[0]}, {best.probability:.1%} chose expert {best.target} at layer {ids[1]}, "
+        f"against {best.overall:.1%} of all tokens. It is the largest of many and from the same "
+        "tokens; the held-out accuracy above says what such links are worth."
+    )
 
 
 def read_accuracy(result: HopAccuracy) -> str:
@@ -163,10 +186,6 @@ def verdict(measure: HopMeasure) -> str:
 
 
 def with_interval(measure: HopMeasure, which: str) -> str:
-    """Mean over adjacent layers in percent, with its interval; `which` is hop, marginal or gain."""
+    """Mean over adjacent layers with its interval; `which` is hop, marginal or gain."""
     estimate = getattr(measure, f"{which}_by_distance")
-    value, low, high = (float(part[0]) * 100 for part in estimate)
-    sign, unit = ("+", " points") if which == "gain" else ("", "%")
-    if np.isnan(low):
-        return f"{value:{sign}.1f}{unit}"
-    return f"{value:{sign}.1f}{unit} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return (points if which == "gain" else percent)(estimate, 0).text

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import platform
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
 from routestats.report import _html as html
 from routestats.report._analysis import PAIRING, SPLIT_SEED, TEST_SHARE, Analysis
-from routestats.report._readings import verdict, with_interval
-from routestats.schema import PHASES
+from routestats.report._cells import Cell, number, share
+from routestats.report._figures import Pictures
+from routestats.report._made_by import MadeBy
 
 DEFINITIONS = (
     (
@@ -79,9 +77,8 @@ def subtitle(analysis: Analysis) -> str:
     engine = info.get("engine") or {}
     if isinstance(engine, dict) and engine.get("name"):
         parts.append(f"{engine['name']} {engine.get('version', '')}".strip())
-    model = info.get("model")
-    if isinstance(model, dict) and model.get("note"):
-        parts.append(str(model["note"]))
+    if _note(info):
+        parts.append(_note(info))
     return " · ".join(parts)
 
 
@@ -116,115 +113,87 @@ def banners(analysis: Analysis) -> list[str]:
         found.append(
             html.banner(
                 f"Verification failed ({names}): the data are not sound, and no figure here should "
-                "be relied on. See “Verification”.",
+                "be relied on. See “Is the capture sound?”.",
                 bad=True,
             )
         )
     return found
 
 
-def key_figures(analysis: Analysis) -> list[str]:
-    """The numbers that most readers come for."""
-    trace, load = analysis.trace, analysis.load
-    requests = trace.requests
-    phases = trace.rows.column("phase").combine_chunks().to_pylist()
-    by_phase = ", ".join(f"{phases.count(p):,} {p}" for p in PHASES if p in set(phases))
-    groups = len(np.unique(trace.row_groups()))
-    even = load.shape.num_experts
-    rows = [
-        ("Tokens", f"{len(trace):,}", by_phase),
-        ("Requests", f"{requests.num_rows:,}", f"{groups:,} different prompts"),
-        ("Domains", f"{len(trace.domains)}", ", ".join(trace.domains)),
-        (
-            "Imbalance (max / mean load), mean over layers",
-            f"{load.imbalance.mean():.2f}",
-            f"even: 1; worst layer {load.imbalance.max():.2f}",
-        ),
-        (
-            "Effective experts, mean over layers",
-            f"{load.effective_experts.mean():.2f}",
-            f"of {even}; lowest layer {load.effective_experts.min():.2f}",
-        ),
-    ]
-    parts = [
-        html.heading(2, "Key figures"),
-        html.table(("Figure", "Value", "Remark"), rows, text_columns=(0, 2)),
-        html.heading(3, "Predicting the next layer’s experts, on held-out prompts"),
-    ]
-    result = analysis.accuracy
-    if result is None:
-        return [*parts, html.paragraph(analysis.missing.get("prediction", ""))]
-    body = [
-        (
-            measure.label,
-            with_interval(measure, "hop"),
-            with_interval(measure, "marginal"),
-            f"{measure.uniform:.1%}",
-            with_interval(measure, "gain"),
-        )
-        for measure in result.measures
-    ]
-    parts.append(
-        html.table(
-            ("Measure", "Single hop", "Marginal", "Uniform", "Gain over marginal"),
-            body,
-            caption=f"Mean over adjacent layers, with {result.confidence:.0%} intervals; "
-            f"{result.test_tokens:,} tokens of {result.test_groups:,} held-out prompts, fitted on "
-            f"{result.train_tokens:,} tokens; pairing {result.pairing}.",
-        )
-    )
-    first = verdict(result.main)
-    parts.append(html.paragraph(f"{result.main.label.capitalize()}: {first}."))
-    return parts
-
-
-def domain_table(analysis: Analysis) -> str:
-    """Load and prediction of each domain."""
+def run_section(analysis: Analysis, made: MadeBy) -> list[str]:
+    """What was run, and what made this report."""
     trace = analysis.trace
-    per_request = trace.requests.column("domain").to_pylist()
-    main = analysis.accuracy.main.name if analysis.accuracy is not None else ""
-    headers = ["Domain", "Tokens", "Requests", "Imbalance", "Effective experts"]
-    if analysis.accuracy_by_domain and analysis.accuracy is not None:
-        label = analysis.accuracy.main.label
-        headers += [f"Next layer: {label}", "Marginal", "Gain over marginal"]
-    rows = []
-    for domain, load in analysis.load_by_domain.items():
-        row = [
-            domain,
-            f"{load.tokens:,}",
-            f"{per_request.count(domain):,}",
-            f"{load.imbalance.mean():.2f}",
-            f"{load.effective_experts.mean():.2f}",
-        ]
-        if len(headers) > len(row):
-            result = analysis.accuracy_by_domain.get(domain)
-            row += (
-                ["–"] * 3
-                if result is None
-                else [with_interval(result[main], which) for which in ("hop", "marginal", "gain")]
-            )
-        rows.append(row)
-    return html.table(
-        headers,
-        rows,
-        caption="Means over layers, and over adjacent layers. Predictions are fitted on all "
-        "domains and measured on the held-out prompts of one.",
-    )
+    info = trace.info
+    requests = trace.requests.column("domain").to_pylist()
+    domain_of, phase_of = trace.row_domains(), trace.rows["phase"].combine_chunks()
+    decode = phase_of.to_numpy(zero_copy_only=False) == "decode"
+    groups = trace.row_groups()
+    rows: list[html.Row] = []
+    for number_, domain in enumerate(trace.domains):
+        own = domain_of == number_
+        rows.append(
+            [
+                domain,
+                number(int((own & ~decode).sum())),
+                number(int((own & decode).sum())),
+                number(requests.count(domain)),
+                number(len(np.unique(groups[own]))),
+            ]
+        )
+    engine = info.get("engine") or {}
+    settings = info.get("settings") or {}
+    facts = [
+        ("Model", " · ".join(filter(None, (model_name(info), _note(info))))),
+        ("Shape", str(trace.shape)),
+        ("Engine", _pairs(engine) if isinstance(engine, dict) else str(engine)),
+        ("Capture", _pairs(settings) if isinstance(settings, dict) else str(settings)),
+        ("Captured", f"{info.get('created', 'unknown')} to {info.get('finished', 'unknown')}"),
+    ]
+    return [
+        html.heading(2, "What was run", "run"),
+        html.table("run", ("Item", "Value"), facts, text_columns=range(2)),
+        html.table(
+            "tokens",
+            ("Domain", "Tokens read (prefill)", "Tokens written (decode)", "Requests", "Prompts"),
+            rows,
+            caption="One token is one row: computed once, routed at every layer.",
+        ),
+        html.paragraph("This report was made by"),
+        html.preformatted(made.command),
+        html.table("versions", ("Of", "Version"), made.versions, text_columns=range(2)),
+    ]
 
 
-def layer_table(analysis: Analysis) -> str:
-    """Load of each layer."""
+def _note(info: dict[str, Any]) -> str:
+    model = info.get("model")
+    return str(model.get("note") or "") if isinstance(model, dict) else ""
+
+
+def _pairs(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in values.items()) or "unknown"
+
+
+def load_section(analysis: Analysis, pictures: Pictures) -> list[str]:
+    """How even the load of experts is."""
+    return [
+        html.heading(2, "Load of the experts", "load"),
+        pictures.html("expert_load"),
+        _layer_table(analysis),
+    ]
+
+
+def _layer_table(analysis: Analysis) -> str:
     load = analysis.load
-    rows = [
+    rows: list[html.Row] = [
         (
-            str(layer),
-            f"{load.imbalance[i]:.2f}",
-            f"{load.effective_experts[i]:.2f}",
-            f"{load.entropy_bits[i]:.3f}",
-            f"{int(load.load[i].argmax())}",
-            f"{load.share[i].max():.1%}",
-            f"{int(load.load[i].argmin())}",
-            f"{load.share[i].min():.1%}",
+            Cell(str(layer), (layer,)),
+            number(load.imbalance[i], ".2f"),
+            number(load.effective_experts[i], ".2f"),
+            number(load.entropy_bits[i], ".3f"),
+            number(int(load.load[i].argmax()), "d"),
+            share(load.share[i].max()),
+            number(int(load.load[i].argmin()), "d"),
+            share(load.share[i].min()),
         )
         for i, layer in enumerate(load.layer_ids)
     ]
@@ -234,11 +203,21 @@ def layer_table(analysis: Analysis) -> str:
         "Effective experts",
         "Entropy (bits)",
         "Busiest expert",
-        "its share",
+        "Its share",
         "Idlest expert",
-        "its share",
+        "Its share of load",
     )
-    return html.details("Load of each layer, in numbers", html.table(headers, rows))
+    experts = load.shape.num_experts
+    return html.details(
+        "Load of each layer, in numbers",
+        html.table(
+            "load-by-layer",
+            headers,
+            rows,
+            caption=f"Even use: imbalance 1, {experts} effective experts, "
+            f"{np.log2(experts):.3f} bits, a share of {1 / experts:.1%}. Pairing {load.pairing}.",
+        ),
+    )
 
 
 def verification(analysis: Analysis) -> list[str]:
@@ -249,31 +228,42 @@ def verification(analysis: Analysis) -> list[str]:
         outcome += " It is incomplete."
     rows = [(c.name, "ok" if c.ok else "FAILED", c.detail) for c in result.checks]
     return [
-        html.heading(2, "Verification"),
+        html.heading(2, "Is the capture sound?", "verification"),
         html.paragraph(outcome),
-        html.table(("Check", "Outcome", "Detail"), rows, text_columns=range(3), bad="FAILED"),
+        html.table(
+            "verification",
+            ("Check", "Outcome", "Detail"),
+            rows,
+            text_columns=range(3),
+            bad="FAILED",
+        ),
     ]
 
 
-def provenance(analysis: Analysis) -> list[str]:
-    """Where the numbers come from: everything that run.json says, and what made the report."""
-    rows = [
-        ("report made", datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")),
-        ("routestats", _version("routestats")),
-        ("Python, NumPy", f"{platform.python_version()}, {np.__version__}"),
-        *_flatten(analysis.trace.info),
-    ]
+def missing_section(analysis: Analysis) -> list[str]:
+    """What could not be computed, and why."""
+    if not analysis.missing:
+        return []
     return [
-        html.heading(2, "Provenance"),
-        html.table(("Item", "Value"), rows, text_columns=range(2)),
+        html.heading(2, "Not computed", "missing"),
+        html.table(
+            "missing", ("Part", "Reason"), list(analysis.missing.items()), text_columns=range(2)
+        ),
     ]
 
 
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed as a package"
+def end_matter(analysis: Analysis) -> list[str]:
+    """Definitions, and everything that run.json says."""
+    return [
+        html.heading(2, "Definitions", "definitions"),
+        html.definitions(DEFINITIONS),
+        html.details(
+            "Everything that run.json says",
+            html.table(
+                "run-json", ("Item", "Value"), _flatten(analysis.trace.info), text_columns=range(2)
+            ),
+        ),
+    ]
 
 
 def _flatten(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 
 from routestats.report._analysis import Analysis
+from routestats.report._comparison import Compared
 
 
 def tables(analysis: Analysis) -> dict[str, pa.Table]:
@@ -27,6 +28,10 @@ def tables(analysis: Analysis) -> dict[str, pa.Table]:
         "correlation": analysis.correlation,
         "coactivation": analysis.coactivation,
         "specialization": analysis.specialization,
+        "timing": analysis.timing,
+        "lookahead": analysis.lookahead,
+        "confidence": analysis.confidence,
+        "speculation": analysis.speculation,
     }
     found |= {name: result.to_table() for name, result in named.items() if result is not None}
     if analysis.specialization is not None and len(analysis.specialization.token_ids):
@@ -37,6 +42,19 @@ def tables(analysis: Analysis) -> dict[str, pa.Table]:
         first, second = difference.domains
         found[f"difference_{first}_{second}_{difference.phase}"] = difference.to_table()
     return found
+
+
+def comparison_tables(compared: Compared) -> dict[str, pa.Table]:
+    """Tables by name of a second run beside the first."""
+    found = compared.comparison
+    sheets = {f"compare_{phase}": part.to_table() for phase, part in found.differences.items()}
+    if found.agreement is not None:
+        sheets["compare_agreement"] = found.agreement.to_table()
+    if found.transfer is not None:
+        sheets["compare_transfer"] = found.transfer.to_table()
+    if compared.accuracy is not None:
+        sheets["compare_prediction"] = compared.accuracy.to_table()
+    return sheets
 
 
 def to_csv(table: pa.Table) -> bytes:

@@ -23,6 +23,10 @@ def parts(analysis: Analysis) -> dict[str, Result]:
         "correlation": analysis.correlation,
         "co-activation": analysis.coactivation,
         "specialization": analysis.specialization,
+        "timing": analysis.timing,
+        "lookahead": analysis.lookahead,
+        "confidence of gates": analysis.confidence,
+        "speculation": analysis.speculation,
     }
     return {name: result for name, result in found.items() if result is not None}
 

@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import io
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from routestats import plots
 from routestats.errors import InvalidValueError, TraceError
-from routestats.plots._load_by_domain import MAX_DOMAINS
 from routestats.report import _html as html
+from routestats.report import _inside_engine as engine
+from routestats.report import _pattern_sections as patterns
+from routestats.report import _prediction_sections as hops
 from routestats.report import _sections as sections
-from routestats.report import _study_sections as study
 from routestats.report._analysis import Analysis, analyse
-from routestats.report._inside_engine import inside_engine
-from routestats.report._readings import (
-    read_accuracy,
-    read_affinity,
-    read_differences,
-    read_domains,
-    read_load,
-    read_paths,
-    read_prediction,
+from routestats.report._comparison import (
+    Compared,
+    compare_with,
+    comparison_section,
+    draw_compared,
 )
-from routestats.report._tables import tables, to_csv
+from routestats.report._figures import Pictures, draw_all
+from routestats.report._findings import findings
+from routestats.report._made_by import MadeBy, made_by
+from routestats.report._tables import comparison_tables, tables, to_csv
 from routestats.trace import Trace
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PNG_DPI = 150
-"""1,500 pixels for a figure drawn 1,000 wide, so that it stays sharp on dense screens."""
 
 
 def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
@@ -45,7 +36,7 @@ def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
     InvalidValueError
         If it has no rows.
     """
-    trace = run if isinstance(run, Trace) else Trace.open(Path(run))
+    trace = _opened(run)
     if len(trace) == 0:
         raise InvalidValueError("run: expected at least 1 row, got 0")
     return analyse(trace, trace if isinstance(run, Trace) else run)
@@ -54,11 +45,14 @@ def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
 def write_report(
     run: Trace | Analysis | str | os.PathLike[str],
     out_dir: str | os.PathLike[str] | None = None,
+    *,
+    compare: Trace | Compared | str | os.PathLike[str] | None = None,
+    command: str | None = None,
 ) -> Path:
     """Write ``report.html`` with all figures in it; beside it the figures and tables as files.
 
-    The HTML stands alone: it loads nothing from the network or from beside it. The figures are
-    PNGs, the tables CSV files in the folder ``tables``.
+    The HTML stands alone: it loads nothing from the network or from beside it, and a policy in it
+    forbids browsers to. The figures are PNGs, the tables CSV files in the folder ``tables``.
 
     Parameters
     ----------
@@ -66,6 +60,10 @@ def write_report(
         A run folder, a trace, or what `analyse_run` gave.
     out_dir : path, optional
         Folder to write to, made if it is not there. Default ``report`` in the run folder.
+    compare : Trace, Compared or path, optional
+        A second run of the same shape, or what `compare_with` gave.
+    command : str, optional
+        What the report says that made it. Default: a call of this function.
 
     Returns
     -------
@@ -75,134 +73,82 @@ def write_report(
     Raises
     ------
     TraceError
-        If the run cannot be read, or `out_dir` not be written.
+        If a run cannot be read, or `out_dir` not be written.
     InvalidValueError
-        If the run has no rows, or a trace without a folder comes without `out_dir`.
+        If the run has no rows, a trace without a folder comes without `out_dir`, or the runs
+        cannot be compared.
     RouteStatsError
         If matplotlib is not installed.
     """
-    analysis = run if isinstance(run, Analysis) else None
-    if analysis is None:
-        trace = run if isinstance(run, Trace) else Trace.open(Path(run))  # type: ignore[arg-type]
-    else:
-        trace = analysis.trace
+    trace = run.trace if isinstance(run, Analysis) else _opened(run)
     if out_dir is None and trace.path is None:
         raise InvalidValueError("out_dir: expected a folder, as the trace has none, got None")
     folder = Path(out_dir) if out_dir is not None else Path(str(trace.path)) / "report"
-    if analysis is None:
-        analysis = analyse_run(run)  # type: ignore[arg-type]
-    pictures = _draw(analysis)
-    document = _document(analysis, pictures)
-    sheets = {name: to_csv(table) for name, table in tables(analysis).items()}
+    # First, since it may refuse the second run, and the analysis takes long.
+    compared = compare
+    if compared is not None and not isinstance(compared, Compared):
+        compared = compare_with(trace, _opened(compared))
+    analysis = run if isinstance(run, Analysis) else analyse_run(run)
+    pictures = draw_all(analysis)
+    if compared is not None:
+        draw_compared(analysis, compared, pictures)
+    made = made_by(command or "routestats.report.write_report(...)", trace.info)
+    document = _document(analysis, compared, pictures, made)
+    sheets = tables(analysis)
+    if compared is not None:
+        sheets |= comparison_tables(compared)
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
-        for name, (png, _, _) in pictures.items():
-            _replace(folder / f"{name}.png", png)
+        for name, picture in pictures.items():
+            _replace(folder / f"{name}.png", picture.png)
         for name, sheet in sheets.items():
-            _replace(folder / "tables" / f"{name}.csv", sheet)
+            _replace(folder / "tables" / f"{name}.csv", to_csv(sheet))
         _replace(folder / "report.html", document.encode())
     except OSError as error:
         raise TraceError(f"{folder}: cannot write the report: {error}") from error
     return folder / "report.html"
 
 
-def _draw(analysis: Analysis) -> dict[str, tuple[bytes, str, str]]:
-    """PNG, alternative text and reading of every figure, by file name."""
-    note = f"{analysis.trace.requests.num_rows:,} requests"
-    figures: dict[str, tuple[bytes, str, str]] = {}
-
-    def add(name: str, figure: Figure, alt: str, reading: str) -> None:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=PNG_DPI)
-        figures[name] = (buffer.getvalue(), alt, reading)
-
-    load, loads = analysis.load, analysis.load_by_domain
-    add(
-        "expert_load",
-        plots.expert_load(load, note=note),
-        "Heat map of expert load by layer, with imbalance and effective experts",
-        read_load(load),
-    )
-    if 2 <= len(loads) <= MAX_DOMAINS:
-        add(
-            "load_by_domain",
-            plots.load_by_domain(loads, note=note),
-            "Heat maps of expert load by layer, one per domain",
-            read_domains(loads),
-        )
-    if analysis.trace.shape.num_layers > 1:
-        add(
-            "affinity",
-            plots.affinity_grid(analysis.counts, note=note),
-            "Small heat maps of affinity between experts of adjacent layers",
-            read_affinity(analysis.counts),
-        )
-    if analysis.accuracy is not None:
-        add(
-            "hop_accuracy",
-            plots.hop_accuracy(analysis.accuracy),
-            "Matrices of prediction accuracy by source and target layer, and means by distance",
-            read_accuracy(analysis.accuracy),
-        )
-        add(
-            "prediction",
-            plots.prediction(analysis.accuracy, note=note),
-            "Accuracy of every predictor against the number of layers ahead",
-            read_prediction(analysis.accuracy),
-        )
-    if analysis.paths:
-        add(
-            "path_coverage",
-            plots.path_coverage(*analysis.paths.values(), note=note),
-            "Share of tokens on the most frequent paths, beside routing without memory",
-            read_paths(analysis.paths),
-        )
-    pairs = {difference.domains for difference in analysis.differences}
-    if len(pairs) == 1:
-        add(
-            "domain_divergence",
-            plots.domain_divergence(*analysis.differences, note=note),
-            "Divergence of expert loads between two domains by layer",
-            read_differences(analysis.differences),
-        )
-    return figures
+def _opened(run: Trace | str | os.PathLike[str]) -> Trace:
+    return run if isinstance(run, Trace) else Trace.open(Path(run))
 
 
-def _document(analysis: Analysis, pictures: dict[str, tuple[bytes, str, str]]) -> str:
+def _document(
+    analysis: Analysis, compared: Compared | None, pictures: Pictures, made: MadeBy
+) -> str:
     title = f"Routing of {sections.model_name(analysis.trace.info)}"
-    body = [
+    top = [
         html.heading(1, title),
         html.paragraph(sections.subtitle(analysis), "subtitle"),
         *sections.banners(analysis),
-        *sections.key_figures(analysis),
+        html.findings(findings(analysis, compared)),
+        html.paragraph(
+            "Numbers in brackets are 95% intervals over prompts; every percentage stands beside "
+            "what chance, or a guess that does not look, would give. Tables sort by a click on a "
+            "header; CSV saves one with its unrounded numbers, shares as parts of 1.",
+            "note",
+        ),
     ]
-
-    def section(name: str, heading: str, *more: str) -> list[str]:
-        if name not in pictures:
-            return [html.heading(2, heading), *more] if more else []
-        return [html.heading(2, heading), html.image(*pictures[name]), *more]
-
-    body += section("expert_load", "Expert load", sections.layer_table(analysis))
-    by_domain = [sections.domain_table(analysis)] if len(analysis.load_by_domain) > 1 else []
-    by_domain += study.differences_section(analysis)
-    if "domain_divergence" in pictures:
-        by_domain.append(html.image(*pictures["domain_divergence"]))
-    body += section("load_by_domain", "Domains", *by_domain)
-    body += section("affinity", "Affinity of adjacent layers")
-    unpredicted = analysis.missing.get("prediction", "")
-    missing = [html.paragraph(unpredicted)] if analysis.accuracy is None else []
-    body += section("hop_accuracy", "Prediction of later layers", *missing)
-    body += section("prediction", "Prediction by hop", *study.prediction_tables(analysis))
-    body += study.information_section(analysis)
-    body += section("path_coverage", "Paths", *study.paths_section(analysis))
-    body += study.steadiness_section(analysis)
-    body += study.links_section(analysis)
-    body += inside_engine(analysis.trace)
-    body += study.missing_section(analysis)
-    body += sections.verification(analysis)
-    body += [html.heading(2, "Definitions"), html.definitions(sections.DEFINITIONS)]
-    body += sections.provenance(analysis)
-    return html.page(title, body)
+    # Those of either run stand at the end, but who compares reads them first.
+    beside = [] if compared is None else comparison_section(analysis, compared, pictures)
+    parts = [
+        beside,
+        sections.run_section(analysis, made),
+        sections.verification(analysis),
+        sections.load_section(analysis, pictures),
+        hops.one_hop_section(analysis, pictures),
+        hops.many_hops_section(analysis, pictures),
+        patterns.paths_section(analysis, pictures),
+        patterns.domains_section(analysis, pictures),
+        patterns.steadiness_section(analysis, pictures),
+        engine.timing_section(analysis, pictures),
+        engine.lookahead_section(analysis, pictures),
+        engine.speculation_section(analysis, pictures),
+        sections.missing_section(analysis),
+        sections.end_matter(analysis),
+    ]
+    body = [text for part in parts for text in part]
+    return html.page(title, html.contents(body), [*top, *body])
 
 
 def _replace(path: Path, data: bytes) -> None:
