@@ -65,13 +65,13 @@ def _capture(analysis: Analysis) -> Iterator[Finding]:
 def _load(analysis: Analysis) -> Iterator[Finding]:
     load = analysis.load
     worst = int(load.imbalance.argmax())
-    mean = float(load.imbalance.mean())
-    word = "Nearly even" if load.imbalance.max() < EVEN_ENOUGH else "Uneven"
+    uneven = int((load.imbalance >= EVEN_ENOUGH).sum())
     yield Finding(
         "How even is the load?",
-        f"{word}: {mean:.2f} times the mean",
-        f"for the busiest expert of a layer, on average over the layers; even would be 1.00. Most "
-        f"at layer {load.layer_ids[worst]}: {load.imbalance[worst]:.2f} times.",
+        f"The busiest expert of a layer gets {load.imbalance.mean():.2f} times the mean",
+        f"(even: 1.00), on average over the layers; {uneven} of {len(load.layer_ids)} layers are "
+        f"at {EVEN_ENOUGH} or more, most layer {load.layer_ids[worst]} with "
+        f"{load.imbalance[worst]:.2f}.",
     )
 
 

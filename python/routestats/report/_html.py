@@ -12,6 +12,8 @@ from importlib.resources import files
 from routestats.report._cells import Cell
 
 Row = Sequence[str | Cell]
+DENSE = 6
+"""Columns from which on intervals stand below their values."""
 
 
 def page(title: str, contents: Sequence[tuple[str, str]], body: Iterable[str]) -> str:
@@ -130,14 +132,14 @@ def table(
         return "" if column in text_columns else "n"
 
     name = escape(re.sub(r"[^\w.-]+", "-", name))
+    dense = ' class="dense"' if len(headers) >= DENSE else ""
+    about = f' aria-describedby="{name}-about"' if caption else ""
     lines = [
-        '<div class="table">',
+        f'<div class="table"><div class="bar"><span id="{name}-about">{escape(caption)}</span>'
         f'<button type="button" class="csv" data-table="{name}" '
-        f'aria-label="Save the table {name} as CSV">CSV</button>',
-        f'<div class="scroll"><table id="{name}">',
+        f'aria-label="Save the table {name} as CSV">CSV</button></div>',
+        f'<div class="scroll"><table id="{name}"{dense}{about}>',
     ]
-    if caption:
-        lines.append(f"<caption>{escape(caption)}</caption>")
     cells = "".join(
         f'<th scope="col"{_css(css(i))}><button type="button">{escape(head)}</button></th>'
         for i, head in enumerate(headers)
@@ -150,10 +152,18 @@ def table(
             data = f' data-v="{" ".join(repr(float(v)) for v in values)}"' if values else ""
             kind, scope = ("th", ' scope="row"') if i == 0 else ("td", "")
             look = _css("bad" if i and text == bad else css(i))
-            cells += f"<{kind}{scope}{look}{data}>{escape(text)}</{kind}>"
+            cells += f"<{kind}{scope}{look}{data}>{_shown(text, values)}</{kind}>"
         lines.append(f"<tr>{cells}</tr>")
     lines.append("</tbody></table></div></div>")
     return "\n".join(lines)
+
+
+def _shown(text: str, values: tuple[float, ...]) -> str:
+    """A cell's text; an interval is smaller than its value."""
+    value, space, interval = text.partition(" [")
+    if len(values) != 3 or not space:
+        return escape(text)
+    return f"{escape(value)} <small>[{escape(interval)}</small>"
 
 
 def image(png: bytes, alt: str, caption: str = "") -> str:

@@ -27,7 +27,8 @@ def read_load(load: ExpertLoad) -> str:
     experts = load.shape.num_experts
     worst = int(load.imbalance.argmax())
     busiest = int(load.load[worst].argmax())
-    verdict = "close to even" if load.imbalance.max() < EVEN_ENOUGH else "uneven"
+    uneven = int((load.imbalance >= EVEN_ENOUGH).sum())
+    verdict = f"uneven at {uneven} of {len(load.layer_ids)} layers" if uneven else "close to even"
     text = (
         f"Load is {verdict}: the busiest expert of a layer gets {load.imbalance.mean():.2f} times "
         f"the mean load on average, at most {load.imbalance[worst]:.2f} times (expert {busiest} of "

@@ -52,6 +52,34 @@ DEFINITIONS = (
         "layer in training, whatever the token.",
     ),
     (
+        "Other predictors",
+        "Token id: the experts used most after the token's id in training. Previous token: the "
+        "experts that the token before chose at the target layer. History: the experts used most "
+        "after the same experts at the last m layers, m as long as training has seen (longest), or "
+        "m and its least number of tokens chosen on a part of training (selected).",
+    ),
+    (
+        "Information",
+        "Mutual information of the experts of two layers, in bits. What is left when tokens are "
+        "permuted is what the request or the token's id alone gives.",
+    ),
+    (
+        "Repetition, SRP, SCH",
+        "Consecutive tokens with the same first choice, or an expert in common. SRP: how well "
+        "fixed experts serve all tokens of a segment (F1). SCH: hits of a cache that knows the "
+        "segment ahead. Both beside the same with tokens permuted.",
+    ),
+    (
+        "Beyond chance",
+        "Prompts are permuted between the two sides; q is the p-value after Benjamini and "
+        "Hochberg's correction over the layers.",
+    ),
+    (
+        "Paired at random",
+        "Two runs: how often a token of one and any token of the other agree, which is what the "
+        "loads alone give.",
+    ),
+    (
         "Held out",
         f"Prompts, not tokens, are split: {TEST_SHARE:.0%} of the prompts of each domain are "
         f"measured on (seed {SPLIT_SEED}), and the affinities are fitted on the others. All "
