@@ -105,7 +105,7 @@ class Page(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self._open:
-            self.headings[self._open] = data
+            self.headings[self._open.removeprefix("section-")] = data
             self._open = ""
 
 
@@ -136,9 +136,9 @@ def test_every_section_and_table_is_there_once(analysis: Analysis, report: Path)
     assert {"same-tokens", "run-differences", "run-transfer", "run-predictors"} <= set(page.tables)
     # A button for each table, and a link to each section.
     assert page.saves == page.tables
-    assert [link.removeprefix("#") for link in page.links if link.startswith("#")] == list(
-        page.headings
-    )
+    assert [link for link in page.links if link.startswith("#")] == [
+        f"#section-{name}" for name in page.headings
+    ]
     assert len(text.encode()) < LIMIT_BYTES
     assert len(page.sources) == len(list(report.parent.glob("*.png")))
 

@@ -68,8 +68,8 @@ def _hash(text: str) -> str:
 
 
 def heading(level: int, text: str, name: str = "") -> str:
-    """Heading of the given level, with an id if named."""
-    anchor = f' id="{escape(name)}"' if name else ""
+    """Heading of the given level; if named, with the id ``section-<name>``."""
+    anchor = f' id="section-{escape(name)}"' if name else ""
     return f"<h{level}{anchor}>{escape(text)}</h{level}>"
 
 
