@@ -23,7 +23,7 @@ from routestats.trace.timings import (
 
 def time_run(run: Path, source: str = "hooks") -> None:
     """Twelve decode steps of a run of `SHAPE`."""
-    base = np.array([10, 20, 5, 100, 15, 160, 180, 400]) * 1000
+    base = np.array([10, 20, 5, 100, 15, 8, 12, 10, 220]) * 1000
     ns = np.broadcast_to(base, (12, SHAPE.num_layers, len(STAGES)))
     info = TimingInfo(
         source, tuple(range(SHAPE.num_layers)), "clock", "m", {"device": "cpu", "version": "0"}

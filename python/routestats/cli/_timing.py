@@ -7,8 +7,9 @@ import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from routestats.cli.datasets import Prompt
 from routestats.trace.timings import write_overhead
@@ -17,42 +18,66 @@ BATCHES = (1, 8, 32)
 PROFILED_ROUNDS = 6
 PROFILED_TOKENS = 4
 ALL_WARM_UP = 1 << 30
+WAYS: tuple[Literal["hooks", "outline", "none"], ...] = ("hooks", "outline", "none")
 
 
 def take(llm: Any, data: dict[str, list[Prompt]], args: argparse.Namespace) -> None:
     """Time the stages at several sizes of batch, and what the clocks themselves cost.
 
-    Every round runs the same prompts with clocks and without, in random order. The first round of
-    a size is warm-up.
+    Every round runs the same prompts with clocks on the stages, with clocks around the MoE layers
+    alone, and with none, in random order. The first round of a size is warm-up.
     """
+    prompts = _interleaved(data)
+    measure(
+        llm,
+        prompts,
+        args.output,
+        batches=args.timing_batch or BATCHES,
+        rounds=args.timing_pairs,
+        tokens=min(args.max_tokens, 16),
+        profiler=args.torch_profiler,
+        seed=args.seed,
+    )
+
+
+def measure(
+    llm: Any,
+    prompts: Sequence[str],
+    run_dir: Path,
+    *,
+    batches: Sequence[int],
+    rounds: int,
+    tokens: int,
+    profiler: bool,
+    seed: int,
+) -> None:
+    """A timing pass of `rounds` rounds at each number of requests, into a run's folder."""
     import routestats as rs
 
-    prompts = _interleaved(data)
-    tokens = min(args.max_tokens, 16)
-    order = random.Random(args.seed)
+    order = random.Random(seed)
     pairs: list[tuple[float, float]] = []
-    for batch in args.timing_batch or BATCHES:
+    for batch in batches:
         print(f"routestats: timing {batch} requests at a time", file=sys.stderr)
-        for number in range(args.timing_pairs + 1):
+        for number in range(rounds + 1):
             chosen = _batch_of(prompts, batch, number)
-            took: dict[bool, float] = {}
-            for timed in order.sample((True, False), 2):
-                if not timed:
-                    took[timed] = _seconds(llm, chosen, tokens)
+            took: dict[str, float] = {}
+            for way in order.sample(WAYS, len(WAYS)):
+                if way == "none":
+                    took[way] = _seconds(llm, chosen, tokens)
                     continue
                 warm_up = 0 if number else ALL_WARM_UP
-                with rs.time_stages(llm, args.output, domain="timing", warm_up=warm_up):
-                    took[timed] = _seconds(llm, chosen, tokens)
+                with rs.time_stages(llm, run_dir, domain="timing", source=way, warm_up=warm_up):
+                    took[way] = _seconds(llm, chosen, tokens)
             if number:
-                pairs.append((took[True], took[False]))
-        if args.torch_profiler:
+                pairs.append((took["hooks"], took["none"]))
+        if profiler:
             steps = PROFILED_ROUNDS * PROFILED_TOKENS
             with rs.time_stages(
-                llm, args.output, domain="timing", source="profiler", warm_up=1, max_steps=steps
+                llm, run_dir, domain="timing", source="profiler", warm_up=1, max_steps=steps
             ):
                 for number in range(PROFILED_ROUNDS):
                     _seconds(llm, _batch_of(prompts, batch, number), PROFILED_TOKENS)
-    write_overhead(args.output, {"pairs_s": pairs, "of": ["with clocks", "without"]})
+    write_overhead(run_dir, {"pairs_s": pairs, "of": ["with clocks", "without"]})
 
 
 def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:
@@ -63,7 +88,7 @@ def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:
     ]
 
 
-def _batch_of(prompts: list[str], batch: int, number: int) -> list[str]:
+def _batch_of(prompts: Sequence[str], batch: int, number: int) -> list[str]:
     return [prompts[(number * batch + i) % len(prompts)] for i in range(batch)]
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from routestats.plots._style import (
     GREY,
-    PALE,
     SERIES,
     join,
     new_figure,
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
     from routestats.stats import Timing
 
-PARTS = ("gate", "topk", "dispatch", "combine", "experts", "host", "unexplained")
+PARTS = ("gate", "topk", "dispatch", "combine", "experts", "host")
 
 
 def timing(result: Timing, *, note: str = "") -> Figure:
@@ -45,7 +44,7 @@ def timing(result: Timing, *, note: str = "") -> Figure:
     plain_axes(lines)
     places = np.arange(len(result.groups))
     left = np.zeros(len(places))
-    for part, colour in zip(PARTS, (*SERIES, GREY, PALE), strict=True):
+    for part, colour in zip(PARTS, (*SERIES, GREY), strict=True):
         share = np.array([float(g.total_share_of_moe[part].value[0]) for g in result.groups]) * 100
         bars.barh(places, share, left=left, color=colour, label=part)
         left += share

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from routestats import plots, stats
 from routestats.report import _html as html
 from routestats.report._claim import claim_check
-from routestats.stats._timing import FIVE
+from routestats.stats._timing_result import FIVE, HOST, with_bounds
 from routestats.trace import Trace
 from routestats.trace.timings import timing_sources
 
@@ -62,17 +62,30 @@ def _lookahead(trace: Trace) -> list[str]:
 
 def _timing(trace: Trace) -> list[str]:
     assert trace.path is not None
-    source = timing_sources(trace.path)[0]
+    source = "hooks" if "hooks" in timing_sources(trace.path) else "profiler"
     found = stats.timing(trace, source=source)
     lines = claim_check(found)
     body = [
         html.heading(2, "Where the time of a MoE layer goes"),
         _picture(plots.timing(found), "Shares of a MoE layer's time by stage", found.clock),
         html.paragraph(
-            f"The stages leave {found.outside_stages:.1%} of all MoE time; the engine's own Python "
-            f"between them explains all but {found.unexplained:.1%}."
+            f"{found.outside_stages:.1%} of all MoE time is the engine's own code on the way from "
+            f"one stage to the next ({', '.join(HOST)})."
         ),
     ]
+    if found.unexplained is not None:
+        body.append(
+            html.paragraph(
+                f"All parts together leave {found.unexplained:.1%} unexplained of what the MoE "
+                "layers took in steps that were clocked from outside alone: "
+                + "; ".join(
+                    f"{group.label} {with_bounds(group.unexplained)}"
+                    for group in found.groups
+                    if group.unexplained is not None
+                )
+                + f". {found.call_ns:,.0f} ns have been taken off for each clocked call."
+            )
+        )
     if found.clock_cost is not None:
         body.append(
             html.paragraph(

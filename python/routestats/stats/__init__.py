@@ -46,10 +46,10 @@ from routestats.stats._speculation import Assumptions as Assumptions
 from routestats.stats._speculation import Speculation as Speculation
 from routestats.stats._speculation import SpeculationCase as SpeculationCase
 from routestats.stats._speculation import speculation as speculation
-from routestats.stats._timing import PartAgreement as PartAgreement
-from routestats.stats._timing import StepGroup as StepGroup
-from routestats.stats._timing import Timing as Timing
 from routestats.stats._timing import timing as timing
+from routestats.stats._timing_result import PartAgreement as PartAgreement
+from routestats.stats._timing_result import StepGroup as StepGroup
+from routestats.stats._timing_result import Timing as Timing
 from routestats.stats._transfer import Transfer as Transfer
 from routestats.stats._transfer import TransferMeasure as TransferMeasure
 from routestats.stats._transfer import transfer as transfer

@@ -162,11 +162,10 @@ class Agent:
             raise CaptureError("no timing is under way in this engine")
         return {"writes": True, **timer.stop(keep=keep)}
 
-    def _timing_info(self, source: str, clock: str) -> TimingInfo:
+    def _timing_info(self, source: str, clock: str, call_ns: float) -> TimingInfo:
         layers = tuple(layer.layer_id for layer in self._layers)
         model = _model_of(self._config.model_config)["name"]
-        gated = all(getattr(layer.module, "gate", None) is not None for layer in self._layers)
-        return TimingInfo(source, layers, clock, model, self._engine(), gate_in_runner=gated)
+        return TimingInfo(source, layers, clock, model, self._engine(), call_ns)
 
     def bind(self) -> None:
         """Wrap the routers, if they are not."""

@@ -3,27 +3,39 @@
 `HostClock` reads the monotonic clock, which is right where a call returns when its work is done, as
 on the CPU. `EventClock` records CUDA events into the stream and reads them after the step.
 `ProfilerClock` opens ranges that ``torch.profiler`` measures, for an independent check.
+
+Calls that are clocked lie inside one another. Each clock reading ends one stretch of time and
+begins the next, and a stretch belongs to the innermost call that is open: see `own_times`.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import statistics
 import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Iterable
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from routestats.errors import CaptureError
+from routestats.engines.vllm.chrome_trace import RANGE, stages_of_chrome_trace
 from routestats.trace.timings import STAGES
 
-_RANGE = "routestats/"
-
 Nanoseconds = npt.NDArray[np.int64]
+
+
+class CallCost(NamedTuple):
+    """Nanoseconds that clocking one call takes: within what it measures, and outside of that."""
+
+    inside: float
+    outside: float
+
+
+FREE = CallCost(0.0, 0.0)
 
 
 class Clock(Protocol):
@@ -32,7 +44,7 @@ class Clock(Protocol):
     name: str
 
     def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose calls count for `stage` of `layer`; several calls add up."""
+        """`function`, whose own time counts for `stage` of `layer`; several calls add up."""
 
     def begin(self) -> None:
         """A step begins."""
@@ -43,38 +55,181 @@ class Clock(Protocol):
     def finish(self) -> Nanoseconds:
         """Nanoseconds ``[steps, L, stages]`` of all steps since the clock was made."""
 
+    @property
+    def call_ns(self) -> float:
+        """What a clocked call costs on average, which has been taken off; 0 where unknown."""
+
+
+def own_times(
+    marks: Iterable[tuple[int, float]],
+    layers: int,
+    cost_of: Callable[[int], CallCost] = lambda code: FREE,
+) -> Nanoseconds:
+    """What each stage took by itself, without the stages inside it.
+
+    Parameters
+    ----------
+    marks : iterable of (int, float)
+        In the order of time: what was entered (a number from 0 whose remainder by
+        ``layers * stages`` is ``layer * stages + stage``) or left (its bitwise complement), and
+        when, in nanoseconds.
+    layers : int
+    cost_of : function
+        What clocking each of them costs. It is taken off: the inner part from the stage itself, the
+        outer from the one around it.
+
+    Returns
+    -------
+    ndarray of int64, shape [L, stages]
+    """
+    places = layers * len(STAGES)
+    own = [0.0] * places
+    open_places: list[int] = []
+    last = 0.0
+    for code, now in marks:
+        if open_places:
+            own[open_places[-1]] += now - last
+        if code >= 0:
+            open_places.append(code % places)
+        else:
+            cost = cost_of(~code)
+            own[open_places.pop()] -= cost.inside
+            if open_places:
+                own[open_places[-1]] -= cost.outside
+        last = now
+    return np.rint(np.array(own)).astype(np.int64).reshape(layers, len(STAGES))
+
 
 class HostClock:
-    """The monotonic clock of the host."""
+    """The monotonic clock of the host; what it costs a call is measured, and taken off.
+
+    Parameters
+    ----------
+    layers : int
+    cost : function, optional
+        `CallCost` of a call with so many positional and keyword arguments.
+    """
 
     name = "time.perf_counter_ns"
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, cost: Callable[[int, int], CallCost] | None = None) -> None:
         self._layers = layers
-        # Plain Python integers: to add to one costs a third of what a NumPy element costs.
-        self._ns = [0] * (layers * len(STAGES))
-        self._zero = list(self._ns)
-        self._steps: list[list[int]] = []
+        # Flat: a call and a time for each reading.
+        self._marks: list[Any] = []
+        self._steps: list[tuple[list[int], list[int]]] = []
+        self._calls: list[_ClockedCall] = []
+        self._cost = host_call_cost if cost is None else cost
+        self._run = _clocked_run(self._marks)
 
     def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        ns, slot, now = self._ns, layer * len(STAGES) + STAGES.index(stage), time.perf_counter_ns
-
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begin = now()
-            result = function(*args, **kwargs)
-            ns[slot] += now() - begin
-            return result
-
-        return timed
+        # A number of its own for each function: they differ in how they are called.
+        places = self._layers * len(STAGES)
+        code = len(self._calls) * places + layer * len(STAGES) + STAGES.index(stage)
+        call = _ClockedCall(function, code)
+        self._calls.append(call)
+        return partial(self._run, call)
 
     def begin(self) -> None:
-        self._ns[:] = self._zero
+        self._marks.clear()
 
     def end(self) -> None:
-        self._steps.append(list(self._ns))
+        # No more than this between two steps: what the clock costs a run should be the readings.
+        codes = [-1 if call is None else call.code for call in self._marks[::2]]
+        self._steps.append((codes, self._marks[1::2]))
+        self._marks.clear()
 
     def finish(self) -> Nanoseconds:
-        return np.array(self._steps, np.int64).reshape(-1, self._layers, len(STAGES))
+        steps = [
+            own_times(marks_of(codes, times), self._layers, self._cost_of)
+            for codes, times in self._steps
+        ]
+        return _stacked(steps, self._layers)
+
+    @property
+    def call_ns(self) -> float:
+        costs = [sum(self._cost(*call.arguments)) for call in self._calls if call.arguments]
+        return statistics.fmean(costs) if costs else 0.0
+
+    def _cost_of(self, code: int) -> CallCost:
+        arguments = self._calls[code // (self._layers * len(STAGES))].arguments
+        return FREE if arguments is None else self._cost(*arguments)
+
+
+class _ClockedCall:
+    """A function under a clock: what its marks are numbered by, and how it was called first."""
+
+    __slots__ = ("arguments", "code", "function")
+
+    def __init__(self, function: Callable[..., Any], code: int) -> None:
+        self.function = function
+        self.code = code
+        self.arguments: tuple[int, int] | None = None  # positional and keyword ones
+
+
+def _clocked_run(marks: list[Any]) -> Callable[..., Any]:
+    """What runs a `_ClockedCall` and puts down in `marks` when it begins and ends.
+
+    Between two calls the experts' weights go through the caches, so all calls share one function,
+    and what a call reads of its own is one small object.
+    """
+    mark, now = marks.append, time.perf_counter_ns
+
+    def run(call: _ClockedCall, /, *args: Any, **kwargs: Any) -> Any:
+        if call.arguments is None:
+            call.arguments = len(args), len(kwargs)
+        mark(call)
+        mark(now())
+        result = call.function(*args, **kwargs)
+        at = now()
+        mark(None)
+        mark(at)
+        return result
+
+    return run
+
+
+def marks_of(codes: Iterable[int], times: Iterable[int]) -> list[tuple[int, float]]:
+    """Marks as `own_times` takes them; of the codes, -1 is the end of what is open."""
+    found: list[tuple[int, float]] = []
+    open_codes: list[int] = []
+    for code, at in zip(codes, times, strict=True):
+        if code < 0:
+            found.append((~open_codes.pop(), at))
+        else:
+            open_codes.append(code)
+            found.append((code, at))
+    return found
+
+
+@cache
+def host_call_cost(positional: int, keywords: int) -> CallCost:
+    """What `HostClock` costs a call with so many arguments, by one of a function without work."""
+    calls, rounds = 1000, 15
+    clock = HostClock(1, lambda _, __: FREE)
+    names = [f"argument_{i}" for i in range(positional + keywords)]
+    given = [f"{name}=0" if i >= positional else "0" for i, name in enumerate(names)]
+    setup = f"def nothing({', '.join(names)}): return None\ncall = wrap(nothing)"
+
+    def timer(wrap: Callable[..., Any]) -> timeit.Timer:
+        return timeit.Timer(f"call({', '.join(given)})", setup, globals={"wrap": wrap})
+
+    empty, bare = timeit.Timer(), timer(lambda function: function)
+    clocked = timer(lambda function: clock.wrap(0, STAGES[0], function))
+
+    def per_call(what: timeit.Timer) -> float:
+        return what.timeit(calls) / calls * 1e9
+
+    inside, total = [], []
+    for _ in range(rounds):
+        loop, one = per_call(empty), per_call(bare)
+        clock.begin()
+        whole = per_call(clocked)
+        clock.end()
+        within = float(clock.finish()[-1].sum())
+        inside.append(within / calls - (one - loop))
+        total.append(whole - one)
+    each = max(statistics.median(inside), 0.0)
+    return CallCost(each, max(statistics.median(total) - each, 0.0))
 
 
 class EventClock:
@@ -85,39 +240,51 @@ class EventClock:
     """
 
     name = "torch.cuda.Event"
+    call_ns = 0.0
 
     def __init__(self, layers: int, event: Callable[[], Any] | None = None) -> None:
         self._layers = layers
         self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
-        self._open: list[tuple[int, int, Any, Any]] = []
+        self._marks: list[tuple[int, Any]] = []
         self._steps: list[Nanoseconds] = []
 
     def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        column = STAGES.index(stage)
+        enter = layer * len(STAGES) + STAGES.index(stage)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            begin, end = self._event(), self._event()
-            begin.record()
+            self._mark(enter)
             result = function(*args, **kwargs)
-            end.record()
-            self._open.append((layer, column, begin, end))
+            self._mark(~enter)
             return result
 
         return timed
 
+    def _mark(self, code: int) -> None:
+        event = self._event()
+        event.record()
+        self._marks.append((code, event))
+
     def begin(self) -> None:
-        self._open = []
+        self._marks = []
 
     def end(self) -> None:
-        ns = np.zeros((self._layers, len(STAGES)), np.int64)
-        for layer, column, begin, end in self._open:
-            end.synchronize()
-            ns[layer, column] += round(begin.elapsed_time(end) * 1e6)
-        self._open = []
-        self._steps.append(ns)
+        marks, self._marks = self._marks, []
+        at, before, timed = 0.0, None, []
+        if marks:
+            marks[-1][1].synchronize()
+        for code, event in marks:
+            # From one event to the next: a single precision number of milliseconds stays exact.
+            at += 0.0 if before is None else before.elapsed_time(event) * 1e6
+            before = event
+            timed.append((code, at))
+        self._steps.append(own_times(timed, self._layers))
 
     def finish(self) -> Nanoseconds:
-        return np.array(self._steps, np.int64).reshape(-1, self._layers, len(STAGES))
+        return _stacked(self._steps, self._layers)
+
+
+def _stacked(steps: list[Nanoseconds], layers: int) -> Nanoseconds:
+    return np.array(steps, np.int64).reshape(-1, layers, len(STAGES))
 
 
 # The public record_function is an operator call from Python at either end, which takes longer than
@@ -142,6 +309,7 @@ class ProfilerClock:
     """
 
     name = "torch.profiler"
+    call_ns = 0.0
 
     def __init__(self, layers: int, chrome_trace: Path, max_steps: int) -> None:
         self._layers = layers
@@ -161,7 +329,7 @@ class ProfilerClock:
         return self._left == 0
 
     def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = f"{_RANGE}{stage}/{layer}"
+        name = f"{RANGE}{stage}/{layer}"
 
         def ranged(*args: Any, **kwargs: Any) -> Any:
             if not self._listening:
@@ -175,7 +343,7 @@ class ProfilerClock:
         if self._steps == 0:
             self._profile.start()
         self._listening = True
-        self._range = _open_range(f"{_RANGE}step")
+        self._range = _open_range(f"{RANGE}step")
         self._range.__enter__()
 
     def end(self) -> None:
@@ -196,31 +364,3 @@ class ProfilerClock:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._profile.export_chrome_trace(str(self._path))
         return stages_of_chrome_trace(self._path, self._layers, self._steps)
-
-
-def stages_of_chrome_trace(path: Path, layers: int, steps: int) -> Nanoseconds:
-    """Nanoseconds ``[steps, L, stages]`` of the ranges in a Chrome trace that `ProfilerClock` made.
-
-    Where the trace has ranges of the device, those count. A range belongs to the step whose own
-    range it begins in.
-
-    Raises
-    ------
-    CaptureError
-        If the trace has not the steps that it should have.
-    """
-    with gzip.open(path, "rt") as file:
-        events = json.load(file)["traceEvents"]
-    ours = [e for e in events if e.get("ph") == "X" and str(e.get("name")).startswith(_RANGE)]
-    on_device = [e for e in ours if e.get("cat") == "gpu_user_annotation"]
-    ours = on_device or ours
-    bounds = np.sort([e["ts"] for e in ours if e["name"] == f"{_RANGE}step"])
-    if len(bounds) != steps:
-        raise CaptureError(f"{path}: expected {steps} steps in the profile, got {len(bounds)}")
-    ns = np.zeros((steps, layers, len(STAGES)), np.int64)
-    for event in ours:
-        _, stage, *layer = event["name"].split("/")
-        if stage in STAGES:
-            step = int(np.searchsorted(bounds, event["ts"], side="right")) - 1
-            ns[step, int(layer[0]), STAGES.index(stage)] += round(event["dur"] * 1000)
-    return ns

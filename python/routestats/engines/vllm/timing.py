@@ -12,7 +12,12 @@ import numpy as np
 
 from routestats.engines.vllm.clocks import Clock, EventClock, HostClock, ProfilerClock
 from routestats.engines.vllm.routers import MoELayer
-from routestats.engines.vllm.stages import Wrapping, modules_of, stage_functions
+from routestats.engines.vllm.stages import (
+    Wrapping,
+    modules_of,
+    outline_functions,
+    stage_functions,
+)
 from routestats.errors import CaptureError, InvalidValueError
 from routestats.trace.timings import (
     SOURCES,
@@ -55,7 +60,7 @@ class StepTimer:
     device : str
         ``cpu``, or the kind of accelerator.
     info : function
-        Makes the `TimingInfo` of a source and a clock.
+        Makes the `TimingInfo` of a source, a clock and its cost per call.
     """
 
     def __init__(
@@ -63,7 +68,7 @@ class StepTimer:
         runner: Any,
         layers: list[MoELayer],
         device: str,
-        info: Callable[[str, str], TimingInfo],
+        info: Callable[[str, str, float], TimingInfo],
         request: TimingRequest,
     ) -> None:
         self._runner = runner
@@ -74,11 +79,13 @@ class StepTimer:
         self._steps: list[StepFigures] = []
         self._step_ns: list[int] = []
         self._seen = 0
+        functions = outline_functions if request.source == "outline" else stage_functions
         places = [
             (index, place)
             for index, modules in enumerate(modules_of(runner.get_model(), layers))
-            for place in stage_functions(modules)
+            for place in functions(modules)
         ]
+        self._stages = {stage for _, (_, _, stage) in places}
         self._clock = _clock_for(request, len(layers), device)
         for index, (target, method, stage) in places:
             self._wrapping.wrap(target, method, partial(self._clock.wrap, index, stage))
@@ -120,10 +127,11 @@ class StepTimer:
         stage_ns = self._clock.finish()
         if len(self._steps) == 0:
             raise CaptureError("timing: no step was run; generate something inside")
-        _check_all_fired(stage_ns, self._info(self._request.source, self._clock.name))
+        info = self._info(self._request.source, self._clock.name, self._clock.call_ns)
+        _check_all_fired(stage_ns, info, self._stages)
         path = write_timings(
             self._request.run_dir,
-            self._info(self._request.source, self._clock.name),
+            info,
             self._steps,
             np.array(self._step_ns, np.int64),
             stage_ns,
@@ -131,9 +139,10 @@ class StepTimer:
         return {"steps": len(self._steps), "file": str(path)}
 
 
-def _check_all_fired(stage_ns: Any, info: TimingInfo) -> None:
+def _check_all_fired(stage_ns: Any, info: TimingInfo, clocked: set[str]) -> None:
     """A stage that no step has passed through is not one of nothing: it lies elsewhere."""
-    never = np.argwhere(stage_ns.sum(axis=0) == 0)
+    wanted = np.array([stage in clocked for stage in STAGES])
+    never = np.argwhere((stage_ns == 0).all(axis=0) & wanted)
     if len(never):
         layer, stage = never[0]
         raise CaptureError(
