@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -246,14 +247,21 @@ class Layer:
 
 
 def run_steps(clock: object, steps: int) -> np.ndarray:
-    layer = Layer()
-    gate = clock.wrap(1, "gate", layer.gate)
-    experts = clock.wrap(1, "experts", layer.experts)
-    whole = clock.wrap(1, "block", lambda: (time.sleep(0.002), gate(), experts(), experts())[1:])
+    from routestats.engines.vllm.clocks import clocked
+
+    layer, other = Layer(), Layer()
+    made_of = {id(layer): (1, "gate")}
+    gate = partial(clock.wrap(made_of, Layer.gate), layer)
+    unclocked = partial(clock.wrap(made_of, Layer.gate), other)
+    experts = clocked(clock, 1, "experts", layer.experts)
+    whole = clocked(
+        clock, 1, "block", lambda: (time.sleep(0.002), gate(), experts(), experts())[1:]
+    )
     whole()  # outside a step
     for _ in range(steps):
         clock.begin()
         assert whole() == ("gate", "experts", "experts")
+        assert unclocked() == "gate"
         clock.end()
     return clock.finish()
 
@@ -276,10 +284,10 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
 
 def test_the_profiler_stops_listening(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from routestats.engines.vllm.clocks import ProfilerClock
+    from routestats.engines.vllm.clocks import ProfilerClock, clocked
 
     clock = ProfilerClock(2, tmp_path / "trace.json.gz", 2)
-    gate = clock.wrap(0, "gate", lambda: None)
+    gate = clocked(clock, 0, "gate", lambda: None)
     for _ in range(2):
         assert not clock.full
         clock.begin()
@@ -321,7 +329,7 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
 
 def test_events_are_read_after_the_step() -> None:
     pytest.importorskip("torch")
-    from routestats.engines.vllm.clocks import EventClock
+    from routestats.engines.vllm.clocks import EventClock, clocked
 
     ticks = iter(range(1000))
 
@@ -332,8 +340,8 @@ def test_events_are_read_after_the_step() -> None:
         return made
 
     clock = EventClock(1, event)
-    gate = clock.wrap(0, "gate", lambda: "done")
-    block = clock.wrap(0, "block", gate)
+    gate = clocked(clock, 0, "gate", lambda: "done")
+    block = clocked(clock, 0, "block", gate)
     clock.begin()
     assert block() == "done"
     gate()
@@ -372,27 +380,30 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
     pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import FREE, HostClock, host_call_cost
 
-    def inner(a: int, b: int, *, c: int, d: int) -> None:
-        return None
+    class Thing:
+        def inner(self, a: int, b: int, *, c: int, d: int) -> None:
+            return None
 
-    def outer(call: object) -> None:
-        for _ in range(1000):
-            call(1, 2, c=3, d=4)
+        def outer(self) -> None:
+            for _ in range(1000):
+                self.inner(1, 2, c=3, d=4)
 
     plain, measured = [], {False: [], True: []}
+    thing, inner, outer = Thing(), Thing.inner, Thing.outer
     for _ in range(15):
         begin = time.perf_counter_ns()
-        outer(inner)
+        thing.outer()
         plain.append(time.perf_counter_ns() - begin)
         for calibrated in measured:
             clock = HostClock(1, host_call_cost if calibrated else lambda _, __: FREE)
-            clocked = clock.wrap(0, "gate", inner)
-            whole = clock.wrap(0, "block", outer)
+            Thing.inner = clock.wrap({id(thing): (0, "gate")}, inner)
+            Thing.outer = clock.wrap({id(thing): (0, "block")}, outer)
             clock.begin()
-            whole(clocked)
+            thing.outer()
             clock.end()
             measured[calibrated].append(clock.finish().sum())
             assert clock.call_ns > 0 or not calibrated
+        Thing.inner, Thing.outer = inner, outer
     bare, raw, corrected = (np.median(x) for x in (plain, measured[False], measured[True]))
     assert raw > 2 * bare  # the clock costs more than what it measures here
     assert abs(corrected - bare) < 0.25 * (raw - bare)
@@ -462,3 +473,14 @@ def test_wrapping_leaves_nothing_behind() -> None:
     wrapping.release()
     assert (thing.run(), own.run) == (1, before)
     assert "run" not in vars(thing)
+
+    class Heir(Thing):
+        pass
+
+    function = Thing.run
+    for owner in (Heir, Thing, Heir):
+        wrapping.wrap_class(owner, "run", lambda inner: lambda self: inner(self) + 100)
+    assert (Thing().run(), Heir().run()) == (101, 201)
+    wrapping.release()
+    assert Thing.run is Heir.run is function
+    assert "run" not in vars(Heir)

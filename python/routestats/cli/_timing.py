@@ -12,20 +12,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 from routestats.cli.datasets import Prompt
-from routestats.trace.timings import write_overhead
+from routestats.trace.timings import read_overhead, write_overhead
 
 BATCHES = (1, 8, 32)
 PROFILED_ROUNDS = 6
-PROFILED_TOKENS = 4
-ALL_WARM_UP = 1 << 30
-WAYS: tuple[Literal["hooks", "outline", "none"], ...] = ("hooks", "outline", "none")
+PROFILED_TOKENS = 6
+WARM_UP_TOKENS = 4
+Source = Literal["hooks", "outline", "profiler"]
+WAYS: tuple[Source | None, ...] = ("hooks", "outline", None)
 
 
 def take(llm: Any, data: dict[str, list[Prompt]], args: argparse.Namespace) -> None:
     """Time the stages at several sizes of batch, and what the clocks themselves cost.
 
     Every round runs the same prompts with clocks on the stages, with clocks around the MoE layers
-    alone, and with none, in random order. The first round of a size is warm-up.
+    alone, and with none, in random order, behind a few steps to warm up.
     """
     prompts = _interleaved(data)
     measure(
@@ -56,28 +57,36 @@ def measure(
 
     order = random.Random(seed)
     pairs: list[tuple[float, float]] = []
+
+    def timed(way: Source, chosen: list[str]) -> float:
+        with rs.time_stages(llm, run_dir, domain="timing", source=way, warm_up=WARM_UP_TOKENS):
+            _seconds(llm, chosen[:1], WARM_UP_TOKENS)
+            return _seconds(llm, chosen, tokens)
+
     for batch in batches:
         print(f"routestats: timing {batch} requests at a time", file=sys.stderr)
-        for number in range(rounds + 1):
+        _seconds(llm, _batch_of(prompts, batch, 0), tokens)
+        for number in range(rounds):
             chosen = _batch_of(prompts, batch, number)
             took: dict[str, float] = {}
             for way in order.sample(WAYS, len(WAYS)):
-                if way == "none":
-                    took[way] = _seconds(llm, chosen, tokens)
-                    continue
-                warm_up = 0 if number else ALL_WARM_UP
-                with rs.time_stages(llm, run_dir, domain="timing", source=way, warm_up=warm_up):
-                    took[way] = _seconds(llm, chosen, tokens)
-            if number:
-                pairs.append((took["hooks"], took["none"]))
+                if way is None:
+                    _seconds(llm, chosen[:1], WARM_UP_TOKENS)
+                    took["none"] = _seconds(llm, chosen, tokens)
+                else:
+                    took[way] = timed(way, chosen)
+            pairs.append((took["hooks"], took["none"]))
         if profiler:
             steps = PROFILED_ROUNDS * PROFILED_TOKENS
             with rs.time_stages(
                 llm, run_dir, domain="timing", source="profiler", warm_up=1, max_steps=steps
             ):
                 for number in range(PROFILED_ROUNDS):
-                    _seconds(llm, _batch_of(prompts, batch, number), PROFILED_TOKENS)
-    write_overhead(run_dir, {"pairs_s": pairs, "of": ["with clocks", "without"]})
+                    _seconds(llm, _batch_of(prompts, batch, number), min(PROFILED_TOKENS, tokens))
+    before = read_overhead(run_dir) or {"pairs_s": []}
+    write_overhead(
+        run_dir, {"pairs_s": [*before["pairs_s"], *pairs], "of": ["with clocks", "without"]}
+    )
 
 
 def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:

@@ -21,6 +21,8 @@ from routestats.trace import Trace
 from routestats.trace.timings import read_overhead, read_timings, timing_sources
 
 STAGE_SOURCES = ("hooks", "profiler")
+PROFILER_STEPS = 5
+"""A profile has fewer steps of a kind than the clocks have timed, and these are enough of them."""
 
 
 def timing(
@@ -86,7 +88,7 @@ def timing(
     agreement: tuple[PartAgreement, ...] = ()
     if set(STAGE_SOURCES) <= set(there):
         other = read_timings(folder, "profiler" if source == "hooks" else "hooks")
-        others = groups_of(other, None, confidence, min_steps)
+        others = groups_of(other, None, confidence, min(min_steps, PROFILER_STEPS))
         agreement = agreement_of(*((groups, others) if source == "hooks" else (others, groups)))
     parts = parts_of(times, counted)
     ratios = _clock_ratios(read_overhead(folder))

@@ -17,11 +17,14 @@ RANGE = "routestats/"
 """What the names of our ranges begin with: ``routestats/<stage>/<layer>``."""
 
 
-def stages_of_chrome_trace(path: Path, layers: int, steps: int) -> npt.NDArray[np.int64]:
+def stages_of_chrome_trace(
+    path: Path, layers: int, steps: int, op_ns: float = 0.0
+) -> npt.NDArray[np.int64]:
     """Nanoseconds ``[steps, L, stages]`` of the ranges in a Chrome trace that `ProfilerClock` made.
 
-    A range counts without the ranges inside it. Where the trace has ranges of the device, those
-    count. A range belongs to the step whose own range it begins in.
+    A range counts without the ranges inside it, and less `op_ns` for each operator directly in it,
+    which is what the profiler takes to put one down. Where the trace has ranges of the device,
+    those count, as they are. A range belongs to the step whose own range it begins in.
 
     Raises
     ------
@@ -29,27 +32,30 @@ def stages_of_chrome_trace(path: Path, layers: int, steps: int) -> npt.NDArray[n
         If the trace has not the steps that it should have.
     """
     with gzip.open(path, "rt") as file:
-        events = json.load(file)["traceEvents"]
-    ours = [e for e in events if e.get("ph") == "X" and str(e.get("name")).startswith(RANGE)]
+        events = [e for e in json.load(file)["traceEvents"] if e.get("ph") == "X"]
+    ours = [e for e in events if str(e.get("name")).startswith(RANGE)]
     on_device = [e for e in ours if e.get("cat") == "gpu_user_annotation"]
-    ours = sorted(on_device or ours, key=lambda e: (e["ts"], -e["dur"]))
-    bounds = np.array([e["ts"] for e in ours if e["name"] == f"{RANGE}step"])
+    if on_device:
+        events = ours = on_device
+    bounds = np.sort([e["ts"] for e in ours if e["name"] == f"{RANGE}step"])
     if len(bounds) != steps:
         raise CaptureError(f"{path}: expected {steps} steps in the profile, got {len(bounds)}")
     us = np.zeros((steps, layers, len(STAGES)))
     around: list[tuple[float, tuple[int, int, int]]] = []  # open ranges: end, and where they count
-    for event in ours:
-        _, stage, *layer = event["name"].split("/")
-        if stage not in STAGES:
-            continue
-        step = int(np.searchsorted(bounds, event["ts"], side="right")) - 1
-        place = step, int(layer[0]), STAGES.index(stage)
+    for event in sorted(events, key=lambda e: (e["ts"], -e["dur"])):
         while around and around[-1][0] <= event["ts"]:
             around.pop()
-        if around:
-            us[around[-1][1]] -= event["dur"]
-        us[place] += event["dur"]
-        around.append((_end(event), place))
+        kind, _, rest = str(event["name"]).partition("/")
+        stage, _, layer = rest.partition("/")
+        if f"{kind}/" == RANGE and stage in STAGES:
+            step = int(np.searchsorted(bounds, event["ts"], side="right")) - 1
+            place = step, int(layer), STAGES.index(stage)
+            if around:
+                us[around[-1][1]] -= event["dur"]
+            us[place] += event["dur"]
+            around.append((_end(event), place))
+        elif around and event.get("cat") == "cpu_op":
+            us[around[-1][1]] -= op_ns / 1000
     return np.rint(us * 1000).astype(np.int64)
 
 

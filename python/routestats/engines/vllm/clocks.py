@@ -6,6 +6,10 @@ on the CPU. `EventClock` records CUDA events into the stream and reads them afte
 
 Calls that are clocked lie inside one another. Each clock reading ends one stretch of time and
 begins the next, and a stretch belongs to the innermost call that is open: see `own_times`.
+
+Methods are wrapped once for a class and look their object up: wrappers on every object would each
+have to come through the caches again, behind the experts' weights, and a class whose objects have
+attributes of their own is slower to call.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ from __future__ import annotations
 import statistics
 import time
 import timeit
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -26,6 +30,20 @@ from routestats.engines.vllm.chrome_trace import RANGE, stages_of_chrome_trace
 from routestats.trace.timings import STAGES
 
 Nanoseconds = npt.NDArray[np.int64]
+Method = Callable[..., Any]
+"""A function whose first argument is the object that it is called on."""
+Places = Mapping[int, tuple[int, str]]
+"""Layer and stage of each object, by its `id`."""
+
+
+def clocked(clock: Clock, layer: int, stage: str, function: Callable[..., Any]) -> Any:
+    """`function`, which is no method of a class, under a clock."""
+    owner = object()
+
+    def method(owner: object, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return partial(clock.wrap({id(owner): (layer, stage)}, method), owner)
 
 
 class CallCost(NamedTuple):
@@ -43,8 +61,11 @@ class Clock(Protocol):
 
     name: str
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose own time counts for `stage` of `layer`; several calls add up."""
+    def wrap(self, places: Places, function: Method) -> Method:
+        """`function`, whose own time counts where `places` says; several calls add up.
+
+        Calls on objects that `places` does not hold go by without a clock.
+        """
 
     def begin(self) -> None:
         """A step begins."""
@@ -114,78 +135,63 @@ class HostClock:
 
     def __init__(self, layers: int, cost: Callable[[int, int], CallCost] | None = None) -> None:
         self._layers = layers
-        # Flat: a call and a time for each reading.
-        self._marks: list[Any] = []
-        self._steps: list[tuple[list[int], list[int]]] = []
-        self._calls: list[_ClockedCall] = []
+        # Flat: a code (-1 for the end of what is open) and a time for each reading.
+        self._marks: list[int] = []
+        self._steps: list[list[int]] = []
+        self._arguments: list[tuple[int, int] | None] = []  # of each wrapped function
         self._cost = host_call_cost if cost is None else cost
-        self._run = _clocked_run(self._marks)
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        # A number of its own for each function: they differ in how they are called.
-        places = self._layers * len(STAGES)
-        code = len(self._calls) * places + layer * len(STAGES) + STAGES.index(stage)
-        call = _ClockedCall(function, code)
-        self._calls.append(call)
-        return partial(self._run, call)
+    def wrap(self, places: Places, function: Method) -> Method:
+        mark, now = self._marks.append, time.perf_counter_ns
+        # Functions differ in how they are called, and so in their numbers.
+        number, size = len(self._arguments), self._layers * len(STAGES)
+        arguments = self._arguments
+        arguments.append(None)
+        codes = {
+            key: number * size + layer * len(STAGES) + STAGES.index(stage)
+            for key, (layer, stage) in places.items()
+        }
+        code_of = codes.get
+
+        def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            code = code_of(id(owner))
+            if code is None:
+                return function(owner, *args, **kwargs)
+            if arguments[number] is None:
+                arguments[number] = len(args), len(kwargs)
+            mark(code)
+            mark(now())
+            result = function(owner, *args, **kwargs)
+            at = now()
+            mark(-1)
+            mark(at)
+            return result
+
+        return timed
 
     def begin(self) -> None:
         self._marks.clear()
 
     def end(self) -> None:
         # No more than this between two steps: what the clock costs a run should be the readings.
-        codes = [-1 if call is None else call.code for call in self._marks[::2]]
-        self._steps.append((codes, self._marks[1::2]))
+        self._steps.append(self._marks.copy())
         self._marks.clear()
 
     def finish(self) -> Nanoseconds:
         steps = [
-            own_times(marks_of(codes, times), self._layers, self._cost_of)
-            for codes, times in self._steps
+            own_times(marks_of(step[::2], step[1::2]), self._layers, self._cost_of)
+            for step in self._steps
         ]
         return _stacked(steps, self._layers)
 
     @property
     def call_ns(self) -> float:
-        costs = [sum(self._cost(*call.arguments)) for call in self._calls if call.arguments]
+        costs = [sum(self._cost(*counts)) for counts in self._arguments if counts]
         return statistics.fmean(costs) if costs else 0.0
 
     def _cost_of(self, code: int) -> CallCost:
-        arguments = self._calls[code // (self._layers * len(STAGES))].arguments
-        return FREE if arguments is None else self._cost(*arguments)
-
-
-class _ClockedCall:
-    """A function under a clock: what its marks are numbered by, and how it was called first."""
-
-    __slots__ = ("arguments", "code", "function")
-
-    def __init__(self, function: Callable[..., Any], code: int) -> None:
-        self.function = function
-        self.code = code
-        self.arguments: tuple[int, int] | None = None  # positional and keyword ones
-
-
-def _clocked_run(marks: list[Any]) -> Callable[..., Any]:
-    """What runs a `_ClockedCall` and puts down in `marks` when it begins and ends.
-
-    Between two calls the experts' weights go through the caches, so all calls share one function,
-    and what a call reads of its own is one small object.
-    """
-    mark, now = marks.append, time.perf_counter_ns
-
-    def run(call: _ClockedCall, /, *args: Any, **kwargs: Any) -> Any:
-        if call.arguments is None:
-            call.arguments = len(args), len(kwargs)
-        mark(call)
-        mark(now())
-        result = call.function(*args, **kwargs)
-        at = now()
-        mark(None)
-        mark(at)
-        return result
-
-    return run
+        counts = self._arguments[code // (self._layers * len(STAGES))]
+        return FREE if counts is None else self._cost(*counts)
 
 
 def marks_of(codes: Iterable[int], times: Iterable[int]) -> list[tuple[int, float]]:
@@ -208,13 +214,17 @@ def host_call_cost(positional: int, keywords: int) -> CallCost:
     clock = HostClock(1, lambda _, __: FREE)
     names = [f"argument_{i}" for i in range(positional + keywords)]
     given = [f"{name}=0" if i >= positional else "0" for i, name in enumerate(names)]
-    setup = f"def nothing({', '.join(names)}): return None\ncall = wrap(nothing)"
+    setup = f"""
+class Owner:
+    def nothing({", ".join(["self", *names])}): return None
+owner = Owner()
+Owner.nothing = wrap(owner, Owner.nothing)"""
 
     def timer(wrap: Callable[..., Any]) -> timeit.Timer:
-        return timeit.Timer(f"call({', '.join(given)})", setup, globals={"wrap": wrap})
+        return timeit.Timer(f"owner.nothing({', '.join(given)})", setup, globals={"wrap": wrap})
 
-    empty, bare = timeit.Timer(), timer(lambda function: function)
-    clocked = timer(lambda function: clock.wrap(0, STAGES[0], function))
+    empty, bare = timeit.Timer(), timer(lambda _, function: function)
+    under_clock = timer(lambda owner, f: clock.wrap({id(owner): (0, STAGES[0])}, f))
 
     def per_call(what: timeit.Timer) -> float:
         return what.timeit(calls) / calls * 1e9
@@ -223,7 +233,7 @@ def host_call_cost(positional: int, keywords: int) -> CallCost:
     for _ in range(rounds):
         loop, one = per_call(empty), per_call(bare)
         clock.begin()
-        whole = per_call(clocked)
+        whole = per_call(under_clock)
         clock.end()
         within = float(clock.finish()[-1].sum())
         inside.append(within / calls - (one - loop))
@@ -248,13 +258,18 @@ class EventClock:
         self._marks: list[tuple[int, Any]] = []
         self._steps: list[Nanoseconds] = []
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        enter = layer * len(STAGES) + STAGES.index(stage)
+    def wrap(self, places: Places, function: Method) -> Method:
+        codes = {
+            key: layer * len(STAGES) + STAGES.index(stage) for key, (layer, stage) in places.items()
+        }
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            self._mark(enter)
-            result = function(*args, **kwargs)
-            self._mark(~enter)
+        def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            code = codes.get(id(owner))
+            if code is None:
+                return function(owner, *args, **kwargs)
+            self._mark(code)
+            result = function(owner, *args, **kwargs)
+            self._mark(~code)
             return result
 
         return timed
@@ -298,6 +313,8 @@ class ProfilerClock:
     """Ranges that ``torch.profiler`` measures; its Chrome trace is kept.
 
     On CUDA the durations are those of the ranges' kernels on the device, as the trace gives them.
+    On the CPU the profiler makes every operator slower, by nearly as much as the operators of the
+    small stages take; what it costs one is measured, and taken off.
 
     Parameters
     ----------
@@ -328,14 +345,15 @@ class ProfilerClock:
         """Whether it has heard enough."""
         return self._left == 0
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = f"{RANGE}{stage}/{layer}"
+    def wrap(self, places: Places, function: Method) -> Method:
+        names = {key: f"{RANGE}{stage}/{layer}" for key, (layer, stage) in places.items()}
 
-        def ranged(*args: Any, **kwargs: Any) -> Any:
-            if not self._listening:
-                return function(*args, **kwargs)
+        def ranged(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            name = names.get(id(owner))
+            if name is None or not self._listening:
+                return function(owner, *args, **kwargs)
             with _open_range(name):
-                return function(*args, **kwargs)
+                return function(owner, *args, **kwargs)
 
         return ranged
 
@@ -363,4 +381,18 @@ class ProfilerClock:
             self._profile.stop()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._profile.export_chrome_trace(str(self._path))
-        return stages_of_chrome_trace(self._path, self._layers, self._steps)
+        op_ns = 0.0 if self._on_device else profiled_op_ns()
+        return stages_of_chrome_trace(self._path, self._layers, self._steps, op_ns)
+
+
+@cache
+def profiled_op_ns() -> float:
+    """Nanoseconds that the profiler takes to put down an operator on the CPU."""
+    calls, rounds = 1000, 7
+    timer = timeit.Timer("x.neg()", globals={"x": torch.zeros(1)})
+    costs = []
+    for _ in range(rounds):
+        bare = timer.timeit(calls)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            costs.append(timer.timeit(calls) - bare)
+    return max(statistics.median(costs), 0.0) / calls * 1e9

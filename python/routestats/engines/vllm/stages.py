@@ -145,13 +145,13 @@ def kernel_of(layer: MoELayer) -> Any:
 
 
 class Wrapping:
-    """Methods replaced on their objects, until `release`."""
+    """Methods replaced on objects and classes, until `release`."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def wrap(self, target: Any, method: str, make: Callable[[Any], Any]) -> None:
-        """Put ``make(the method as it is)`` in its place."""
+        """Put ``make(the method as it is)`` in its place, on one object."""
         inner = getattr(target, method)
         if method in vars(target):
             self._undo.append(lambda: object.__setattr__(target, method, inner))
@@ -159,6 +159,15 @@ class Wrapping:
             self._undo.append(lambda: object.__delattr__(target, method))
         # A module looks among its parameters and children first; this goes past them.
         object.__setattr__(target, method, make(inner))
+
+    def wrap_class(self, owner: type, method: str, make: Callable[[Any], Any]) -> None:
+        """Put ``make(the function as it is)`` in its place, on all objects of a class."""
+        inner = getattr(owner, method)
+        if method in vars(owner):
+            self._undo.append(lambda: setattr(owner, method, inner))
+        else:
+            self._undo.append(lambda: delattr(owner, method))
+        setattr(owner, method, make(inner))
 
     def release(self) -> None:
         """Put everything back as it was."""

@@ -10,7 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines.vllm.clocks import Clock, EventClock, HostClock, ProfilerClock
+from routestats.engines.vllm.clocks import (
+    Clock,
+    EventClock,
+    HostClock,
+    ProfilerClock,
+    clocked,
+)
 from routestats.engines.vllm.routers import MoELayer
 from routestats.engines.vllm.stages import (
     Wrapping,
@@ -86,9 +92,16 @@ class StepTimer:
             for place in functions(modules)
         ]
         self._stages = {stage for _, (_, _, stage) in places}
+        self._objects = [target for _, (target, _, _) in places]  # kept, for they go by their id
         self._clock = _clock_for(request, len(layers), device)
+        of_class: dict[tuple[type, str], dict[int, tuple[int, str]]] = {}
         for index, (target, method, stage) in places:
-            self._wrapping.wrap(target, method, partial(self._clock.wrap, index, stage))
+            if method in vars(target):  # the object has its own, and the class is not asked
+                self._wrapping.wrap(target, method, partial(clocked, self._clock, index, stage))
+            else:
+                of_class.setdefault((type(target), method), {})[id(target)] = index, stage
+        for (owner, method), found in of_class.items():
+            self._wrapping.wrap_class(owner, method, partial(self._clock.wrap, found))
         self._wrapping.wrap(runner, "execute_model", self._timed_step)
 
     def _timed_step(self, execute_model: Callable[..., Any]) -> Callable[..., Any]:
