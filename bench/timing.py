@@ -33,10 +33,8 @@ MODELS = ("tiny", "hidden-1024")
 UNEXPLAINED = 0.05
 BATCHES = (1, 8, 32)
 TOKENS = 16
-PREFILLS = 4
 LONG = 8
-MIN_STEPS = 20
-"""Steps of a kind: where a batch begins and ends there are a few of in-between sizes."""
+ROUNDS = {"tiny": 8, "hidden-1024": 3}
 
 
 def take(name: str, run: Path, rounds: int, seed: int) -> None:
@@ -75,13 +73,13 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
             seed=seed,
         )
         # One token each: a step that reads a prompt, and nothing else.
-        for texts in (prompts, long):
+        for texts, times in ((prompts, 4 * rounds), (long, 2 * rounds)):
             measure(
                 llm,
                 texts,
                 run,
                 batches=(1,),
-                rounds=PREFILLS * rounds,
+                rounds=times,
                 tokens=1,
                 profiler=True,
                 seed=seed,
@@ -125,7 +123,6 @@ def figures_of(timing: Any) -> dict[str, Any]:
         "dtype": timing.engine["dtype"],
         "moe_layers": len(timing.layer_ids),
         "steps": timing.steps,
-        "min_steps_of_a_kind": MIN_STEPS,
         "clock_call_ns": round(timing.call_ns, 1),
         "clock_cost": rounded(timing.clock_cost),
         "clock_pairs": timing.clock_pairs,
@@ -152,7 +149,7 @@ def figures_of(timing: Any) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=[*MODELS, "all"], default="all")
-    parser.add_argument("--rounds", type=int, default=8, help="of each number of requests")
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--runs", type=Path, help="keep the timed runs in this folder")
     parser.add_argument("--json", type=Path, default=RESULTS)
@@ -169,8 +166,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
         for name in MODELS if args.model == "all" else (args.model,):
             run = (args.runs or Path(scratch)) / name
-            take(name, run, args.rounds, args.seed)
-            timing = rs.stats.timing(run, min_steps=MIN_STEPS)
+            rounds = args.rounds or ROUNDS[name]
+            take(name, run, rounds, args.seed)
+            # Where a batch begins and ends, once a round, there are steps of in-between sizes.
+            timing = rs.stats.timing(run, min_steps=2 * rounds)
             lines = claim_check(timing)
             print("\n".join([timing.summary(), "", *lines, ""]), flush=True)
             failures = missed(timing)
@@ -178,6 +177,7 @@ def main() -> int:
             cores = os.cpu_count()
             figures[name] = {
                 **figures_of(timing),
+                "rounds": rounds,
                 "cores": cores,
                 "claim_check": lines,
                 "missed": failures,
