@@ -33,7 +33,7 @@ MODELS = ("tiny", "hidden-1024")
 UNEXPLAINED = 0.05
 BATCHES = (1, 8, 32)
 TOKENS = 16
-LONG = 8
+LONG = 12
 ROUNDS = {"tiny": 8, "hidden-1024": 3}
 
 
@@ -46,11 +46,8 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
     rs.enable()
     from vllm import LLM
 
-    prompts = [
-        f"Question: {3 + i} boxes hold {12 + i} pens each, and {i + 2} of them are lost. How many "
-        "pens are left in all of the boxes together?\nAnswer:"
-        for i in range(256)
-    ]
+    # Short: the random model takes every byte for a token.
+    prompts = [f"{3 + i} pens, {i + 2} lost:" for i in range(256)]
     model = tiny_model() if name == "tiny" else hidden_1024(run.parent)
     llm = LLM(
         model=str(model),

@@ -29,10 +29,10 @@ from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
 from routestats.stats._lookahead import Lookahead as Lookahead
-from routestats.stats._lookahead import LookaheadHits as LookaheadHits
 from routestats.stats._lookahead import LookaheadMeasure as LookaheadMeasure
 from routestats.stats._lookahead import lookahead as lookahead
-from routestats.stats._lookahead import lookahead_hits as lookahead_hits
+from routestats.stats._lookahead_hits import LookaheadHits as LookaheadHits
+from routestats.stats._lookahead_hits import lookahead_hits as lookahead_hits
 from routestats.stats._paths import Paths as Paths
 from routestats.stats._paths import WindowPaths as WindowPaths
 from routestats.stats._paths import paths as paths
