@@ -2,7 +2,7 @@
 
 Two models in vLLM on the CPU, eager: the built-in one, whose layers are so small that the engine's
 own code shows, and a random one of hidden size 1,024. Prompts are run 1, 8 and 32 at a time, every
-round with clocks on the stages, with clocks around the MoE layers alone, and with none, in random
+round with clocks on the stages, with clocks around the MoE layers alone, and with none, in changing
 order; then under torch.profiler.
 
     python bench/timing.py                      # both
@@ -34,7 +34,7 @@ UNEXPLAINED = 0.05
 BATCHES = (1, 8, 32)
 TOKENS = 16
 LONG = 12
-ROUNDS = {"tiny": 8, "hidden-1024": 3}
+ROUNDS = {"tiny": 12, "hidden-1024": 6}
 
 
 def take(name: str, run: Path, rounds: int, seed: int) -> None:
@@ -70,13 +70,13 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
             seed=seed,
         )
         # One token each: a step that reads a prompt, and nothing else.
-        for texts, times in ((prompts, 4 * rounds), (long, 2 * rounds)):
+        for texts in (prompts, long):
             measure(
                 llm,
                 texts,
                 run,
                 batches=(1,),
-                rounds=times,
+                rounds=2 * rounds,
                 tokens=1,
                 profiler=True,
                 seed=seed,
@@ -166,7 +166,7 @@ def main() -> int:
             rounds = args.rounds or ROUNDS[name]
             take(name, run, rounds, args.seed)
             # Where a batch begins and ends, once a round, there are steps of in-between sizes.
-            timing = rs.stats.timing(run, min_steps=2 * rounds)
+            timing = rs.stats.timing(run, min_steps=rounds + rounds // 2)
             lines = claim_check(timing)
             print("\n".join([timing.summary(), "", *lines, ""]), flush=True)
             failures = missed(timing)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -26,7 +27,7 @@ def take(llm: Any, data: dict[str, list[Prompt]], args: argparse.Namespace) -> N
     """Time the stages at several sizes of batch, and what the clocks themselves cost.
 
     Every round runs the same prompts with clocks on the stages, with clocks around the MoE layers
-    alone, and with none, in random order, behind a few steps to warm up.
+    alone, and with none, in changing order, behind a run and a few steps to warm up.
     """
     prompts = _interleaved(data)
     measure(
@@ -55,7 +56,8 @@ def measure(
     """A timing pass of `rounds` rounds at each number of requests, into a run's folder."""
     import routestats as rs
 
-    order = random.Random(seed)
+    orders = list(itertools.permutations(WAYS))  # each turn equally often, over six rounds
+    random.Random(seed).shuffle(orders)
     pairs: list[tuple[float, float]] = []
 
     def timed(way: Source, chosen: list[str]) -> float:
@@ -65,11 +67,11 @@ def measure(
 
     for batch in batches:
         print(f"routestats: timing {batch} requests at a time", file=sys.stderr)
-        _seconds(llm, _batch_of(prompts, batch, 0), tokens)
         for number in range(rounds):
             chosen = _batch_of(prompts, batch, number)
+            _seconds(llm, chosen, tokens)  # brings the experts of these prompts into memory
             took: dict[str, float] = {}
-            for way in order.sample(WAYS, len(WAYS)):
+            for way in orders[number % len(orders)]:
                 if way is None:
                     _seconds(llm, chosen[:1], WARM_UP_TOKENS)
                     took["none"] = _seconds(llm, chosen, tokens)
