@@ -233,3 +233,16 @@ def test_figures(run: Path) -> None:
     ):
         assert figure.get_size_inches()[0] * figure.dpi == 1000
         assert figure.axes
+
+
+def test_the_figure_of_confidence_shows_every_predictor() -> None:
+    pytest.importorskip("matplotlib")
+    trace = trace_of(chain(np.random.default_rng(8), 2000, 0.9))
+    found = confidence(trace, bootstrap=20)
+    _, margins, stated = rs.plots.confidence(found).axes
+    drawn = {line.get_label() for line in margins.lines}
+    assert drawn == {
+        "marginal", "previous token", "single hop", "history, selected", "uniform guess",
+    }  # fmt: skip
+    named = [text.get_text().partition(":")[0] for text in stated.get_legend().get_texts()]
+    assert named == ["marginal", "single hop", "history, selected"]

@@ -79,11 +79,13 @@ def measure(
                     took[way] = timed(way, chosen)
             pairs.append((took["hooks"], took["none"]))
         if profiler:
-            steps = PROFILED_ROUNDS * PROFILED_TOKENS
+            # Of prompts alone as many as the clocks have timed: they differ in length.
+            profiled = PROFILED_ROUNDS if tokens > 1 else rounds
+            steps = profiled * PROFILED_TOKENS
             with rs.time_stages(
                 llm, run_dir, domain="timing", source="profiler", warm_up=1, max_steps=steps
             ):
-                for number in range(PROFILED_ROUNDS):
+                for number in range(profiled):
                     _seconds(llm, _batch_of(prompts, batch, number), min(PROFILED_TOKENS, tokens))
     before = read_overhead(run_dir) or {"pairs_s": []}
     write_overhead(
