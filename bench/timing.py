@@ -46,8 +46,8 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
     rs.enable()
     from vllm import LLM
 
-    # Short: the random model takes every byte for a token.
-    prompts = [f"{3 + i} pens, {i + 2} lost:" for i in range(256)]
+    # Short, since the random model takes every byte for a token; of one length, hence of one kind.
+    prompts = [f"{100 + i} pens, {101 + i} lost:" for i in range(252)]
     model = tiny_model() if name == "tiny" else hidden_1024(run.parent)
     llm = LLM(
         model=str(model),
