@@ -54,7 +54,7 @@ def measure(run: Path, seed: int) -> dict[str, Any]:
     return {
         "measure": name,
         "model": trace.info["model"]["name"],
-        "domains": list(test.domains),
+        "prompts": {name: len(trace.filter(domain=name).requests) for name in trace.domains},
         "train_tokens": len(train),
         "test_tokens": len(test),
         "test_prompts": ahead.groups,
@@ -65,8 +65,9 @@ def measure(run: Path, seed: int) -> dict[str, Any]:
 
 def render(figures: dict[str, Any]) -> str:
     hops = figures["hops"]
+    prompts = " and ".join(f"{count} of {name}" for name, count in figures["prompts"].items())
     lines = [
-        f"{figures['model']}, {' and '.join(figures['domains'])}: "
+        f"{figures['model']}, prompts {prompts}: "
         f"{figures['measure'].replace('_at_', '@')} in % on {figures['test_tokens']:,} tokens of "
         f"{figures['test_prompts']:,} held-out prompts, 95 % intervals",
         f"{'':<22}" + "".join(f"{f'hop {hop}':<19}" for hop in hops),
@@ -86,9 +87,9 @@ def main() -> None:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--gsm8k-file", type=Path)
     source.add_argument("--run", type=Path, help="a run captured with --lookahead")
-    parser.add_argument("--humaneval-limit", type=int, default=80, help="problems of HumanEval")
-    parser.add_argument("--limit", type=int, default=120, help="problems of GSM8K")
-    parser.add_argument("--max-tokens", type=int, default=12)
+    parser.add_argument("--humaneval-limit", type=int, default=164, help="problems of HumanEval")
+    parser.add_argument("--limit", type=int, default=500, help="problems of GSM8K")
+    parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--seed", type=int, default=0, help="of the split and the resampling")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()

@@ -287,7 +287,7 @@ def test_lookahead_and_timing_in_one_engine(tmp_path: Path) -> None:
     with rs.capture(llm, run, domain="humaneval", lookahead=8):
         outputs = llm.generate(prompts, params, use_tqdm=False)
         refused("busy", lambda: rs.time_stages(llm, run))
-    for source in ("hooks", "profiler"):
+    for source in ("hooks", "outline", "profiler"):
         with rs.time_stages(llm, run, source=source, warm_up=1) as timed:
             llm.generate(prompts, params, use_tqdm=False)
             refused("timing", lambda: rs.capture(llm, run))
@@ -314,7 +314,14 @@ def test_lookahead_and_timing_in_one_engine(tmp_path: Path) -> None:
     assert sum(found["equal"]) >= 0.999 * sum(found["predictions"]) > 0
     timing = rs.stats.timing(tmp_path / "run")
     assert {group.phase for group in timing.groups} == {"decode"}
-    assert timing.unexplained < 0.15  # a busy machine; the benchmark says what it is on a quiet one
+    # A busy machine, and few steps; the benchmark says what it is on a quiet one.
+    assert timing.unexplained is not None
+    assert abs(timing.unexplained) < 0.5
+    assert timing.call_ns > 0
+    # All that is clocked has taken its time at every layer: nothing was looked for in vain.
+    (group,) = timing.groups
+    for part in ("gate", "topk", "dispatch", "experts", "combine", "kernel", "runner", "block"):
+        assert (group.part_ns[part].value > 0).all(), part
     assert {part.part for part in timing.agreement} == {
         "gate",
         "topk",

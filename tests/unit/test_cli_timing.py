@@ -12,6 +12,7 @@ from test_lookahead import write_run as write_lookahead_run
 
 import routestats as rs
 from routestats.cli import main
+from routestats.cli._models import ModelChoice, check_lookahead, resolve
 from routestats.trace.timings import (
     STAGES,
     StepFigures,
@@ -23,7 +24,7 @@ from routestats.trace.timings import (
 
 def time_run(run: Path, source: str = "hooks") -> None:
     """Twelve decode steps of a run of `SHAPE`."""
-    base = np.array([10, 20, 5, 100, 15, 160, 180, 400]) * 1000
+    base = np.array([10, 20, 5, 100, 15, 8, 12, 10, 220]) * 1000
     ns = np.broadcast_to(base, (12, SHAPE.num_layers, len(STAGES)))
     info = TimingInfo(
         source, tuple(range(SHAPE.num_layers)), "clock", "m", {"device": "cpu", "version": "0"}
@@ -62,6 +63,28 @@ def test_flags_that_contradict_each_other(
     assert "hops of at least 1" in fails(capsys, *start, "--lookahead", "0")
     assert "--lookahead" in fails(capsys, *start, "--lookahead", "two")
     assert not (tmp_path / "run").exists()
+
+
+def test_lookahead_beyond_the_model_is_refused_before_an_engine_starts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = ("profile", "tiny", "--data", "mathwords", "-o", str(tmp_path / "run"))
+    for hops in ("99", "32", "1,2,32"):
+        line = fails(capsys, *start, "--lookahead", hops)
+        assert "--lookahead: expected hops from 1 to 31 in tiny, a model of 32 layers" in line
+    assert not (tmp_path / "run").exists()
+    # The config of a model of several kinds of input has one of its own for text.
+    folder = tmp_path / "model"
+    folder.mkdir()
+    text = {"num_hidden_layers": 4, "num_local_experts": 8}
+    (folder / "config.json").write_text(json.dumps({"model_type": "x", "text_config": text}))
+    start = ("profile", str(folder), "--data", "mathwords", "-o", str(tmp_path / "run"))
+    line = fails(capsys, *start, "--lookahead", "4")
+    assert "expected hops from 1 to 3 in model, a model of 4 layers, got 4" in line
+    check_lookahead((1, 3), resolve(str(folder)))
+    check_lookahead((), resolve(str(folder)))
+    # No config to be had: the engine says it.
+    check_lookahead((99,), ModelChoice(str(tmp_path / "none"), "none"))
 
 
 def test_a_finished_run_has_no_timings(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

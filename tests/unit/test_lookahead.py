@@ -291,3 +291,25 @@ def test_routers_that_choose_otherwise_are_asked() -> None:
     assert (found.sum(dim=1) == 7).all()
     tie = asked(MoELayer(0, plain, 8, 2), None, torch.zeros(1, 8))
     assert tie[0, 0] < tie[0, 1]
+
+
+def test_a_compiled_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("vllm")
+    from vllm.engine.arg_utils import EngineArgs
+
+    from routestats.engines.tiny import tiny_model
+    from routestats.engines.vllm.description import is_eager, require_eager
+    from routestats.errors import CaptureError
+
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    why = "whose gates can be called by themselves"
+    made = {
+        eager: EngineArgs(
+            model=str(tiny_model()), max_model_len=64, enforce_eager=eager
+        ).create_engine_config()
+        for eager in (True, False)
+    }
+    assert [is_eager(config) for config in made.values()] == [True, False]
+    require_eager(made[True], "lookahead", why)
+    with pytest.raises(CaptureError, match=r"lookahead needs an eager engine, .*enforce_eager"):
+        require_eager(made[False], "lookahead", why)

@@ -59,7 +59,10 @@ def test_sure_choices_that_follow_are_predicted_and_unsure_ones_are_not() -> Non
     weight = np.where(sure, 0.9, 0.6) + rng.random((8000, LAYERS)) * 0.05
     found = confidence(trace_of(first, weight), bins=2, bootstrap=200)
     curves = {curve.predictor: curve for curve in found.curves}
-    assert list(curves) == ["marginal", "single_hop"]
+    assert list(curves) == ["marginal", "previous_token", "single_hop", "history_selected"]
+    assert "without a token id" in found.left_out["token_id"]
+    assert "token_id: not measured" in found.summary()
+    assert curves["history_selected"].accuracy.value[1] > 0.97
     unsure, certain = curves["single_hop"].accuracy.value
     assert unsure == pytest.approx(0.25, abs=0.04)
     assert certain > 0.97
@@ -67,7 +70,8 @@ def test_sure_choices_that_follow_are_predicted_and_unsure_ones_are_not() -> Non
     assert abs(np.diff(curves["marginal"].accuracy.value)[0]) < 0.06
     # The margin of the source says nothing here about the target.
     at_source = confidence(trace_of(first, weight), bins=2, bootstrap=0, margin_at="source")
-    assert abs(np.diff(at_source.curves[1].accuracy.value)[0]) < 0.06
+    single = next(curve for curve in at_source.curves if curve.predictor == "single_hop")
+    assert abs(np.diff(single.accuracy.value)[0]) < 0.06
     assert "uniform guess 25.0%" in found.summary()
 
 
@@ -85,6 +89,37 @@ def test_a_chain_is_well_calibrated() -> None:
     )
     assert next(one for one in lying.calibration if one.predictor == "single_hop").error > 0.5
     assert lying.test_tokens == 4000
+
+
+def test_every_predictor_is_as_often_right_as_hop_accuracy_says() -> None:
+    rng = np.random.default_rng(9)
+    tokens = 3000
+    first = chain(rng, tokens, 0.6)
+    ids = rng.integers(0, 12, tokens)
+    first[:, 2] = np.where(rng.random(tokens) < 0.5, ids % 4, first[:, 2])
+    weight = np.full((tokens, LAYERS, 2), [0.75, 0.25], np.float32)
+    trace = rs.Trace.from_arrays(
+        np.stack([first, (first + 1) % 4], axis=2).astype(np.uint8),
+        num_experts=4,
+        request_ids=[f"r{i * 60 // tokens}" for i in range(tokens)],
+        positions=np.arange(tokens) % (tokens // 60),
+        token_ids=ids,
+        weights=weight,
+    )
+    train, test = trace.split(test=0.3, seed=1)
+    for hop in (1, 2):
+        found = confidence(test, train=train, hop=hop, bootstrap=0, seed=3)
+        other = rs.stats.hop_accuracy(train, test, "top1", bootstrap=0, seed=3)
+        assert not found.left_out
+        names = ["marginal", "token_id", "previous_token", "single_hop", "history_selected"]
+        assert [curve.predictor for curve in found.curves] == names
+        for curve in found.curves:
+            right = np.nansum(curve.accuracy.value * curve.choices) / curve.choices.sum()
+            expected = other["top1_accuracy"][curve.predictor].by_hop.value[hop - 1]
+            assert right == pytest.approx(expected, abs=1e-12), curve.predictor
+        assert [one.predictor for one in found.calibration] == [n for n in names if "prev" not in n]
+        for one in found.calibration:
+            assert one.error < 0.08, one.predictor
 
 
 def test_confidence_needs_weights_and_order() -> None:
@@ -198,3 +233,16 @@ def test_figures(run: Path) -> None:
     ):
         assert figure.get_size_inches()[0] * figure.dpi == 1000
         assert figure.axes
+
+
+def test_the_figure_of_confidence_shows_every_predictor() -> None:
+    pytest.importorskip("matplotlib")
+    trace = trace_of(chain(np.random.default_rng(8), 2000, 0.9))
+    found = confidence(trace, bootstrap=20)
+    _, margins, stated = rs.plots.confidence(found).axes
+    drawn = {line.get_label() for line in margins.lines}
+    assert drawn == {
+        "marginal", "previous token", "single hop", "history, selected", "uniform guess",
+    }  # fmt: skip
+    named = [text.get_text().partition(":")[0] for text in stated.get_legend().get_texts()]
+    assert named == ["marginal", "single hop", "history, selected"]

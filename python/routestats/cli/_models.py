@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ _EXPERT_KEYS = (
     "moe_num_experts",
     "num_moe_experts",
 )
+
+_LAYERS_KEY = "num_hidden_layers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,3 +71,40 @@ def _check_experts(folder: Path) -> None:
     if not any(text.get(key) for text in texts for key in _EXPERT_KEYS):
         kind = config.get("model_type", "unknown type")
         raise CaptureError(f"{folder}: a {kind} model without experts; expected a MoE model")
+
+
+def check_lookahead(hops: Sequence[int], model: ModelChoice) -> None:
+    """Refuse hops that reach beyond the model before an engine is started for them.
+
+    Which layers route is known when the model is loaded; that there are no more of them than
+    layers, its config says. A hub id whose config cannot be read is left to the engine.
+
+    Raises
+    ------
+    DataError
+        If a hop is not below the number of layers.
+    """
+    if not hops:
+        return
+    layers = _layers_of(model)
+    if layers is not None and max(hops) >= layers:
+        raise DataError(
+            f"--lookahead: expected hops from 1 to {layers - 1} in {model.name}, a model of "
+            f"{layers} layers, got {max(hops)}"
+        )
+
+
+def _layers_of(model: ModelChoice) -> int | None:
+    folder = Path(model.path)
+    if folder.is_dir():
+        config = json.loads((folder / "config.json").read_text())
+        found = [config, config.get("text_config") or {}]
+        return next((int(c[_LAYERS_KEY]) for c in found if _LAYERS_KEY in c), None)
+    try:
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model.path)
+    except Exception:
+        return None
+    layers = getattr(config.get_text_config(), _LAYERS_KEY, None)
+    return None if layers is None else int(layers)

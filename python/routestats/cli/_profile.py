@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> int:
         raise DataError("--torch-profiler: expected --timing beside it")
     data = _load_data(args)
     model = _models.resolve(args.model)
+    _models.check_lookahead(args.lookahead, model)
     engine_args = _engine_args(args, model)
     _check_output(args.output)
     llm = _start_engine(engine_args, verbose=args.verbose)

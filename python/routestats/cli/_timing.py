@@ -3,56 +3,94 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from routestats.cli.datasets import Prompt
-from routestats.trace.timings import write_overhead
+from routestats.trace.timings import read_overhead, write_overhead
 
 BATCHES = (1, 8, 32)
 PROFILED_ROUNDS = 6
-PROFILED_TOKENS = 4
-ALL_WARM_UP = 1 << 30
+PROFILED_TOKENS = 6
+WARM_UP_TOKENS = 4
+Source = Literal["hooks", "outline", "profiler"]
+WAYS: tuple[Source | None, ...] = ("hooks", "outline", None)
 
 
 def take(llm: Any, data: dict[str, list[Prompt]], args: argparse.Namespace) -> None:
     """Time the stages at several sizes of batch, and what the clocks themselves cost.
 
-    Every round runs the same prompts with clocks and without, in random order. The first round of
-    a size is warm-up.
+    Every round runs the same prompts with clocks on the stages, with clocks around the MoE layers
+    alone, and with none, in changing order, behind a run and a few steps to warm up.
     """
+    prompts = _interleaved(data)
+    measure(
+        llm,
+        prompts,
+        args.output,
+        batches=args.timing_batch or BATCHES,
+        rounds=args.timing_pairs,
+        tokens=min(args.max_tokens, 16),
+        profiler=args.torch_profiler,
+        seed=args.seed,
+    )
+
+
+def measure(
+    llm: Any,
+    prompts: Sequence[str],
+    run_dir: Path,
+    *,
+    batches: Sequence[int],
+    rounds: int,
+    tokens: int,
+    profiler: bool,
+    seed: int,
+) -> None:
+    """A timing pass of `rounds` rounds at each number of requests, into a run's folder."""
     import routestats as rs
 
-    prompts = _interleaved(data)
-    tokens = min(args.max_tokens, 16)
-    order = random.Random(args.seed)
+    orders = list(itertools.permutations(WAYS))  # each turn equally often, over six rounds
+    random.Random(seed).shuffle(orders)
     pairs: list[tuple[float, float]] = []
-    for batch in args.timing_batch or BATCHES:
+
+    def timed(way: Source, chosen: list[str]) -> float:
+        with rs.time_stages(llm, run_dir, domain="timing", source=way, warm_up=WARM_UP_TOKENS):
+            _seconds(llm, chosen[:1], WARM_UP_TOKENS)
+            return _seconds(llm, chosen, tokens)
+
+    for batch in batches:
         print(f"routestats: timing {batch} requests at a time", file=sys.stderr)
-        for number in range(args.timing_pairs + 1):
+        for number in range(rounds):
             chosen = _batch_of(prompts, batch, number)
-            took: dict[bool, float] = {}
-            for timed in order.sample((True, False), 2):
-                if not timed:
-                    took[timed] = _seconds(llm, chosen, tokens)
-                    continue
-                warm_up = 0 if number else ALL_WARM_UP
-                with rs.time_stages(llm, args.output, domain="timing", warm_up=warm_up):
-                    took[timed] = _seconds(llm, chosen, tokens)
-            if number:
-                pairs.append((took[True], took[False]))
-        if args.torch_profiler:
-            steps = PROFILED_ROUNDS * PROFILED_TOKENS
+            _seconds(llm, chosen, tokens)  # brings the experts of these prompts into memory
+            took: dict[str, float] = {}
+            for way in orders[number % len(orders)]:
+                if way is None:
+                    _seconds(llm, chosen[:1], WARM_UP_TOKENS)
+                    took["none"] = _seconds(llm, chosen, tokens)
+                else:
+                    took[way] = timed(way, chosen)
+            pairs.append((took["hooks"], took["none"]))
+        if profiler:
+            # Of prompts alone as many as the clocks have timed: they differ in length.
+            profiled = PROFILED_ROUNDS if tokens > 1 else rounds
+            steps = profiled * PROFILED_TOKENS
             with rs.time_stages(
-                llm, args.output, domain="timing", source="profiler", warm_up=1, max_steps=steps
+                llm, run_dir, domain="timing", source="profiler", warm_up=1, max_steps=steps
             ):
-                for number in range(PROFILED_ROUNDS):
-                    _seconds(llm, _batch_of(prompts, batch, number), PROFILED_TOKENS)
-    write_overhead(args.output, {"pairs_s": pairs, "of": ["with clocks", "without"]})
+                for number in range(profiled):
+                    _seconds(llm, _batch_of(prompts, batch, number), min(PROFILED_TOKENS, tokens))
+    before = read_overhead(run_dir) or {"pairs_s": []}
+    write_overhead(
+        run_dir, {"pairs_s": [*before["pairs_s"], *pairs], "of": ["with clocks", "without"]}
+    )
 
 
 def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:
@@ -63,7 +101,7 @@ def _interleaved(data: dict[str, list[Prompt]]) -> list[str]:
     ]
 
 
-def _batch_of(prompts: list[str], batch: int, number: int) -> list[str]:
+def _batch_of(prompts: Sequence[str], batch: int, number: int) -> list[str]:
     return [prompts[(number * batch + i) % len(prompts)] for i in range(batch)]
 
 

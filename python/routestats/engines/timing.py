@@ -17,7 +17,7 @@ def time_stages(
     run_dir: str | os.PathLike[str],
     domain: str = "default",
     *,
-    source: Literal["hooks", "profiler"] = "hooks",
+    source: Literal["hooks", "outline", "profiler"] = "hooks",
     warm_up: int = 3,
     max_steps: int = 16,
 ) -> Iterator[dict[str, Any]]:
@@ -33,8 +33,9 @@ def time_stages(
     run_dir : path
     domain : str
         Name of what the prompts are.
-    source : {"hooks", "profiler"}
-        Clocks around the stages, or ``torch.profiler``, whose Chrome trace is kept.
+    source : {"hooks", "outline", "profiler"}
+        Clocks around the stages; clocks around each MoE layer as a whole, which is what the stages
+        must add up to; or ``torch.profiler``, whose Chrome trace is kept.
     warm_up : int
         Steps at the beginning that statistics leave out.
     max_steps : int

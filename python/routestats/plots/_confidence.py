@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from routestats.plots._predictor_lines import LOOKS
 from routestats.plots._style import (
     BLUE,
     GREY,
-    SERIES,
     VERMILION,
     join,
     new_figure,
@@ -39,7 +39,7 @@ def confidence(result: Confidence, *, note: str = "") -> Figure:
     matplotlib.figure.Figure
         1,000 pixels wide.
     """
-    figure = new_figure(4.2)
+    figure = new_figure(5.2)
     weights, margins, stated = figure.subplots(1, 3)
     for axes in (weights, margins, stated):
         plain_axes(axes)
@@ -49,25 +49,35 @@ def confidence(result: Confidence, *, note: str = "") -> Figure:
     weights.set_ylim(0, 1)
     weights.set_xlabel("layer", fontsize=10)
     weights.legend(fontsize=8.5, frameon=False)
-    for curve, colour in zip(result.curves, SERIES, strict=False):
-        _line(margins, curve.margin, curve.accuracy, colour, curve.predictor)
+    for name, look in LOOKS.items():
+        for curve in result.curves:
+            if curve.predictor == name:
+                _line(margins, curve.margin, curve.accuracy, look.colour, look.label, look.style)
     margins.axhline(100 / result.shape.num_experts, color=GREY, ls=":", label="uniform guess")
-    margins.set_ylim(bottom=0)
+    margins.set_ylim(0, 100)
     margins.set_xlabel(f"margin at the {result.margin_at}", fontsize=10)
     margins.set_ylabel(f"top-1 accuracy, {result.hop} ahead (%)", fontsize=10)
-    margins.legend(fontsize=8.5, frameon=False)
-    for one, colour in zip(result.calibration, SERIES, strict=False):
+    for one in result.calibration:
         there = one.choices > 0
         accuracy = type(one.accuracy)(*(part[there] for part in one.accuracy))
-        label = f"{one.predictor}, error {one.error:.3f}"
-        _line(stated, one.stated[there] * 100, accuracy, colour, label)
+        look = LOOKS[one.predictor]
+        label = f"{look.label}: {one.error:.1%}"
+        _line(stated, one.stated[there] * 100, accuracy, look.colour, label, look.style)
     stated.axline((0, 0), slope=1, color=GREY, lw=1)
+    stated.set_xlim(0, 100)
+    stated.set_ylim(0, 100)
     stated.set_xlabel("stated chance of the guess (%)", fontsize=10)
     stated.set_ylabel("share that was right (%)", fontsize=10)
-    stated.legend(fontsize=8.5, frameon=False)
+    stated.legend(fontsize=8.5, frameon=False, title="off on average", title_fontsize=8.5)
+    # Above its panel, since there are lines all over it; the same colours hold in the next one.
+    margins.legend(
+        fontsize=8.5, frameon=False, ncols=2, loc="lower center", bbox_to_anchor=(0.5, 1.0)
+    )
     set_title(
         figure,
-        "How sure gates are, and what can be predicted of sure and unsure choices",
+        "The surer a gate is, the better its choice is predicted"
+        if _rises(result)
+        else "How sure gates are, and what is predicted of their choices",
         join(
             f"{result.tokens:,} tokens, curves on {result.test_tokens:,} of "
             f"{result.test_groups:,} prompts",
@@ -79,10 +89,22 @@ def confidence(result: Confidence, *, note: str = "") -> Figure:
     return figure
 
 
+def _rises(result: Confidence) -> bool:
+    """Whether every predictor does better on the surest choices than on the least sure."""
+    return all(curve.accuracy.value[-1] > curve.accuracy.value[0] for curve in result.curves)
+
+
 def _line(
-    axes: Axes, x: np.ndarray, estimate: Estimate, colour: str, label: str, *, scale: float = 100
+    axes: Axes,
+    x: np.ndarray,
+    estimate: Estimate,
+    colour: str,
+    label: str,
+    style: str = "-",
+    *,
+    scale: float = 100,
 ) -> None:
     value, low, high = (part * scale for part in estimate)
-    axes.plot(x, value, "o-", ms=3, lw=1.3, color=colour, label=label)
+    axes.plot(x, value, "o", ls=style, ms=3, lw=1.3, color=colour, label=label)
     if not np.isnan(low).all():
         axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)

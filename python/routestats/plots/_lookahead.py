@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from routestats.plots._predictor_lines import LOOKS
 from routestats.plots._style import (
     GREY,
-    SERIES,
     join,
     new_figure,
     plain_axes,
     set_title,
 )
+
+HIDDEN = ("uniform", "history_longest")
+"""A line of its own, and the one that overfits and lies on the selected."""
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,19 +59,23 @@ def lookahead(
     axes = figure.add_subplot()
     plain_axes(axes)
     hops = np.array(result.hops)
-    lines = [(p.label, p.by_hop, "o-") for p in shown.predictions]
+    found = {p.name: p.by_hop for p in shown.predictions}
+    fitted = ""
     if accuracy is None:
-        lines.append((f"marginal ({result.marginal_of})", shown.marginal_by_hop, "s--"))
+        found["marginal"] = shown.marginal_by_hop
+        fitted = f"marginal of the {result.marginal_of}"
     else:
         others = accuracy[shown.name].predictions
-        lines += [(p.label, p.by_hop, "s--") for p in others if p.name != "uniform"]
-    for number, (label, estimate, style) in enumerate(lines):
-        colour = SERIES[number % len(SERIES)]
-        style = style if number < len(SERIES) else style.replace("s", "^")
-        value, low, high = (part[hops - 1] * 100 for part in estimate)
-        axes.plot(hops, value, style, color=colour, ms=4, lw=1.4, label=label)
+        found |= {p.name: p.by_hop for p in others if p.name not in HIDDEN}
+    for name, look in LOOKS.items():
+        if name not in found:
+            continue
+        value, low, high = (part[hops - 1] * 100 for part in found[name])
+        axes.plot(
+            hops, value, "o", ls=look.style, color=look.colour, ms=4, lw=1.6, label=look.label
+        )
         if not np.isnan(low).all():
-            axes.fill_between(hops, low, high, color=colour, alpha=0.2, linewidth=0)
+            axes.fill_between(hops, low, high, color=look.colour, alpha=0.2, linewidth=0)
     axes.axhline(shown.uniform * 100, color=GREY, ls=":", label="uniform guess")
     axes.set_ylim(0, 100)
     axes.set_xscale("log", base=2)
@@ -76,7 +83,7 @@ def lookahead(
     axes.minorticks_off()
     axes.set_xlabel("layers between source and target (hop k)", fontsize=10)
     axes.set_ylabel(f"{shown.label} (%)", fontsize=10)
-    axes.legend(fontsize=8.5, frameon=False, ncols=2)
+    axes.legend(fontsize=9, frameon=False, ncols=2, loc="lower left")
     set_title(
         figure,
         f"How far ahead a gate can see: {shown.label} by distance",
@@ -84,6 +91,7 @@ def lookahead(
             f"{result.tokens:,} tokens of {result.groups:,} prompts",
             f"means over layer pairs, {result.confidence:.0%} intervals",
             str(result.shape),
+            fitted,
             note,
         ),
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from routestats.plots._predictor_lines import LOOKS
 from routestats.plots._style import (
     DARK,
     GREY,
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 SHARES = (0.1, 0.3, 0.592)
 """Shares of the MoE block that the lines beside the measured one assume; the last is cited."""
-MARKERS = "osD^vPX<>"
 
 
 def speculation(result: Speculation, *, note: str = "") -> Figure:
@@ -54,16 +54,23 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
     own = [result.speed_up_at(float(x)) for x in recall]
     axes.plot(recall * 100, own, color=DARK, lw=2, label=f"measured: {measured:.1%}")
     points = [case for case in result.cases if case.hop == 1 and case.over_fetch == result.top_k]
-    for case, marker in zip(points, MARKERS, strict=False):
-        axes.plot(case.recall * 100, case.speed_up, marker, color=DARK, ms=6, label=case.predictor)
+    for case in sorted(points, key=lambda case: -case.recall):
+        look = LOOKS[case.predictor]
+        if case.predictor == "history_longest":
+            continue  # overfits; `selected` stands for it
+        axes.plot(
+            case.recall * 100, case.speed_up, "o", color=look.colour, ms=7,
+            label=f"{look.label}: {case.speed_up:.3f}",
+        )  # fmt: skip
     axes.axhline(1.0, color=GREY, lw=1)
     axes.set_xlabel(f"recall@{result.top_k} one layer ahead (%)", fontsize=10)
     axes.set_ylabel("speed-up of a decoder layer", fontsize=10)
     axes.legend(fontsize=8.5, frameon=False, ncols=2)
-    chosen = result.assumptions
+    chosen, best = result.assumptions, result.best
     set_title(
         figure,
-        "What preparing a later layer early could gain",
+        f"Preparing {' and '.join(chosen.hides)} early: {best.speed_up:.3f} times as fast at best, "
+        f"{result.bound:.3f} if it were always right",
         join(
             f"{result.model}, {result.steps}",
             f"prepared early: {', '.join(chosen.hides)}",

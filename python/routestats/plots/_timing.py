@@ -8,7 +8,6 @@ import numpy as np
 
 from routestats.plots._style import (
     GREY,
-    PALE,
     SERIES,
     join,
     new_figure,
@@ -21,7 +20,10 @@ if TYPE_CHECKING:
 
     from routestats.stats import Timing
 
-PARTS = ("gate", "topk", "dispatch", "combine", "experts", "host", "unexplained")
+PARTS = ("gate", "topk", "dispatch", "combine", "experts", "host")
+NAMES = {"topk": "top-k", "host": "engine's own code between"}
+WIDE_ENOUGH = 5.0
+"""Percent from which a part has its number in it."""
 
 
 def timing(result: Timing, *, note: str = "") -> Figure:
@@ -45,10 +47,19 @@ def timing(result: Timing, *, note: str = "") -> Figure:
     plain_axes(lines)
     places = np.arange(len(result.groups))
     left = np.zeros(len(places))
-    for part, colour in zip(PARTS, (*SERIES, GREY, PALE), strict=True):
-        share = np.array([float(g.total_share_of_moe[part].value[0]) for g in result.groups]) * 100
-        bars.barh(places, share, left=left, color=colour, label=part)
-        left += share
+    shares = np.array(
+        [[float(g.total_share_of_moe[part].value[0]) for g in result.groups] for part in PARTS]
+    )
+    shares *= 100 / shares.sum(axis=0)  # medians of shares, which do not quite add up
+    for part, share, colour in zip(PARTS, shares, (*SERIES, GREY), strict=True):
+        bars.barh(places, share, left=left, color=colour, label=NAMES.get(part, part))
+        for place, start, width in zip(places, left, share, strict=True):
+            if width >= WIDE_ENOUGH:
+                bars.text(
+                    start + width / 2, place, f"{width:.0f}", color="white", fontsize=9,
+                    ha="center", va="center",
+                )  # fmt: skip
+        left = left + share
     bars.set_yticks(places, [group.label for group in result.groups], fontsize=8.5)
     bars.invert_yaxis()
     bars.set_xlim(0, 100)

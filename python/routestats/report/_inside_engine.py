@@ -8,7 +8,7 @@ from routestats.report._cells import Cell, number, percent, share
 from routestats.report._claim import claim_check
 from routestats.report._figures import Pictures
 from routestats.stats import StepGroup
-from routestats.stats._timing import FIVE
+from routestats.stats._timing_result import FIVE, HOST, with_bounds
 
 
 def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
@@ -22,10 +22,23 @@ def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
         pictures.html("timing"),
         _stages_table(found.groups, found.confidence),
         html.paragraph(
-            f"The stages leave {found.outside_stages:.1%} of all MoE time; the engine's own Python "
-            f"between them explains all but {found.unexplained:.1%}."
+            f"{found.outside_stages:.1%} of all MoE time is the engine's own code on the way from "
+            f"one stage to the next ({', '.join(HOST)})."
         ),
     ]
+    if found.unexplained is not None:
+        body.append(
+            html.paragraph(
+                f"All parts together leave {found.unexplained:.1%} unexplained of what the MoE "
+                "layers took in steps that were clocked from outside alone: "
+                + "; ".join(
+                    f"{group.label} {with_bounds(group.unexplained)}"
+                    for group in found.groups
+                    if group.unexplained is not None
+                )
+                + f". {found.call_ns:,.0f} ns have been taken off for each clocked call."
+            )
+        )
     if found.clock_cost is not None:
         body.append(
             html.paragraph(

@@ -29,10 +29,10 @@ from routestats.stats._information import Information as Information
 from routestats.stats._information import information as information
 from routestats.stats._intervals import Estimate as Estimate
 from routestats.stats._lookahead import Lookahead as Lookahead
-from routestats.stats._lookahead import LookaheadHits as LookaheadHits
 from routestats.stats._lookahead import LookaheadMeasure as LookaheadMeasure
 from routestats.stats._lookahead import lookahead as lookahead
-from routestats.stats._lookahead import lookahead_hits as lookahead_hits
+from routestats.stats._lookahead_hits import LookaheadHits as LookaheadHits
+from routestats.stats._lookahead_hits import lookahead_hits as lookahead_hits
 from routestats.stats._paths import Paths as Paths
 from routestats.stats._paths import WindowPaths as WindowPaths
 from routestats.stats._paths import paths as paths
@@ -46,10 +46,10 @@ from routestats.stats._speculation import Assumptions as Assumptions
 from routestats.stats._speculation import Speculation as Speculation
 from routestats.stats._speculation import SpeculationCase as SpeculationCase
 from routestats.stats._speculation import speculation as speculation
-from routestats.stats._timing import PartAgreement as PartAgreement
-from routestats.stats._timing import StepGroup as StepGroup
-from routestats.stats._timing import Timing as Timing
 from routestats.stats._timing import timing as timing
+from routestats.stats._timing_result import PartAgreement as PartAgreement
+from routestats.stats._timing_result import StepGroup as StepGroup
+from routestats.stats._timing_result import Timing as Timing
 from routestats.stats._transfer import Transfer as Transfer
 from routestats.stats._transfer import TransferMeasure as TransferMeasure
 from routestats.stats._transfer import transfer as transfer

@@ -8,17 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from routestats.counts import RouteCounts, count
+from routestats.counts import count
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._guesses import guesses
 from routestats.stats._intervals import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._lookahead import NAMES
+from routestats.stats._lookahead_hits import NAMES
+from routestats.stats._predictors import choose_predictors
 from routestats.stats._result import Result
 from routestats.trace import Trace
 
@@ -94,9 +96,13 @@ class Confidence(Result):
     margin : Estimate of shape [L]
         Mean of first less second weight, scaled likewise; 1 where K is 1.
     curves : tuple of MarginCurve
-        Of ``marginal``, ``single_hop`` and, where it was captured, lookahead.
+        Of the predictors of `hop_accuracy` (history as it was selected), and of lookahead where it
+        was captured.
     calibration : tuple of Calibration
-        Of those that give probabilities: ``marginal`` and ``single_hop``.
+        Of those that give probabilities: ``marginal``, ``token_id``, ``single_hop`` and
+        ``history_selected``.
+    left_out : dict of str to str
+        Predictors that could not be measured, each with the reason.
     """
 
     shape: RouteShape
@@ -115,6 +121,7 @@ class Confidence(Result):
     margin: Estimate
     curves: tuple[MarginCurve, ...]
     calibration: tuple[Calibration, ...]
+    left_out: dict[str, str]
 
     def to_table(self) -> pa.Table:
         """One row per layer and statistic of its weights."""
@@ -150,6 +157,7 @@ class Confidence(Result):
             lines.append(f"  {curve.predictor:<20}{shares}")
         for one in self.calibration:
             lines.append(f"  {one.predictor}: expected calibration error {one.error:.3f}")
+        lines += [f"  {name}: not measured, {why}" for name, why in self.left_out.items()]
         return "\n".join(lines)
 
 
@@ -212,8 +220,10 @@ def confidence(
         return percentile_interval(of.sum(axis=0) / tokens.sum(), samples, level)
 
     fitted, test = (train, trace) if train is not None else trace.split(test=0.2, seed=seed)
+    names, left_out = choose_predictors("all", fitted, test, seed=seed)
     curves, calibration, measured, groups = _curves(
-        count(fitted, hops=(hop,), pairing="top1"),
+        names,
+        fitted,
         test,
         hop,
         margin_at == "source",
@@ -239,6 +249,7 @@ def confidence(
         margin=mean(sums[2]),
         curves=curves,
         calibration=calibration,
+        left_out={name: why for name, why in left_out.items() if name != "history_longest"},
     )
 
 
@@ -273,25 +284,6 @@ def _weight_sums(trace: Trace) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArr
         for index, values in enumerate((wide[:, :, 0], bits, _margins(batch.weights))):
             np.add.at(sums[index], mine, values)
     return sums, np.bincount(groups, minlength=len(strata)).astype(np.int64), strata
-
-
-def _guesses(fitted: RouteCounts, hop: int) -> tuple[npt.NDArray[np.intp], Floats]:
-    """Best target expert [2, L - hop, E] for each first choice at the source, and its probability.
-
-    The first of the two is the marginal, which guesses the same for every source. Ties go to the
-    lowest id; a first choice that training never saw falls back to the marginal.
-    """
-    layers, experts = fitted.shape.num_layers, fitted.shape.num_experts
-    best = np.zeros((2, layers - hop, experts), np.intp)
-    chance = np.zeros((2, layers - hop, experts))
-    for source in range(layers - hop):
-        marginal = fitted.expert[source + hop] / fitted.tokens
-        pairs = fitted.pair(source, source + hop).astype(np.float64)
-        seen = np.asarray(fitted.expert[source], np.float64)[:, None]
-        table = np.divide(pairs, seen, out=np.tile(marginal, (experts, 1)), where=seen > 0)
-        best[0, source], chance[0, source] = marginal.argmax(), marginal.max()
-        best[1, source], chance[1, source] = table.argmax(axis=1), table.max(axis=1)
-    return best, chance
 
 
 class _Binned:
@@ -330,7 +322,8 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def _curves(
-    fitted: RouteCounts,
+    names: tuple[str, ...],
+    fitted: Trace,
     test: Trace,
     hop: int,
     at_source: bool,
@@ -339,7 +332,6 @@ def _curves(
     seed: int,
     level: float,
 ) -> tuple[tuple[MarginCurve, ...], tuple[Calibration, ...], int, int]:
-    best, chance = _guesses(fitted, hop)
     groups, strata = _groups(test)
     assert test.weights is not None
     sources = slice(None, test.shape.num_layers - hop)
@@ -349,30 +341,27 @@ def _curves(
     inner, even = np.quantile(margins, steps).astype(np.float64), steps.astype(np.float64)
     by_margin: dict[str, _Binned] = {}
     by_chance: dict[str, _Binned] = {}
-    layers = np.arange(test.shape.num_layers - hop)
-
+    chosen = test.experts[:, targets, 0]
+    counts = count(fitted, hops=(hop,), pairing="top1")
+    for name, guess in guesses(names, counts, fitted, test, hop, seed):
+        hit = guess.expert == chosen
+        by_margin[name] = _Binned(inner, len(strata))
+        by_margin[name].add(margins, hit, groups)
+        if guess.chance is not None:
+            by_chance[name] = _Binned(even, len(strata))
+            by_chance[name].add(guess.chance, hit, groups)
     layout = test.lookahead
-    ahead = layout is not None and hop in layout.hops
-    row = 0
-    for batch in test.iter_lookahead(BATCH_ROWS) if ahead else test.iter_batches(BATCH_ROWS):
-        rows = slice(row, row + len(batch))
-        row += len(batch)
-        chosen = batch.experts[:, targets, 0]
-        known = batch.experts[:, sources, 0]
-        hits = {
-            name: (best[index][layers, known] == chosen, chance[index][layers, known])
-            for index, name in enumerate(("marginal", "single_hop"))
-        }
-        for name, (hit, stated) in hits.items():
-            by_chance.setdefault(name, _Binned(even, len(strata))).add(stated, hit, groups[rows])
-        guessed = {name: hit for name, (hit, _) in hits.items()}
-        if ahead and layout is not None and batch.lookahead is not None:
-            pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
+    if layout is not None and hop in layout.hops:
+        pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
+        row = 0
+        for batch in test.iter_lookahead(BATCH_ROWS):
+            rows = slice(row, row + len(batch))
+            row += len(batch)
+            assert batch.lookahead is not None
             for index, variant in enumerate(layout.variants):
-                guessed[NAMES[variant]] = batch.lookahead[:, index, pairs, 0] == chosen
-        for name, hit in guessed.items():
-            curve = by_margin.setdefault(name, _Binned(inner, len(strata)))
-            curve.add(margins[rows], hit, groups[rows])
+                hit = batch.lookahead[:, index, pairs, 0] == batch.experts[:, targets, 0]
+                curve = by_margin.setdefault(NAMES[variant], _Binned(inner, len(strata)))
+                curve.add(margins[rows], hit, groups[rows])
     weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
     curves = tuple(
         MarginCurve(name, one.mean_x(), one.choices(), one.accuracy(weights, level))

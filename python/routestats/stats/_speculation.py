@@ -14,7 +14,7 @@ from routestats.stats._hop_accuracy import HopAccuracy, hop_accuracy
 from routestats.stats._hop_measure import Prediction
 from routestats.stats._lookahead import lookahead
 from routestats.stats._result import Result
-from routestats.stats._timing import FIVE, Timing
+from routestats.stats._timing_result import FIVE, Timing
 from routestats.trace import Trace
 
 SHOWN_HOPS = (1, 2, 4, 8, 16, 31)

@@ -1,15 +1,16 @@
 """Timings of a run's steps, as they lie in its folder ``timing/``.
 
 One row per engine step: what the step ran, and for each stage the nanoseconds it took at every MoE
-layer. Files are named by what measured them, ``hooks-000000.parquet`` (clocks around the stages) or
-``profiler-000000.parquet`` (``torch.profiler``), and appear whole.
+layer. Files are named by what measured them, ``hooks-000000.parquet`` (clocks around the stages),
+``outline-000000.parquet`` (around the whole) or ``profiler-000000.parquet`` (``torch.profiler``),
+and appear whole.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,22 @@ from routestats.errors import InvalidValueError, TraceError
 from routestats.schema import FORMAT_VERSION, METADATA_KEY
 from routestats.trace import _files
 
-STAGES = ("gate", "topk", "dispatch", "experts", "combine", "runner", "moe", "layer")
-"""What is clocked at each MoE layer.
+STAGES = (
+    "gate", "topk", "dispatch", "experts", "combine", "kernel", "runner", "block", "rest",
+)  # fmt: skip
+"""What a decoder layer's time is made of; each is measured by clock readings at its own ends.
 
 ``gate`` the router's matrix product; ``topk`` the choice from its logits; ``dispatch`` what brings
 tokens to experts (prepare, align, permute, communication); ``experts`` their computation, shared
-ones included; ``combine`` what brings results back and sums them. By clocks of their own, around
-those: ``runner`` everything from the logits on, with the engine's Python between the stages;
-``moe`` the whole MoE block; ``layer`` the whole decoder layer.
+ones included; ``combine`` what brings results back and sums them. Then the engine's own code on the
+way from one of those to the next: ``kernel`` in the modular kernel (arguments, buffers), ``runner``
+in what routes and calls it (checks, padding, contexts), ``block`` in the model's MoE block. These
+eight are the MoE block. ``rest`` is what else the decoder layer does: attention and norms.
 """
 
-SOURCES = ("hooks", "profiler")
+SOURCES = ("hooks", "outline", "profiler")
+"""``outline`` clocks no more than the MoE block as a whole (as ``block``) and the rest: what the
+stages must add up to, undisturbed by clocks inside."""
 FOLDER = "timing"
 OVERHEAD_FILE = "overhead.json"
 PREFILL, DECODE, MIXED = "prefill", "decode", "mixed"
@@ -71,14 +77,15 @@ class TimingInfo:
 
     Attributes
     ----------
-    source : {"hooks", "profiler"}
+    source : {"hooks", "outline", "profiler"}
     layer_ids : tuple of int, length L
     clock : str
         What measured, e.g. ``time.perf_counter_ns``.
     model : str
     engine : dict
-    gate_in_runner : bool
-        Whether ``runner`` holds ``gate``, as in models that give the runner their gate.
+    call_ns : float
+        Nanoseconds that one clocked call costs, which have been taken off; 0 where they are not
+        known. It differs from file to file, and infos that differ in nothing else are equal.
     """
 
     source: str
@@ -86,7 +93,7 @@ class TimingInfo:
     clock: str
     model: str
     engine: dict[str, Any]
-    gate_in_runner: bool = False
+    call_ns: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -151,7 +158,7 @@ def write_timings(
     info : TimingInfo
     steps : sequence of StepFigures, length S
     step_ns : ndarray of int64, shape [S]
-    stage_ns : ndarray of int64, shape [S, L, 8]
+    stage_ns : ndarray of int64, shape [S, L, 9]
         In the order of `STAGES`.
 
     Returns
@@ -183,10 +190,10 @@ def write_timings(
         np.asarray(step_ns, np.int64),
     ]
     arrays = [
-        pa.array(column).cast(field.type)
-        if not pa.types.is_dictionary(field.type)
-        else pa.array(column, pa.string()).dictionary_encode().cast(field.type)
-        for column, field in zip(columns, schema, strict=False)
+        pa.array(column).cast(of.type)
+        if not pa.types.is_dictionary(of.type)
+        else pa.array(column, pa.string()).dictionary_encode().cast(of.type)
+        for column, of in zip(columns, schema, strict=False)
     ]
     for index in range(len(STAGES)):
         flat = np.ascontiguousarray(stage_ns[:, :, index], np.int64).ravel()
@@ -247,7 +254,7 @@ def read_timings(run_dir: str | Path, source: str = "hooks") -> StepTimes:
         raise TraceError(f"{run}: no such folder")
     paths = sorted((run / FOLDER).glob(f"{source}-*.parquet"))
     if not paths:
-        flag = "--timing" if source == "hooks" else "--timing --torch-profiler"
+        flag = "--timing --torch-profiler" if source == "profiler" else "--timing"
         raise TraceError(
             f"{run}: has no timings by {source}; a finished run cannot be timed afterwards: "
             f"take them with 'routestats profile ... {flag}'"
@@ -280,7 +287,7 @@ def _info(path: Path, meta: dict[str, Any]) -> TimingInfo:
             clock=meta["clock"],
             model=meta["model"],
             engine=meta["engine"],
-            gate_in_runner=meta["gate_in_runner"],
+            call_ns=float(meta["call_ns"]),
         )
     except KeyError as error:
         raise TraceError(f"{path}: holds no timings: its metadata lacks {error}") from None

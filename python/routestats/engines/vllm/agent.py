@@ -11,6 +11,12 @@ from typing import Any
 from routestats.engines._assembler import StepRows, domain_of
 from routestats.engines.device_ring import why_no_cuda
 from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.vllm.description import (
+    engine_of,
+    is_eager,
+    model_of,
+    require_eager,
+)
 from routestats.engines.vllm.lookahead import Lookahead, layout_of
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
 from routestats.engines.vllm.stages import modules_of
@@ -51,7 +57,7 @@ class Agent:
         self._lookahead: Lookahead | None = None
         self._alarm: Path | None = None
         self._refusal: str | None = None
-        self._compiled = not _is_eager(self._config)
+        self._compiled = not is_eager(self._config)
         if late and self._compiled:
             self._refusal = (
                 "the engine was compiled without routestats' hooks: call routestats.enable() "
@@ -131,11 +137,7 @@ class Agent:
         """Put clocks on the stages of every layer."""
         if not self.writes:
             return {"writes": False}
-        if self._compiled:
-            raise CaptureError(
-                "timing needs an eager engine, whose stages are separate calls; "
-                "expected enforce_eager=True"
-            )
+        require_eager(self._config, "timing", "whose stages are separate calls")
         if not self._layers:
             raise CaptureError(self._refusal or "timing: the model has no MoE layers")
         if self._recorder is not None or self._timer is not None:
@@ -162,11 +164,11 @@ class Agent:
             raise CaptureError("no timing is under way in this engine")
         return {"writes": True, **timer.stop(keep=keep)}
 
-    def _timing_info(self, source: str, clock: str) -> TimingInfo:
+    def _timing_info(self, source: str, clock: str, call_ns: float) -> TimingInfo:
         layers = tuple(layer.layer_id for layer in self._layers)
-        model = _model_of(self._config.model_config)["name"]
-        gated = all(getattr(layer.module, "gate", None) is not None for layer in self._layers)
-        return TimingInfo(source, layers, clock, model, self._engine(), gate_in_runner=gated)
+        model = model_of(self._config)["name"]
+        engine = engine_of(self._config, self._worker.device)
+        return TimingInfo(source, layers, clock, model, engine, call_ns)
 
     def bind(self) -> None:
         """Wrap the routers, if they are not."""
@@ -234,11 +236,7 @@ class Agent:
     def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
         if not hops:
             return None
-        if self._compiled:
-            raise CaptureError(
-                "lookahead needs an eager engine, whose gates can be called by themselves; "
-                "expected enforce_eager=True"
-            )
+        require_eager(self._config, "lookahead", "whose gates can be called by themselves")
         assert self._shape is not None
         modules = modules_of(self._runner.get_model(), self._layers)
         layout = layout_of(modules, hops, self._shape)
@@ -271,8 +269,8 @@ class Agent:
             run_dir,
             self._shape,
             [layer.layer_id for layer in self._layers],
-            model=_model_of(config.model_config),
-            engine=self._engine(),
+            model=model_of(config),
+            engine=engine_of(config, self._worker.device),
             settings={
                 "weights": options.weights,
                 "policy": options.policy,
@@ -286,22 +284,6 @@ class Agent:
             lookahead=None if lookahead is None else lookahead.layout,
             ring=self._tap.new_ring(options),
         )
-
-    def _engine(self) -> dict[str, Any]:
-        import torch
-        import vllm
-
-        parallel = self._config.parallel_config
-        return {
-            "name": "vllm",
-            "version": vllm.__version__,
-            "torch": torch.__version__,
-            "device": str(self._worker.device),
-            "eager": not self._compiled,
-            "dtype": str(self._config.model_config.dtype).removeprefix("torch."),
-            "tensor_parallel_size": parallel.tensor_parallel_size,
-            "expert_parallel": bool(getattr(parallel, "enable_expert_parallel", False)),
-        }
 
     # --- the steps ---
 
@@ -378,20 +360,6 @@ class Agent:
         )
         if self._alarm is not None:
             self._alarm.write_text(f"{recorder.error}\n")
-
-
-def _model_of(model_config: Any) -> dict[str, Any]:
-    """Name of the model, and what its own config says it should be known for."""
-    name = str(model_config.served_model_name or model_config.model)
-    path = Path(name)
-    model: dict[str, Any] = {"name": path.name if path.is_dir() else name}
-    note = getattr(model_config.hf_config, "routestats", None)
-    return {**model, "note": str(note)} if note else model
-
-
-def _is_eager(config: Any) -> bool:
-    mode = getattr(config.compilation_config, "mode", None)
-    return bool(config.model_config.enforce_eager) or getattr(mode, "value", mode) == 0
 
 
 def _close_with_process(agent: Agent) -> None:

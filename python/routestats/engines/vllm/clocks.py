@@ -3,27 +3,57 @@
 `HostClock` reads the monotonic clock, which is right where a call returns when its work is done, as
 on the CPU. `EventClock` records CUDA events into the stream and reads them after the step.
 `ProfilerClock` opens ranges that ``torch.profiler`` measures, for an independent check.
+
+Calls that are clocked lie inside one another. Each clock reading ends one stretch of time and
+begins the next, and a stretch belongs to the innermost call that is open: see `own_times`.
+
+Methods are wrapped once for a class and look their object up: wrappers on every object would each
+have to come through the caches again, behind the experts' weights, and a class whose objects have
+attributes of their own is slower to call.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
+import statistics
 import time
-from collections.abc import Callable
+import timeit
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from routestats.errors import CaptureError
+from routestats.engines.vllm.chrome_trace import RANGE, stages_of_chrome_trace
 from routestats.trace.timings import STAGES
 
-_RANGE = "routestats/"
-
 Nanoseconds = npt.NDArray[np.int64]
+Method = Callable[..., Any]
+"""A function whose first argument is the object that it is called on."""
+Places = Mapping[int, tuple[int, str]]
+"""Layer and stage of each object, by its `id`."""
+
+
+def clocked(clock: Clock, layer: int, stage: str, function: Callable[..., Any]) -> Any:
+    """`function`, which is no method of a class, under a clock."""
+    owner = object()
+
+    def method(owner: object, *args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return partial(clock.wrap({id(owner): (layer, stage)}, method), owner)
+
+
+class CallCost(NamedTuple):
+    """Nanoseconds that clocking one call takes: within what it measures, and outside of that."""
+
+    inside: float
+    outside: float
+
+
+FREE = CallCost(0.0, 0.0)
 
 
 class Clock(Protocol):
@@ -31,8 +61,11 @@ class Clock(Protocol):
 
     name: str
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """`function`, whose calls count for `stage` of `layer`; several calls add up."""
+    def wrap(self, places: Places, function: Method) -> Method:
+        """`function`, whose own time counts where `places` says; several calls add up.
+
+        Calls on objects that `places` does not hold go by without a clock.
+        """
 
     def begin(self) -> None:
         """A step begins."""
@@ -43,38 +76,170 @@ class Clock(Protocol):
     def finish(self) -> Nanoseconds:
         """Nanoseconds ``[steps, L, stages]`` of all steps since the clock was made."""
 
+    @property
+    def call_ns(self) -> float:
+        """What a clocked call costs on average, which has been taken off; 0 where unknown."""
+
+
+def own_times(
+    marks: Iterable[tuple[int, float]],
+    layers: int,
+    cost_of: Callable[[int], CallCost] = lambda code: FREE,
+) -> Nanoseconds:
+    """What each stage took by itself, without the stages inside it.
+
+    Parameters
+    ----------
+    marks : iterable of (int, float)
+        In the order of time: what was entered (a number from 0 whose remainder by
+        ``layers * stages`` is ``layer * stages + stage``) or left (its bitwise complement), and
+        when, in nanoseconds.
+    layers : int
+    cost_of : function
+        What clocking each of them costs. It is taken off: the inner part from the stage itself, the
+        outer from the one around it.
+
+    Returns
+    -------
+    ndarray of int64, shape [L, stages]
+    """
+    places = layers * len(STAGES)
+    own = [0.0] * places
+    open_places: list[int] = []
+    last = 0.0
+    for code, now in marks:
+        if open_places:
+            own[open_places[-1]] += now - last
+        if code >= 0:
+            open_places.append(code % places)
+        else:
+            cost = cost_of(~code)
+            own[open_places.pop()] -= cost.inside
+            if open_places:
+                own[open_places[-1]] -= cost.outside
+        last = now
+    return np.rint(np.array(own)).astype(np.int64).reshape(layers, len(STAGES))
+
 
 class HostClock:
-    """The monotonic clock of the host."""
+    """The monotonic clock of the host; what it costs a call is measured, and taken off.
+
+    Parameters
+    ----------
+    layers : int
+    cost : function, optional
+        `CallCost` of a call with so many positional and keyword arguments.
+    """
 
     name = "time.perf_counter_ns"
 
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, cost: Callable[[int, int], CallCost] | None = None) -> None:
         self._layers = layers
-        # Plain Python integers: to add to one costs a third of what a NumPy element costs.
-        self._ns = [0] * (layers * len(STAGES))
-        self._zero = list(self._ns)
+        # Flat: a code (-1 for the end of what is open) and a time for each reading.
+        self._marks: list[int] = []
         self._steps: list[list[int]] = []
+        self._arguments: list[tuple[int, int] | None] = []  # of each wrapped function
+        self._cost = host_call_cost if cost is None else cost
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        ns, slot, now = self._ns, layer * len(STAGES) + STAGES.index(stage), time.perf_counter_ns
+    def wrap(self, places: Places, function: Method) -> Method:
+        mark, now = self._marks.append, time.perf_counter_ns
+        # Functions differ in how they are called, and so in their numbers.
+        number, size = len(self._arguments), self._layers * len(STAGES)
+        arguments = self._arguments
+        arguments.append(None)
+        codes = {
+            key: number * size + layer * len(STAGES) + STAGES.index(stage)
+            for key, (layer, stage) in places.items()
+        }
+        code_of = codes.get
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begin = now()
-            result = function(*args, **kwargs)
-            ns[slot] += now() - begin
+        def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            code = code_of(id(owner))
+            if code is None:
+                return function(owner, *args, **kwargs)
+            if arguments[number] is None:
+                arguments[number] = len(args), len(kwargs)
+            mark(code)
+            mark(now())
+            result = function(owner, *args, **kwargs)
+            at = now()
+            mark(-1)
+            mark(at)
             return result
 
         return timed
 
     def begin(self) -> None:
-        self._ns[:] = self._zero
+        self._marks.clear()
 
     def end(self) -> None:
-        self._steps.append(list(self._ns))
+        # No more than this between two steps: what the clock costs a run should be the readings.
+        self._steps.append(self._marks.copy())
+        self._marks.clear()
 
     def finish(self) -> Nanoseconds:
-        return np.array(self._steps, np.int64).reshape(-1, self._layers, len(STAGES))
+        steps = [
+            own_times(marks_of(step[::2], step[1::2]), self._layers, self._cost_of)
+            for step in self._steps
+        ]
+        return _stacked(steps, self._layers)
+
+    @property
+    def call_ns(self) -> float:
+        costs = [sum(self._cost(*counts)) for counts in self._arguments if counts]
+        return statistics.fmean(costs) if costs else 0.0
+
+    def _cost_of(self, code: int) -> CallCost:
+        counts = self._arguments[code // (self._layers * len(STAGES))]
+        return FREE if counts is None else self._cost(*counts)
+
+
+def marks_of(codes: Iterable[int], times: Iterable[int]) -> list[tuple[int, float]]:
+    """Marks as `own_times` takes them; of the codes, -1 is the end of what is open."""
+    found: list[tuple[int, float]] = []
+    open_codes: list[int] = []
+    for code, at in zip(codes, times, strict=True):
+        if code < 0:
+            found.append((~open_codes.pop(), at))
+        else:
+            open_codes.append(code)
+            found.append((code, at))
+    return found
+
+
+@cache
+def host_call_cost(positional: int, keywords: int) -> CallCost:
+    """What `HostClock` costs a call with so many arguments, by one of a function without work."""
+    calls, rounds = 1000, 15
+    clock = HostClock(1, lambda _, __: FREE)
+    names = [f"argument_{i}" for i in range(positional + keywords)]
+    given = [f"{name}=0" if i >= positional else "0" for i, name in enumerate(names)]
+    setup = f"""
+class Owner:
+    def nothing({", ".join(["self", *names])}): return None
+owner = Owner()
+Owner.nothing = wrap(owner, Owner.nothing)"""
+
+    def timer(wrap: Callable[..., Any]) -> timeit.Timer:
+        return timeit.Timer(f"owner.nothing({', '.join(given)})", setup, globals={"wrap": wrap})
+
+    empty, bare = timeit.Timer(), timer(lambda _, function: function)
+    under_clock = timer(lambda owner, f: clock.wrap({id(owner): (0, STAGES[0])}, f))
+
+    def per_call(what: timeit.Timer) -> float:
+        return what.timeit(calls) / calls * 1e9
+
+    inside, total = [], []
+    for _ in range(rounds):
+        loop, one = per_call(empty), per_call(bare)
+        clock.begin()
+        whole = per_call(under_clock)
+        clock.end()
+        within = float(clock.finish()[-1].sum())
+        inside.append(within / calls - (one - loop))
+        total.append(whole - one)
+    each = max(statistics.median(inside), 0.0)
+    return CallCost(each, max(statistics.median(total) - each, 0.0))
 
 
 class EventClock:
@@ -85,39 +250,56 @@ class EventClock:
     """
 
     name = "torch.cuda.Event"
+    call_ns = 0.0
 
     def __init__(self, layers: int, event: Callable[[], Any] | None = None) -> None:
         self._layers = layers
         self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
-        self._open: list[tuple[int, int, Any, Any]] = []
+        self._marks: list[tuple[int, Any]] = []
         self._steps: list[Nanoseconds] = []
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        column = STAGES.index(stage)
+    def wrap(self, places: Places, function: Method) -> Method:
+        codes = {
+            key: layer * len(STAGES) + STAGES.index(stage) for key, (layer, stage) in places.items()
+        }
 
-        def timed(*args: Any, **kwargs: Any) -> Any:
-            begin, end = self._event(), self._event()
-            begin.record()
-            result = function(*args, **kwargs)
-            end.record()
-            self._open.append((layer, column, begin, end))
+        def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            code = codes.get(id(owner))
+            if code is None:
+                return function(owner, *args, **kwargs)
+            self._mark(code)
+            result = function(owner, *args, **kwargs)
+            self._mark(~code)
             return result
 
         return timed
 
+    def _mark(self, code: int) -> None:
+        event = self._event()
+        event.record()
+        self._marks.append((code, event))
+
     def begin(self) -> None:
-        self._open = []
+        self._marks = []
 
     def end(self) -> None:
-        ns = np.zeros((self._layers, len(STAGES)), np.int64)
-        for layer, column, begin, end in self._open:
-            end.synchronize()
-            ns[layer, column] += round(begin.elapsed_time(end) * 1e6)
-        self._open = []
-        self._steps.append(ns)
+        marks, self._marks = self._marks, []
+        at, before, timed = 0.0, None, []
+        if marks:
+            marks[-1][1].synchronize()
+        for code, event in marks:
+            # From one event to the next: a single precision number of milliseconds stays exact.
+            at += 0.0 if before is None else before.elapsed_time(event) * 1e6
+            before = event
+            timed.append((code, at))
+        self._steps.append(own_times(timed, self._layers))
 
     def finish(self) -> Nanoseconds:
-        return np.array(self._steps, np.int64).reshape(-1, self._layers, len(STAGES))
+        return _stacked(self._steps, self._layers)
+
+
+def _stacked(steps: list[Nanoseconds], layers: int) -> Nanoseconds:
+    return np.array(steps, np.int64).reshape(-1, layers, len(STAGES))
 
 
 # The public record_function is an operator call from Python at either end, which takes longer than
@@ -131,6 +313,8 @@ class ProfilerClock:
     """Ranges that ``torch.profiler`` measures; its Chrome trace is kept.
 
     On CUDA the durations are those of the ranges' kernels on the device, as the trace gives them.
+    On the CPU the profiler makes every operator slower, by nearly as much as the operators of the
+    small stages take; what it costs one is measured, and taken off.
 
     Parameters
     ----------
@@ -142,6 +326,7 @@ class ProfilerClock:
     """
 
     name = "torch.profiler"
+    call_ns = 0.0
 
     def __init__(self, layers: int, chrome_trace: Path, max_steps: int) -> None:
         self._layers = layers
@@ -160,14 +345,15 @@ class ProfilerClock:
         """Whether it has heard enough."""
         return self._left == 0
 
-    def wrap(self, layer: int, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        name = f"{_RANGE}{stage}/{layer}"
+    def wrap(self, places: Places, function: Method) -> Method:
+        names = {key: f"{RANGE}{stage}/{layer}" for key, (layer, stage) in places.items()}
 
-        def ranged(*args: Any, **kwargs: Any) -> Any:
-            if not self._listening:
-                return function(*args, **kwargs)
+        def ranged(owner: Any, *args: Any, **kwargs: Any) -> Any:
+            name = names.get(id(owner))
+            if name is None or not self._listening:
+                return function(owner, *args, **kwargs)
             with _open_range(name):
-                return function(*args, **kwargs)
+                return function(owner, *args, **kwargs)
 
         return ranged
 
@@ -175,7 +361,7 @@ class ProfilerClock:
         if self._steps == 0:
             self._profile.start()
         self._listening = True
-        self._range = _open_range(f"{_RANGE}step")
+        self._range = _open_range(f"{RANGE}step")
         self._range.__enter__()
 
     def end(self) -> None:
@@ -195,32 +381,18 @@ class ProfilerClock:
             self._profile.stop()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._profile.export_chrome_trace(str(self._path))
-        return stages_of_chrome_trace(self._path, self._layers, self._steps)
+        op_ns = 0.0 if self._on_device else profiled_op_ns()
+        return stages_of_chrome_trace(self._path, self._layers, self._steps, op_ns)
 
 
-def stages_of_chrome_trace(path: Path, layers: int, steps: int) -> Nanoseconds:
-    """Nanoseconds ``[steps, L, stages]`` of the ranges in a Chrome trace that `ProfilerClock` made.
-
-    Where the trace has ranges of the device, those count. A range belongs to the step whose own
-    range it begins in.
-
-    Raises
-    ------
-    CaptureError
-        If the trace has not the steps that it should have.
-    """
-    with gzip.open(path, "rt") as file:
-        events = json.load(file)["traceEvents"]
-    ours = [e for e in events if e.get("ph") == "X" and str(e.get("name")).startswith(_RANGE)]
-    on_device = [e for e in ours if e.get("cat") == "gpu_user_annotation"]
-    ours = on_device or ours
-    bounds = np.sort([e["ts"] for e in ours if e["name"] == f"{_RANGE}step"])
-    if len(bounds) != steps:
-        raise CaptureError(f"{path}: expected {steps} steps in the profile, got {len(bounds)}")
-    ns = np.zeros((steps, layers, len(STAGES)), np.int64)
-    for event in ours:
-        _, stage, *layer = event["name"].split("/")
-        if stage in STAGES:
-            step = int(np.searchsorted(bounds, event["ts"], side="right")) - 1
-            ns[step, int(layer[0]), STAGES.index(stage)] += round(event["dur"] * 1000)
-    return ns
+@cache
+def profiled_op_ns() -> float:
+    """Nanoseconds that the profiler takes to put down an operator on the CPU."""
+    calls, rounds = 1000, 7
+    timer = timeit.Timer("x.neg()", globals={"x": torch.zeros(1)})
+    costs = []
+    for _ in range(rounds):
+        bare = timer.timeit(calls)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]):
+            costs.append(timer.timeit(calls) - bare)
+    return max(statistics.median(costs), 0.0) / calls * 1e9

@@ -89,12 +89,34 @@ def stage_functions(modules: LayerModules) -> Iterator[tuple[Any, str, str]]:
     kernel = kernel_of(modules.layer)
     for method, stage in _KERNEL_STAGES.items():
         yield kernel, method, stage
-    for method, stage in _RUNNER_STAGES.items():
-        if hasattr(modules.runner, method):
-            yield modules.runner, method, stage
+    if not _alone(modules.runner):
+        for method, stage in _RUNNER_STAGES.items():
+            if hasattr(modules.runner, method):
+                yield modules.runner, method, stage
+    yield *_kernel_entry(modules.layer, kernel), "kernel"
     yield modules.runner, _call_of(modules.runner), "runner"
-    yield modules.block, "forward", "moe"
-    yield modules.decoder, "forward", "layer"
+    yield from outline_functions(modules)
+
+
+def outline_functions(modules: LayerModules) -> Iterator[tuple[Any, str, str]]:
+    """The outermost of `stage_functions`: the MoE block and the decoder layer around it."""
+    yield modules.block, "forward", "block"
+    yield modules.decoder, "forward", "rest"
+
+
+def _alone(runner: Any) -> bool:
+    """Whether the runner has nobody to send to and no shared experts, so that those do nothing."""
+    config = getattr(runner, "moe_config", None)
+    sizes = [getattr(config, f"{kind}_size", None) for kind in ("tp", "dp", "ep", "pcp")]
+    return sizes == [1] * len(sizes) and getattr(runner, "_shared_experts", 0) is None
+
+
+def _kernel_entry(layer: MoELayer, kernel: Any) -> tuple[Any, str]:
+    """What the runner calls with the chosen experts."""
+    experts = getattr(layer.module, "routed_experts", None)
+    if hasattr(experts, "forward_modular"):
+        return experts, "forward_modular"
+    return kernel, "apply"
 
 
 def _call_of(module: Any) -> str:
@@ -113,7 +135,7 @@ def kernel_of(layer: MoELayer) -> Any:
     experts = getattr(layer.module, "routed_experts", layer.module)
     method = getattr(experts, "quant_method", None)
     kernel = getattr(getattr(method, "moe_kernel", None), "impl", None)
-    missing = [name for name in _KERNEL_STAGES if not hasattr(kernel, name)]
+    missing = [name for name in (*_KERNEL_STAGES, "apply") if not hasattr(kernel, name)]
     if kernel is None or missing or getattr(method, "is_monolithic", False):
         raise CaptureError(
             f"layer {layer.name}: its kernel {type(kernel or method).__name__} runs in one piece, "
@@ -123,13 +145,13 @@ def kernel_of(layer: MoELayer) -> Any:
 
 
 class Wrapping:
-    """Methods replaced on their objects, until `release`."""
+    """Methods replaced on objects and classes, until `release`."""
 
     def __init__(self) -> None:
         self._undo: list[Callable[[], None]] = []
 
     def wrap(self, target: Any, method: str, make: Callable[[Any], Any]) -> None:
-        """Put ``make(the method as it is)`` in its place."""
+        """Put ``make(the method as it is)`` in its place, on one object."""
         inner = getattr(target, method)
         if method in vars(target):
             self._undo.append(lambda: object.__setattr__(target, method, inner))
@@ -137,6 +159,15 @@ class Wrapping:
             self._undo.append(lambda: object.__delattr__(target, method))
         # A module looks among its parameters and children first; this goes past them.
         object.__setattr__(target, method, make(inner))
+
+    def wrap_class(self, owner: type, method: str, make: Callable[[Any], Any]) -> None:
+        """Put ``make(the function as it is)`` in its place, on all objects of a class."""
+        inner = getattr(owner, method)
+        if method in vars(owner):
+            self._undo.append(lambda: setattr(owner, method, inner))
+        else:
+            self._undo.append(lambda: delattr(owner, method))
+        setattr(owner, method, make(inner))
 
     def release(self) -> None:
         """Put everything back as it was."""

@@ -10,9 +10,20 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines.vllm.clocks import Clock, EventClock, HostClock, ProfilerClock
+from routestats.engines.vllm.clocks import (
+    Clock,
+    EventClock,
+    HostClock,
+    ProfilerClock,
+    clocked,
+)
 from routestats.engines.vllm.routers import MoELayer
-from routestats.engines.vllm.stages import Wrapping, modules_of, stage_functions
+from routestats.engines.vllm.stages import (
+    Wrapping,
+    modules_of,
+    outline_functions,
+    stage_functions,
+)
 from routestats.errors import CaptureError, InvalidValueError
 from routestats.trace.timings import (
     SOURCES,
@@ -55,7 +66,7 @@ class StepTimer:
     device : str
         ``cpu``, or the kind of accelerator.
     info : function
-        Makes the `TimingInfo` of a source and a clock.
+        Makes the `TimingInfo` of a source, a clock and its cost per call.
     """
 
     def __init__(
@@ -63,7 +74,7 @@ class StepTimer:
         runner: Any,
         layers: list[MoELayer],
         device: str,
-        info: Callable[[str, str], TimingInfo],
+        info: Callable[[str, str, float], TimingInfo],
         request: TimingRequest,
     ) -> None:
         self._runner = runner
@@ -74,14 +85,23 @@ class StepTimer:
         self._steps: list[StepFigures] = []
         self._step_ns: list[int] = []
         self._seen = 0
+        functions = outline_functions if request.source == "outline" else stage_functions
         places = [
             (index, place)
             for index, modules in enumerate(modules_of(runner.get_model(), layers))
-            for place in stage_functions(modules)
+            for place in functions(modules)
         ]
+        self._stages = {stage for _, (_, _, stage) in places}
+        self._objects = [target for _, (target, _, _) in places]  # kept, for they go by their id
         self._clock = _clock_for(request, len(layers), device)
+        of_class: dict[tuple[type, str], dict[int, tuple[int, str]]] = {}
         for index, (target, method, stage) in places:
-            self._wrapping.wrap(target, method, partial(self._clock.wrap, index, stage))
+            if method in vars(target):  # the object has its own, and the class is not asked
+                self._wrapping.wrap(target, method, partial(clocked, self._clock, index, stage))
+            else:
+                of_class.setdefault((type(target), method), {})[id(target)] = index, stage
+        for (owner, method), found in of_class.items():
+            self._wrapping.wrap_class(owner, method, partial(self._clock.wrap, found))
         self._wrapping.wrap(runner, "execute_model", self._timed_step)
 
     def _timed_step(self, execute_model: Callable[..., Any]) -> Callable[..., Any]:
@@ -120,10 +140,11 @@ class StepTimer:
         stage_ns = self._clock.finish()
         if len(self._steps) == 0:
             raise CaptureError("timing: no step was run; generate something inside")
-        _check_all_fired(stage_ns, self._info(self._request.source, self._clock.name))
+        info = self._info(self._request.source, self._clock.name, self._clock.call_ns)
+        _check_all_fired(stage_ns, info, self._stages)
         path = write_timings(
             self._request.run_dir,
-            self._info(self._request.source, self._clock.name),
+            info,
             self._steps,
             np.array(self._step_ns, np.int64),
             stage_ns,
@@ -131,9 +152,10 @@ class StepTimer:
         return {"steps": len(self._steps), "file": str(path)}
 
 
-def _check_all_fired(stage_ns: Any, info: TimingInfo) -> None:
+def _check_all_fired(stage_ns: Any, info: TimingInfo, clocked: set[str]) -> None:
     """A stage that no step has passed through is not one of nothing: it lies elsewhere."""
-    never = np.argwhere(stage_ns.sum(axis=0) == 0)
+    wanted = np.array([stage in clocked for stage in STAGES])
+    never = np.argwhere((stage_ns == 0).all(axis=0) & wanted)
     if len(never):
         layer, stage = never[0]
         raise CaptureError(

@@ -1,0 +1,54 @@
+"""What an engine's own configuration says of it and of its model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from routestats.errors import CaptureError
+
+
+def model_of(config: Any) -> dict[str, Any]:
+    """Name of the model, and what its own config says it should be known for."""
+    model_config = config.model_config
+    name = str(model_config.served_model_name or model_config.model)
+    path = Path(name)
+    model: dict[str, Any] = {"name": path.name if path.is_dir() else name}
+    note = getattr(model_config.hf_config, "routestats", None)
+    return {**model, "note": str(note)} if note else model
+
+
+def engine_of(config: Any, device: Any) -> dict[str, Any]:
+    """Versions, device, and how the model is spread over devices."""
+    import torch
+    import vllm
+
+    parallel = config.parallel_config
+    return {
+        "name": "vllm",
+        "version": vllm.__version__,
+        "torch": torch.__version__,
+        "device": str(device),
+        "eager": is_eager(config),
+        "dtype": str(config.model_config.dtype).removeprefix("torch."),
+        "tensor_parallel_size": parallel.tensor_parallel_size,
+        "expert_parallel": bool(getattr(parallel, "enable_expert_parallel", False)),
+    }
+
+
+def is_eager(config: Any) -> bool:
+    """Whether layers run as they are written: neither compiled nor captured into graphs."""
+    mode = getattr(config.compilation_config, "mode", None)
+    return bool(config.model_config.enforce_eager) or getattr(mode, "value", mode) == 0
+
+
+def require_eager(config: Any, what: str, why: str) -> None:
+    """Refuse a compiled engine for what can only be had of an eager one.
+
+    Raises
+    ------
+    CaptureError
+        If the engine is compiled.
+    """
+    if not is_eager(config):
+        raise CaptureError(f"{what} needs an eager engine, {why}; expected enforce_eager=True")
