@@ -5,6 +5,7 @@ Every function returns a `matplotlib.figure.Figure` that belongs to no window an
 imported when the first figure is drawn.
 """
 
+from routestats.plots import interactive as interactive
 from routestats.plots._affinity_grid import affinity_grid as affinity_grid
 from routestats.plots._confidence import confidence as confidence
 from routestats.plots._domain_divergence import domain_divergence as domain_divergence
@@ -23,6 +24,7 @@ __all__ = [
     "domain_divergence",
     "expert_load",
     "hop_accuracy",
+    "interactive",
     "load_by_domain",
     "lookahead",
     "path_coverage",
