@@ -127,7 +127,8 @@ def domain_difference(*results: DomainDifference) -> Any:
     lines.line("layer", "null", source=layers, color="#D55E00", line_width=2,
                legend_label="prompts permuted between them")  # fmt: skip
     lines.legend.label_text_font_size = "11px"
-    lines.add_layout(lines.legend[0], "above")
+    lines.legend.orientation = "horizontal"
+    lines.add_layout(lines.legend[0], "below")
     add_hover(
         lines,
         [bars],

@@ -125,7 +125,7 @@ def expert_load(results: ExpertLoad | Mapping[str, ExpertLoad], *, layer: int = 
         "expert", "layer", 1, 1, source=cells, name="load",
         line_color=None, fill_color={"field": "log_ratio", "transform": mapper},
     )  # fmt: skip
-    colour_bar(map_plot, mapper, "log2")
+    colour_bar(map_plot, mapper, "log2(load / even)")
     add_hover(
         map_plot,
         [drawn],
@@ -137,7 +137,7 @@ def expert_load(results: ExpertLoad | Mapping[str, ExpertLoad], *, layer: int = 
     )
 
     bar_plot = new_plot(
-        f"layer {first.layer_ids[layer]}: share of each expert", 450, height - 60, "expert",
+        f"layer {first.layer_ids[layer]}: share of each expert", 450, height, "expert",
         "share of the layer's choices (%)",
         x_range=Range1d(-0.7, experts - 0.3),
         y_range=Range1d(0, float(max(load.share.max() for load in loads.values())) * 108),
@@ -160,7 +160,7 @@ def expert_load(results: ExpertLoad | Mapping[str, ExpertLoad], *, layer: int = 
     bar_plot.legend.label_text_font_size = "11px"
     bar_plot.legend.orientation = "horizontal"
     bar_plot.legend.click_policy = "hide"
-    bar_plot.add_layout(bar_plot.legend[0], "above")
+    bar_plot.add_layout(bar_plot.legend[0], "below")
 
     select = Select(title="domain", value=names[0], options=names, width=160, name="domain")
     select.js_on_change("value", CustomJS(args={"select": select, "cells": cells}, code=_SHOW))
@@ -187,6 +187,6 @@ def expert_load(results: ExpertLoad | Mapping[str, ExpertLoad], *, layer: int = 
         caption(
             tokens,
             pairing_text(first.pairing, first.shape.top_k),
-            "dotted: even use; log2: +1 is twice as much as even, -1 half",
+            "dotted: even use; colour +1: twice as much as even, -1: half",
         ),
     )

@@ -194,7 +194,7 @@ def _predictions(result: HopAccuracy) -> list[View]:
             (each.matrix.value - each.gain.value) * 100,
         )
         for measure in dict.fromkeys((result.main, recall))
-        for each in measure.predictions
+        for each in sorted(measure.predictions, key=lambda each: each.name != "single_hop")
         if each.name not in ("uniform", "marginal")
     ]
 

@@ -13,6 +13,7 @@ from routestats.plots.interactive._style import (
     colour_of,
     dash_of,
     headline,
+    marker_of,
     new_plot,
     require_bokeh,
     small,
@@ -103,14 +104,24 @@ def prediction(
         source = ColumnDataSource(data, name=label)
         sources.append(source)
         colour = "#6B6B6B" if label == "uniform guess" else colour_of(max(place - 1, 0))
-        plot.varea("hop", "low", "high", source=source, alpha=0.2, color=colour, legend_label=label)
+        band = plot.varea(
+            "hop", "low", "high", source=source, alpha=0.2, color=colour, name=f"{label}, interval"
+        )
         plot.line(
             "hop", "value", source=source, color=colour, line_width=2, legend_label=label,
             line_dash="dotted" if label == "uniform guess" else dash_of(max(place - 1, 0)),
         )  # fmt: skip
         points = plot.scatter(
-            "hop", "value", source=source, color=colour, size=5, legend_label=label, name=label
-        )
+            "hop",
+            "value",
+            source=source,
+            color=colour,
+            size=6,
+            legend_label=label,
+            name=label,
+            marker=marker_of(max(place - 1, 0)),
+        )  # fmt: skip
+        points.js_link("visible", band, "visible")  # hidden by the legend, which has no band
         add_hover(
             plot,
             [points],

@@ -11,6 +11,7 @@ from routestats.plots.interactive._style import (
     caption,
     colour_of,
     headline,
+    marker_of,
     new_plot,
     require_bokeh,
     stack,
@@ -44,6 +45,7 @@ cases.forEach((c) => {
   view.recall.push(c.recall * 100);
   view.speed_up.push(whole / time(c.recall, cost));
   view.colour.push(c.colour);
+  view.marker.push(c.marker);
 });
 points.change.emit();
 const best = view.speed_up.reduce((b, s, i) => s > view.speed_up[b] ? i : b, 0);
@@ -84,6 +86,7 @@ def speculation(result: Speculation) -> Any:
     prepared = result.prepared_ns
     names = list(dict.fromkeys(case.predictor for case in result.cases))
     colours = {name: colour_of(place) for place, name in enumerate(names)}
+    markers = {name: marker_of(place) for place, name in enumerate(names)}
     hops = sorted({case.hop for case in result.cases})
     sizes = sorted({case.over_fetch for case in result.cases})
     size = result.top_k if result.top_k in sizes else sizes[0]
@@ -101,6 +104,7 @@ def speculation(result: Speculation) -> Any:
             "recall": [case.recall * 100 for case in shown],
             "speed_up": [case.speed_up for case in shown],
             "colour": [colours[case.predictor] for case in shown],
+            "marker": [markers[case.predictor] for case in shown],
         },
         name="predictors",
     )
@@ -113,8 +117,8 @@ def speculation(result: Speculation) -> Any:
     plot.add_layout(Span(location=1.0, dimension="width", line_color="#6B6B6B"))
     line = plot.line("recall", "speed_up", source=curve, color="#1A1A1A", line_width=2)
     marks = plot.scatter(
-        "recall", "speed_up", source=points, size=11, fill_color="colour", line_color="white",
-        legend_group="predictor", name="predictors",
+        "recall", "speed_up", source=points, size=11, marker="marker", fill_color="colour",
+        line_color="white", legend_group="predictor", name="predictors",
     )  # fmt: skip
     plot.legend.label_text_font_size = "11px"
     plot.add_layout(plot.legend[0], "below")
@@ -169,7 +173,8 @@ def speculation(result: Speculation) -> Any:
             "measured_ns": prepared, "gate_ns": result.gate_ns, "top_k": result.top_k,
             "cases": [
                 {"predictor": c.predictor, "hop": c.hop, "over_fetch": c.over_fetch,
-                 "recall": c.recall, "colour": colours[c.predictor]}
+                 "recall": c.recall, "colour": colours[c.predictor],
+                 "marker": markers[c.predictor]}
                 for c in result.cases
             ],
         },

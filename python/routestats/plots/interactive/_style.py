@@ -15,6 +15,7 @@ WIDTH = 960
 FONT = "Helvetica, Arial, sans-serif"
 # More than Okabe and Ito's five where there are more series: dashes tell those apart.
 DASHES = ("solid", "dashed", "dotdash")
+MARKERS = ("circle", "square", "triangle")
 
 # JavaScript: `count` values of a column from `start` on, as a plain array (columns are typed
 # arrays whose own slice would ask for a shape).
@@ -171,3 +172,7 @@ def colour_of(index: int) -> str:
 
 def dash_of(index: int) -> str:
     return DASHES[index // len(SERIES) % len(DASHES)]
+
+
+def marker_of(index: int) -> str:
+    return MARKERS[index // len(SERIES) % len(MARKERS)]

@@ -134,7 +134,7 @@ def timing(result: Timing, *, cited: tuple[float, float] | None = None) -> Any:
     bars.legend.orientation = "horizontal"
     bars.legend.label_text_font_size = "10px"
     bars.legend.spacing = 2
-    bars.add_layout(bars.legend[0], "above")
+    bars.add_layout(bars.legend[0], "below")
 
     labels = [group.label for group in result.groups]
     select = Select(title="kind of step", value=labels[0], options=labels, name="steps")
