@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
+from html import escape
 from typing import Any
 
 from routestats.plots.interactive._style import require_bokeh
@@ -80,6 +81,6 @@ def show(layout: Any) -> Html:
     item = item.replace("<", "\\u003c")
     text = layout.name or type(layout).__name__
     return Html(
-        _SHOW.format(id=element, item=item, text=text, wait=WAIT_MS, waits=WAITS),
+        _SHOW.format(id=element, item=item, text=escape(text), wait=WAIT_MS, waits=WAITS),
         f"interactive figure: {text}",
     )
