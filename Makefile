@@ -2,6 +2,7 @@
 #
 #   make demo [GSM8K=gsm8k_test.jsonl]   profile the built-in model, verify, report
 #   make test                            C++ and Python tests
+#   make notebook [GSM8K=gsm8k_test.jsonl]   run the notebook, and keep its outputs in it
 #   make lint | wheel | bench | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
 #   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
@@ -16,7 +17,7 @@ SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.cu*' -o -name '
            CMakeLists.txt pyproject.toml
 RUN ?= runs/demo
 
-.PHONY: demo test test-cpp test-python lint wheel tiny bench study picture clean
+.PHONY: demo test test-cpp test-python lint wheel tiny bench study picture notebook clean
 .PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
@@ -112,6 +113,14 @@ study: $(VENV)/.installed
 picture: $(VENV)/.installed
 	$(BIN)/routestats report study/tiny-humaneval-gsm8k -o runs/study
 	cp runs/study/prediction.png docs/images/
+
+# A new capture and timing pass of the built-in model, and every figure from it and from the published
+# trace. PATH, as the kernel calls this Python by name.
+notebook: $(VENV)/.installed
+	rm -rf runs/notebook
+	PATH='$(abspath $(BIN))':"$$PATH" \
+	  $(if $(GSM8K),ROUTESTATS_TEST_DATA='$(dir $(abspath $(GSM8K)))') \
+	  $(BIN)/python tools/run_notebook.py
 
 clean:
 	rm -rf build $(VENV) runs/demo

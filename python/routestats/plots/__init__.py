@@ -11,6 +11,7 @@ Matplotlib comes with the extra ``routestats[plots]``, and is imported when the 
 drawn.
 """
 
+from routestats.plots import interactive as interactive
 from routestats.plots._affinity import affinity as affinity
 from routestats.plots._affinity_grid import affinity_grid as affinity_grid
 from routestats.plots._confidence import confidence as confidence
@@ -38,6 +39,7 @@ __all__ = [
     "domain_divergence",
     "expert_load",
     "hop_accuracy",
+    "interactive",
     "layer_matrix",
     "load_by_domain",
     "load_difference",
