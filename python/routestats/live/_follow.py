@@ -97,7 +97,7 @@ class RunFollower:
         self._parts: PartFollower | None = None
         self._standing = Standing()
         self._skipped = 0
-        self._last_rows = 0.0
+        self._last_rows = float("-inf")
         self.tokenizer: str | None = None
 
     @property
@@ -150,6 +150,7 @@ class RunFollower:
         if self._run is None or found.identity != self._run.identity:
             self.epoch += 1
             self._skipped = 0
+            self._last_rows = float("-inf")
             self._parts = PartFollower(self.run_dir, found.shape)
             self._drop_feed()
         self._run = found

@@ -78,7 +78,7 @@ class LiveState:
     @property
     def shape(self) -> RouteShape | None:
         """Shape of the run, or None before there is one."""
-        return self.window.shape if self.window else None
+        return self.window.shape if self.window is not None else None
 
     @property
     def layer_ids(self) -> tuple[int, ...]:

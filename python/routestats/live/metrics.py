@@ -6,6 +6,7 @@ scrapes nothing is done. Gauges are of the newest `window` rows.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from routestats.errors import InvalidValueError, RouteStatsError
 from routestats.live import _measures
 from routestats.live._follow import Standing
 from routestats.live._state import WINDOW_ROWS, LiveState
+from routestats.shape import RouteShape
 from routestats.stats._tables import divergence_bits
 from routestats.trace import Trace
 from routestats.trace._files import one_line
@@ -52,7 +54,7 @@ class RoutingCollector:
     TraceError
         If the baseline cannot be read.
     InvalidValueError
-        If the baseline is of another pairing.
+        If the baseline is of another pairing, or of another shape than a run that is there.
     """
 
     def __init__(
@@ -68,6 +70,10 @@ class RoutingCollector:
         self._per_expert = per_expert
         self._state = LiveState(run_dir, window=window, least_seconds=0.0)
         self._lock = threading.Lock()  # scrapes may come at once
+        self._warned = False
+        self._state.refresh()
+        if self._state.shape is not None and (problem := self._misfit(self._state.shape)):
+            raise InvalidValueError(problem)
 
     def collect(self) -> Iterator[Any]:
         """The families of metrics, for ``prometheus_client``."""
@@ -76,8 +82,8 @@ class RoutingCollector:
         with self._lock:
             self._state.refresh()
             standing = self._state.standing
-            families = list(self._per_layer()) if self._state.window else []
-            held = len(self._state.window) if self._state.window else 0
+            families = list(self._per_layer()) if self._state.window is not None else []
+            held = len(self._state.window) if self._state.window is not None else 0
             shares = self._shares() if self._per_expert else None
         yield CounterMetricFamily(
             "routestats_rows", "Rows of the run, one per computed token.", standing.rows
@@ -143,13 +149,24 @@ class RoutingCollector:
             found.null_ratio,
             layers[1:],
         )
-        if self._baseline is not None and self._baseline.shape == window.shape:
+        if self._baseline is None:
+            return
+        if problem := self._misfit(window.shape):
+            if not self._warned:  # another run may have come into the folder
+                logging.getLogger("routestats").warning("no drift: %s", problem)
+                self._warned = True
+        else:
             yield (
                 "load_drift_bits",
                 "Jensen-Shannon divergence of the window's load from the baseline's.",
                 divergence_bits(load, self._baseline.expert),
                 layers,
             )
+
+    def _misfit(self, shape: RouteShape) -> str | None:
+        if self._baseline is None or self._baseline.shape == shape:
+            return None
+        return f"baseline: expected {shape}, as the run has, got {self._baseline.shape}"
 
     def _shares(self) -> Any:
         from prometheus_client.core import GaugeMetricFamily

@@ -39,7 +39,7 @@ class Counters:
         meaning = standing.problem or meaning
         shape = f"{state.model} · {state.shape}" if state.shape else str(state.run_dir)
         window = state.window
-        held = f"{len(window):,} of {window.size:,}" if window else "0"
+        held = f"{len(window):,} of {window.size:,}" if window is not None else "0"
         tiles: list[tuple[str, Any, str]] = [
             ("rows", f"{standing.rows:,}", DARK),
             ("rows per second", f"{state.rate:,.0f}", DARK),
