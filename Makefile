@@ -100,6 +100,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/capture_fidelity.py
 	$(BIN)/python bench/capture_overhead.py tiny
 	$(BIN)/python bench/capture_overhead.py hidden-1024
+	$(BIN)/python bench/live_overhead.py hidden-1024
 
 # The published trace anew, and the picture of README from it.
 study: $(VENV)/.installed

@@ -26,8 +26,10 @@ def scrape(port: int) -> dict[tuple[str, ...], float]:
         assert answer.headers["Content-Type"].startswith("text/plain")
         text = answer.read().decode()
     return {
-        (sample.name, *(sample.labels[k] for k in ("layer", "expert") if k in sample.labels)):
-        sample.value
+        (
+            sample.name,
+            *(sample.labels[k] for k in ("layer", "expert") if k in sample.labels),
+        ): sample.value
         for family in parser.text_string_to_metric_families(text)
         for sample in family.samples
         if not sample.name.endswith("_created")
@@ -77,7 +79,9 @@ def test_values_are_those_of_the_run(tmp_path: Path) -> None:
     trace = rs.Trace.open(tmp_path / "run")
     counts = rs.count(trace, pairing="any", hops=(0,))
     load = rs.stats.expert_load(counts)
-    with metrics.serve(tmp_path / "run", port=0, baseline=tmp_path / "run", per_expert=True) as port:
+    with metrics.serve(
+        tmp_path / "run", port=0, baseline=tmp_path / "run", per_expert=True
+    ) as port:
         series = scrape(port)
     assert series["routestats_rows_total",] == len(trace) == 640
     assert series["routestats_window_rows",] == 640

@@ -62,7 +62,7 @@ class TokenStream:
             {name: [] for name in ("y", "text", "place", "ink", "request", "colour", "phase")},
             name="tokens",
         )
-        self.experts = ColumnDataSource({}, name="experts")
+        self.experts = ColumnDataSource({}, name="token-experts")
 
         text = panel(
             "Newest tokens (grey: prompt)",
