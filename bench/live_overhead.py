@@ -113,12 +113,12 @@ def viewer(run: Path) -> Iterator[None]:
             process.wait()
 
 
-def measure(live: Side, plain: Side, minutes: float) -> dict[str, Any]:
+def measure(live: Side, plain: Side, minutes: float, before: list[list[float]]) -> dict[str, Any]:
     for side in (live, plain, live, plain):  # warm up both
         side.seconds()
     assert live.tokens == plain.tokens, "the feed changed the output"
-    pairs: list[tuple[float, float]] = []
-    order = random.Random(0)
+    pairs = [tuple(pair) for pair in before]
+    order = random.Random(len(pairs))
     end = time.monotonic() + 60 * minutes
     while time.monotonic() < end:
         sides = [live, plain]
@@ -140,6 +140,7 @@ def measure(live: Side, plain: Side, minutes: float) -> dict[str, Any]:
         "ratio_high": round(high, 4),
         "plain_s_median": round(float(np.median(times[:, 1])), 4),
         "tokens_per_run": sum(map(len, plain.tokens)),
+        "seconds": [[round(x, 4) for x in pair] for pair in pairs],
     }
 
 
@@ -151,7 +152,9 @@ def main() -> int:
     parser.add_argument("--requests", type=int, default=16)
     parser.add_argument("--max-tokens", type=int, default=16)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--more", action="store_true", help="add to the pairs that --json holds")
     args = parser.parse_args()
+    before = json.loads(args.json.read_text())["seconds"] if args.more else []
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
@@ -179,7 +182,7 @@ def main() -> int:
         plain = Side(llm, prompts, params, folder / "plain", live=False)
         check(live)
         with viewer(live.run) if args.viewer else contextlib.nullcontext():
-            figures = measure(live, plain, args.minutes)
+            figures = measure(live, plain, args.minutes, before)
         llm.llm_engine.engine_core.shutdown()
     figures = {
         "model": args.model if args.model in ("tiny", "hidden-1024") else "path",

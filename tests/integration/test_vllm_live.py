@@ -28,14 +28,15 @@ QUIET = {
 }
 
 GENERATE = """
-import sys
+import sys, time
 import routestats as rs
 if __name__ == "__main__":
     from vllm import LLM, SamplingParams
     llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
     params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
     with rs.capture(llm, sys.argv[1], domain="d") as capture:
-        for _ in range(6):
+        end = time.monotonic() + 15
+        while time.monotonic() < end:
             llm.generate(["def f(x):", "def g(x):"], params, use_tqdm=False)
     print("rows", capture.summary["rows"])
 """

@@ -25,13 +25,14 @@ class Page:
     """
 
     def __init__(self, document: Document, state: LiveState) -> None:
-        self._document = document
         self._state = state
         self._epoch = -1
         self._panels: list[Any] = []
+        self._root = column(sizing_mode="stretch_width")
         document.title = f"routestats · {state.run_dir.name}"
         state.refresh()
         self._build()
+        document.add_root(self._root)
         document.add_periodic_callback(self.update, PERIOD_MS)
 
     def update(self) -> None:
@@ -57,5 +58,4 @@ class Page:
             right = column(load.layout, chart.layout, sizing_mode="stretch_width")
             parts.append(row(tokens.layout, Spacer(width=12), right, sizing_mode="stretch_width"))
             parts.append(row(rate.layout, stages.layout, sizing_mode="stretch_width"))
-        self._document.clear()
-        self._document.add_root(column(*parts, sizing_mode="stretch_width"))
+        self._root.children = parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import threading
 from collections.abc import Sequence
@@ -126,6 +127,9 @@ class DashboardServer:
 
 def require_bokeh() -> None:
     """Raise `RouteStatsError` if Bokeh is not installed."""
+    # Bokeh asks for pandas whenever it streams, and breaks on one that another thread is importing.
+    with contextlib.suppress(ImportError):
+        import pandas  # noqa: F401
     try:
         import bokeh.server.tornado  # noqa: F401
     except ImportError:

@@ -1,9 +1,9 @@
 """The run's metrics among a server's own, under ``/metrics``.
 
 The process that answers HTTP is another than the worker that captures; it reads the run's feed. It
-asks `get_prometheus_registry` for what it serves: the process-wide registry, or, where several API
-servers share their figures through files (``PROMETHEUS_MULTIPROC_DIR``), one that serves only
-those, which is why a collector in the process-wide one would not do.
+serves the registry that vLLM's `get_prometheus_registry` gives: the process-wide one, or, where
+several API servers share their figures through files (``PROMETHEUS_MULTIPROC_DIR``), one made for
+that, often anew for every scrape, which is known by the `MultiProcessCollector` put into it.
 """
 
 from __future__ import annotations
@@ -32,30 +32,56 @@ def add_to_server(run_dir: str) -> None:
         A run, or where one will be.
     """
     try:
+        from prometheus_client.multiprocess import MultiProcessCollector
         from vllm.v1.metrics import prometheus
     except ImportError:  # another vLLM: the run has its own `routestats metrics`
         return
     get_registry = getattr(prometheus, _NAME, None)
     if get_registry is None or hasattr(get_registry, "routestats"):
         return
-    collectors: list[Any] = []
+    routing = _Routing(run_dir)
 
     @wraps(get_registry)
     def get_registry_with_routing(*args: Any, **kwargs: Any) -> Any:
         registry = get_registry(*args, **kwargs)
-        try:
-            if not collectors:
-                from routestats.live.metrics import RoutingCollector
-
-                baseline = os.environ.get(BASELINE_VARIABLE) or None
-                collectors.append(RoutingCollector(run_dir, baseline=baseline))
-            if collectors[0] not in getattr(registry, "_collector_to_names", {}):
-                registry.register(collectors[0])
-        except RouteStatsError as error:
-            logging.getLogger("vllm.routestats").warning("no routing under /metrics: %s", error)
+        routing.add_to(registry)
         return registry
 
     get_registry_with_routing.routestats = True  # type: ignore[attr-defined]
     setattr(prometheus, _NAME, get_registry_with_routing)
     if _USER in sys.modules:
         setattr(sys.modules[_USER], _NAME, get_registry_with_routing)
+
+    begin = MultiProcessCollector.__init__
+
+    @wraps(begin)
+    def begin_with_routing(self: Any, registry: Any, *args: Any, **kwargs: Any) -> None:
+        begin(self, registry, *args, **kwargs)
+        routing.add_to(registry)
+
+    MultiProcessCollector.__init__ = begin_with_routing
+
+
+class _Routing:
+    """The one collector of this process, made when a registry first asks for it."""
+
+    def __init__(self, run_dir: str) -> None:
+        self._run_dir = run_dir
+        self._collector: Any = None
+        self._failed = False
+
+    def add_to(self, registry: Any) -> None:
+        if registry is None or self._failed:
+            return
+        try:
+            if self._collector is None:
+                from routestats.live.metrics import RoutingCollector
+
+                baseline = os.environ.get(BASELINE_VARIABLE) or None
+                self._collector = RoutingCollector(self._run_dir, baseline=baseline)
+        except RouteStatsError as error:
+            self._failed = True
+            logging.getLogger("vllm.routestats").warning("no routing under /metrics: %s", error)
+            return
+        if self._collector not in getattr(registry, "_collector_to_names", ()):
+            registry.register(self._collector)
