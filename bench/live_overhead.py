@@ -113,6 +113,34 @@ def viewer(run: Path) -> Iterator[None]:
             process.wait()
 
 
+def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
+    """Processor time of publishing `rows` at once; done 4 times a second or more."""
+    from routestats.schema import RoutingBatch
+    from routestats.shape import RouteShape
+    from routestats.trace.feed import FeedWriter
+
+    shape = RouteShape(layers, experts, top_k)
+    numbers = np.arange(rows, dtype=np.int32)
+    ids = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
+    batch = RoutingBatch(
+        domain="d",
+        request_ids=tuple(f"request-{i}" for i in range(16)),
+        request_index=numbers % 16,
+        positions=numbers,
+        token_ids=numbers,
+        phase=np.zeros(rows, np.uint8),
+        experts=ids.astype(shape.id_dtype),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        feed = FeedWriter(folder, shape, layer_ids=range(layers))
+        start = time.thread_time()
+        for _ in range(200):
+            feed.publish([batch], rows=rows, dropped=0, waiting=0)
+        took = time.thread_time() - start
+        feed.close(rows=0, dropped=0)
+    return round(took / 200 * 1e6, 1)
+
+
 def measure(live: Side, plain: Side, minutes: float, before: list[list[float]]) -> dict[str, Any]:
     for side in (live, plain, live, plain):  # warm up both
         side.seconds()
@@ -189,6 +217,13 @@ def main() -> int:
         "viewer": args.viewer,
         **figures,
         "cores": os.cpu_count(),
+        "publish_cpu_us": {
+            f"{layers} x {experts} top-{top_k}, {rows} rows": publish_us(
+                layers, experts, top_k, rows
+            )
+            for layers, experts, top_k in ((8, 8, 2), (32, 8, 2), (58, 256, 8))
+            for rows in (16, 2048)
+        },
     }
     print(
         f"{figures['model']}{', looked at' if args.viewer else ''}: with the feed / without = "

@@ -128,6 +128,27 @@ def test_show_serves_on_a_thread_and_takes_captures(finished: Path) -> None:
         rs.live.show(5)
 
 
+@pytest.mark.filterwarnings("default")
+def test_show_in_a_notebook_goes_on_while_its_cell_is_busy(finished: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    nbformat = pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
+    code = f"""
+import subprocess, sys
+import routestats as rs
+server = rs.live.show({str(finished)!r})
+look = "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1]).status)"
+print(subprocess.run([sys.executable, "-c", look, server.url], capture_output=True, text=True))
+server.stop()
+"""
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    nbclient.NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
+    outputs = notebook.cells[0].outputs
+    frame = next(o.data["text/html"] for o in outputs if o.output_type == "display_data")
+    assert re.search(r'<iframe[^>]*src="http://127\.0\.0\.1:\d+/"', re.sub(r"\s+", " ", frame))
+    assert any("stdout='200" in o.get("text", "") for o in outputs)
+
+
 @pytest.mark.parametrize("origin", ["host", "http://host:5006", ":5006", "host:", "*:5006"])
 def test_origins_are_checked(finished: Path, origin: str) -> None:
     with pytest.raises(InvalidValueError, match="allow-origin: expected HOST:PORT, got"):
