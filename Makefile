@@ -103,6 +103,7 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/capture_overhead.py hidden-1024
 	$(BIN)/python bench/timing.py
 	$(BIN)/python bench/lookahead_fidelity.py --prompts 4 --max-tokens 8
+	$(BIN)/python bench/live_overhead.py hidden-1024
 
 # The published trace anew, and the picture of README from it.
 study: $(VENV)/.installed

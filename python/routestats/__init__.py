@@ -1,5 +1,6 @@
 """Routing statistics of Mixture-of-Experts models: capture, count, analyse, show."""
 
+from routestats import live as live
 from routestats import plots as plots
 from routestats import stats as stats
 from routestats.counts import NgramCounts as NgramCounts
@@ -30,6 +31,7 @@ __all__ = [
     "count_ngrams",
     "count_paths",
     "enable",
+    "live",
     "plots",
     "stats",
     "time_stages",

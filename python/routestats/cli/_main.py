@@ -56,6 +56,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_timing(commands)
     _add_verify(commands)
     _add_paths(commands)
+    _add_dashboard(commands)
+    _add_metrics(commands)
     _add_info(commands)
     return parser
 
@@ -229,6 +231,55 @@ def _add_paths(commands: argparse._SubParsersAction[_Parser]) -> None:
     command.set_defaults(run=_paths.run)
 
 
+def _add_dashboard(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _dashboard
+
+    command = commands.add_parser("dashboard", help="look on in the browser while a run is written")
+    _add_followed(command, port=5006)
+    command.add_argument(
+        "--allow-origin",
+        action="append",
+        default=[],
+        metavar="HOST:PORT",
+        help="a further page that may connect, such as a proxy's; repeatable",
+    )
+    command.add_argument(
+        "--tokenizer", metavar="PATH", help="folder, tokenizer.json or cached hub id"
+    )
+    command.set_defaults(run=_dashboard.run)
+
+
+def _add_metrics(commands: argparse._SubParsersAction[_Parser]) -> None:
+    from routestats.cli import _dashboard
+
+    command = commands.add_parser("metrics", help="a run's routing as Prometheus metrics")
+    _add_followed(command, port=9400)
+    command.add_argument(
+        "--baseline",
+        type=Path,
+        metavar="PATH",
+        help="a run, or saved counts, that drift is measured from",
+    )
+    command.add_argument(
+        "--per-expert", action="store_true", help="also a series for every expert of every layer"
+    )
+    command.set_defaults(run=_dashboard.run_metrics)
+
+
+def _add_followed(command: _Parser, port: int) -> None:
+    command.add_argument("--run", dest="run_dir", type=Path, required=True, metavar="RUN")
+    command.add_argument("--port", type=_port, default=port, help=f"default: {port}; 0: any")
+    command.add_argument(
+        "--address", default="127.0.0.1", help="default: 127.0.0.1, this machine only"
+    )
+    command.add_argument(
+        "--window", type=_positive, default=4096, metavar="N", help="tokens (default: 4096)"
+    )
+    command.add_argument(
+        "--wait", action="store_true", help="begin before there is a run in the folder"
+    )
+
+
 def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
     from routestats.cli import _info
 
@@ -251,6 +302,13 @@ def _hops(text: str) -> tuple[int, ...]:
 
 def _positive(text: str) -> int:
     return _at_least(1, text)
+
+
+def _port(text: str) -> int:
+    value = _at_least(0, text)
+    if value > 65_535:
+        raise argparse.ArgumentTypeError(f"expected at most 65535, got {value}")
+    return value
 
 
 def _seed(text: str) -> int:

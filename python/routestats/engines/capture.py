@@ -16,6 +16,7 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 class Capture(Protocol):
     """What `capture` gives inside its ``with`` block."""
 
+    run_dir: Path
     summary: dict[str, Any]
 
     def progress(self) -> dict[str, int]:
@@ -51,6 +52,7 @@ def capture(
     flush_seconds: float = 10.0,
     counts: bool = False,
     lookahead: int | Sequence[int] = 0,
+    live: bool = True,
 ) -> AbstractContextManager[Capture]:
     """Capture the routing of everything `model` generates inside a ``with`` block.
 
@@ -79,6 +81,9 @@ def capture(
         Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
         experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
         An eager vLLM engine only. See `routestats.stats.lookahead`.
+    live : bool
+        Publish the newest rows for `routestats.live`, in a file of some 8 MiB that goes away at
+        the end.
 
     Returns
     -------
@@ -108,6 +113,7 @@ def capture(
         flush_seconds=flush_seconds,
         counts=counts,
         lookahead=lookahead_hops(lookahead),
+        live=live,
     )
     path = Path(run_dir)
     if hasattr(model, "collective_rpc") and hasattr(model, "llm_engine"):

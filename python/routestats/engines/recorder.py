@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, TypedDict
 from routestats._core import CaptureRing
 from routestats.counts import RouteCounts
 from routestats.engines._assembler import RowAssembler, StepRows, external_id
+from routestats.engines._publisher import Publisher
 from routestats.errors import CaptureError, InvalidValueError, RouteStatsError
 from routestats.schema import LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
@@ -77,6 +78,8 @@ class RecorderOptions:
         beside the trace as ``counts-any.npz``.
     lookahead : tuple of int
         Hops at which later gates are applied, ascending; none by default.
+    live : bool
+        Publish the newest rows to ``live/feed.bin``, for the live view and its metrics.
     """
 
     weights: bool = True
@@ -86,6 +89,7 @@ class RecorderOptions:
     flush_seconds: float = 10.0
     counts: bool = False
     lookahead: tuple[int, ...] = ()
+    live: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lookahead", tuple(self.lookahead))  # a list when it has travelled
@@ -126,6 +130,8 @@ class Recorder:
         How steps carry what later gates would have chosen, if they do.
     ring : Ring, optional
         By default one in the host's memory.
+    tokenizer : str, optional
+        Folder or hub id of the model's tokenizer, told to whoever looks on.
 
     Raises
     ------
@@ -146,6 +152,7 @@ class Recorder:
         hold_records: bool,
         lookahead: LookaheadLayout | None = None,
         ring: Ring | None = None,
+        tokenizer: str | None = None,
     ) -> None:
         self.run_dir = run_dir
         self.options = options
@@ -187,6 +194,8 @@ class Recorder:
             flush_rows=options.flush_rows,
             flush_seconds=options.flush_seconds,
         )
+        self._handed_over = self._drained = 0  # rows
+        self._publisher = Publisher(run_dir, shape, layer_ids, tokenizer=tokenizer, on=options.live)
         self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
         self._thread.start()
 
@@ -219,6 +228,7 @@ class Recorder:
         """Hand over the open step. Raises `CaptureError` if a layer of it is missing or wrong."""
         # In the queue before the ring tells the drain thread, which takes one for the other.
         self._steps.append(step)
+        self._handed_over += step.rows
         try:
             self.ring.commit_step()
         except CaptureError as error:
@@ -256,6 +266,7 @@ class Recorder:
             self._finish()  # what a failed run has taken in is kept, too
         except RouteStatsError as error:
             self._error = self._error or str(error)
+        self._publisher.close(**self._standing())
         totals = self._totals()
         try:
             self._writer.close(complete=self._error is None, **totals)
@@ -295,6 +306,7 @@ class Recorder:
             if tags:
                 step.positions, step.token_ids = tags[0][part].T
             self._assembler.add(step, experts[part], None if weights is None else weights[part])
+        self._drained += start
         return start
 
     def _next_step_with_rows(self) -> StepRows:
@@ -308,7 +320,11 @@ class Recorder:
 
     def _write(self) -> None:
         self._note_waiting()
-        for batch in self._assembler.take_batches():
+        batches = self._assembler.take_batches()
+        # First, because a flush takes its time.
+        waiting, new = self._handed_over - self._drained, sum(map(len, batches))
+        self._publisher.publish(batches, waiting=waiting, **self._standing(new))
+        for batch in batches:
             self._writer.write(batch)
             if self._counts is not None:
                 self._counts.update(batch)
@@ -318,6 +334,13 @@ class Recorder:
         elif records:
             self._writer.write_requests(records)
         self._writer.maybe_flush()
+
+    def _standing(self, new: int = 0) -> dict[str, int]:
+        """Rows and drops of the run, earlier captures and `new` rows included."""
+        return {
+            "rows": self._writer.before("rows") + self._writer.rows_written + new,
+            "dropped": self._writer.before("dropped_rows") + self.ring.dropped_rows,
+        }
 
     # --- either, never both at once ---
 

@@ -256,13 +256,14 @@ class TransformersCapture:
 
     Attributes
     ----------
+    run_dir : Path
     summary : dict
         The run's totals, once the outermost capture has ended.
     """
 
     def __init__(self, model: Any, run_dir: Path, domain: str, options: RecorderOptions) -> None:
         self._model = model
-        self._run_dir = run_dir.absolute()
+        self.run_dir = run_dir.absolute()
         self._domain = check_domain(domain)
         self._options = options
         self._first_request = 0
@@ -275,10 +276,10 @@ class TransformersCapture:
             _sessions[self._model] = session
             session.attach(self._model)
             self._refuse_beams()
-        elif session.recorder.run_dir != self._run_dir:
+        elif session.recorder.run_dir != self.run_dir:
             raise CaptureError(
                 f"a capture of this model into {session.recorder.run_dir} is under way; "
-                f"expected the same folder, got {self._run_dir}"
+                f"expected the same folder, got {self.run_dir}"
             )
         session.recorder.domains.append(self._domain)
         self._first_request = len(session.requests)
@@ -304,7 +305,7 @@ class TransformersCapture:
             session.recorder.ring.abandon_step()
         self.summary = session.recorder.close()
         if self.summary["error"] and error is None:
-            raise CaptureError(f"{self._run_dir}: {self.summary['error']}")
+            raise CaptureError(f"{self.run_dir}: {self.summary['error']}")
 
     def progress(self) -> dict[str, int]:
         """Rows so far: ``rows``, ``dropped_rows``, ``requests``."""
@@ -353,7 +354,7 @@ class TransformersCapture:
         first = routers[0]
         eos = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
         recorder = Recorder(
-            self._run_dir,
+            self.run_dir,
             RouteShape(len(routers), first.num_experts, first.top_k),
             [router.layer_id for router in routers],
             model=_model_of(model.config),
@@ -371,6 +372,7 @@ class TransformersCapture:
             },
             options=self._options,
             hold_records=True,
+            tokenizer=str(getattr(model.config, "_name_or_path", "") or "") or None,
         )
         stop = [] if eos is None else eos if isinstance(eos, list) else [eos]
         return _Session(recorder, routers, frozenset(stop))

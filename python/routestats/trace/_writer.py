@@ -158,6 +158,10 @@ class TraceWriter:
             totals["requests"] += _files.open_parquet(path).metadata.num_rows
         return totals
 
+    def before(self, name: str) -> int:
+        """What earlier captures of this run had of ``rows``, ``dropped_rows`` or ``requests``."""
+        return int(self._before.get(name, 0))
+
     def write(self, batch: RoutingBatch) -> None:
         """Take in the rows of `batch`; they reach the disk with a later flush.
 

@@ -283,6 +283,7 @@ class Agent:
             hold_records=hold_records,
             lookahead=None if lookahead is None else lookahead.layout,
             ring=self._tap.new_ring(options),
+            tokenizer=str(config.model_config.tokenizer),
         )
 
     # --- the steps ---

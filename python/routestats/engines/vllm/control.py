@@ -27,13 +27,14 @@ class VllmCapture:
 
     Attributes
     ----------
+    run_dir : Path
     summary : dict
         The run's totals (rows, requests, drops, ...), once the outermost capture has ended.
     """
 
     def __init__(self, llm: Any, run_dir: Path, domain: str, options: RecorderOptions) -> None:
         self._llm = llm
-        self._run_dir = run_dir.absolute()
+        self.run_dir = run_dir.absolute()
         self._domain = check_domain(domain)
         self._options = options
         self._outcomes: dict[tuple[str, int], Outcome] = {}
@@ -45,7 +46,7 @@ class VllmCapture:
         self._call(
             "routestats_start",
             {
-                "run_dir": str(self._run_dir),
+                "run_dir": str(self.run_dir),
                 "domain": self._domain,
                 "options": asdict(self._options),
                 "alarm": str(self._alarm),
@@ -85,13 +86,13 @@ class VllmCapture:
             if isinstance(error, Exception):
                 # The engine died; what stopped the capture, if anything did, is in its log.
                 raise CaptureError(
-                    f"{self._run_dir}: the run is incomplete: the engine stopped with "
+                    f"{self.run_dir}: the run is incomplete: the engine stopped with "
                     f"{type(error).__name__}: {_first_line(error) or _first_line(failure)}"
                 ) from error
             return
         self.summary = {name: value for name, value in answer.items() if name != "writes"}
         if self.summary.get("error") and (error is None or isinstance(error, _StoppedError)):
-            raise CaptureError(f"{self._run_dir}: {self.summary['error']}")
+            raise CaptureError(f"{self.run_dir}: {self.summary['error']}")
 
     def progress(self) -> dict[str, int]:
         """Rows so far: ``rows`` on their way to disk, ``dropped_rows``, ``requests`` seen."""

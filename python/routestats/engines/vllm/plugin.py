@@ -2,7 +2,8 @@
 
 It always adds a few methods that ``collective_rpc`` can name to the worker wrapper, which costs
 nothing until they are called. Only when capture was asked for, by ``routestats.enable()`` or
-``ROUTESTATS_RUN``, does it follow the worker's start-up.
+``ROUTESTATS_RUN``, does it follow the worker's start-up. With the latter, the process that serves
+``/metrics`` serves the run's there, too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,10 @@ def register() -> None:
 
     for name, method in _RPC.items():
         setattr(WorkerWrapperBase, name, method)
+    if run_dir := os.environ.get(RUN_VARIABLE):
+        from routestats.engines.vllm.metrics import add_to_server
+
+        add_to_server(run_dir)
     if not asked_for() or hasattr(WorkerWrapperBase.init_device, "routestats"):
         return
     init_device = WorkerWrapperBase.init_device

@@ -1,0 +1,239 @@
+"""What does it cost an engine to be looked at? Capture with the feed over capture without it.
+
+    python bench/live_overhead.py hidden-1024
+    python bench/live_overhead.py hidden-1024 --viewer
+
+Both sides of a pair are captured, inside one engine and in random order; only one of them publishes
+its rows. With --viewer, the dashboard and one viewer, who is sent everything that a browser would
+be, follow that side's run from processes of their own, on the same machine: on few cores that is
+mostly the price of the cores. Before anything is timed, the run with the feed must verify, its feed
+must have given exactly the rows of the run, and both sides must put out the same tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from capture_overhead import WIDTH, hidden_1024, median_interval
+
+
+class Side:
+    """Generate, captured into `run`, with or without the feed."""
+
+    def __init__(self, llm: Any, prompts: list[str], params: Any, run: Path, live: bool) -> None:
+        self.llm, self.prompts, self.params, self.run, self.live = llm, prompts, params, run, live
+        self.tokens: list[list[int]] = []
+
+    def seconds(self) -> float:
+        import routestats as rs
+
+        with rs.capture(self.llm, self.run, domain="d", live=self.live):
+            start = time.perf_counter()
+            outputs = self.llm.generate(self.prompts, self.params, use_tqdm=False)
+            took = time.perf_counter() - start
+        self.tokens = [list(output.outputs[0].token_ids) for output in outputs]
+        return took
+
+
+def check(side: Side) -> None:
+    """The feed gives the rows of the run, all of them and no others."""
+    import routestats as rs
+    from routestats.live._follow import RunFollower
+
+    follower = RunFollower(side.run, 65_536)
+    pieces: list[np.ndarray] = []
+    done = threading.Event()
+
+    def follow() -> None:
+        while not done.is_set():
+            rows, standing = follower.poll()
+            if rows is not None and standing.silent_seconds is not None:
+                pieces.append(rows["experts"])
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=follow)
+    thread.start()
+    side.seconds()
+    time.sleep(0.5)
+    done.set()
+    thread.join()
+    follower.close()
+    assert rs.verify(side.run).ok
+    trace = rs.Trace.open(side.run)
+    assert np.array_equal(np.concatenate(pieces), trace.experts), "the feed is not the run"
+
+
+@contextlib.contextmanager
+def viewer(run: Path) -> Iterator[None]:
+    """A dashboard process, and one that takes in what it sends."""
+    looking = (
+        "import sys, time\n"
+        "from bokeh.client import pull_session\n"
+        "session = pull_session(url=sys.argv[1])\n"
+        "while True:\n"
+        "    session.force_roundtrip(); time.sleep(0.1)\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "routestats.cli",
+        "dashboard",
+        "--run",
+        str(run),
+        "--port",
+        "0",
+    ]
+    dashboard = subprocess.Popen([*command, "--wait"], stdout=subprocess.PIPE, text=True)
+    assert dashboard.stdout is not None
+    url = dashboard.stdout.readline().split(" at ")[1].split()[0]
+    looker = subprocess.Popen([sys.executable, "-c", looking, url])
+    try:
+        time.sleep(5)
+        assert looker.poll() is None
+        yield
+        assert dashboard.poll() is None
+        assert looker.poll() is None, "nobody looked"
+    finally:
+        for process in (looker, dashboard):
+            process.kill()
+            process.wait()
+
+
+def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
+    """Processor time of publishing `rows` at once; done 4 times a second or more."""
+    from routestats.schema import RoutingBatch
+    from routestats.shape import RouteShape
+    from routestats.trace.feed import FeedWriter
+
+    shape = RouteShape(layers, experts, top_k)
+    numbers = np.arange(rows, dtype=np.int32)
+    ids = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
+    batch = RoutingBatch(
+        domain="d",
+        request_ids=tuple(f"request-{i}" for i in range(16)),
+        request_index=numbers % 16,
+        positions=numbers,
+        token_ids=numbers,
+        phase=np.zeros(rows, np.uint8),
+        experts=ids.astype(shape.id_dtype),
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        feed = FeedWriter(folder, shape, layer_ids=range(layers))
+        start = time.thread_time()
+        for _ in range(200):
+            feed.publish([batch], rows=rows, dropped=0, waiting=0)
+        took = time.thread_time() - start
+        feed.close(rows=0, dropped=0)
+    return round(took / 200 * 1e6, 1)
+
+
+def measure(live: Side, plain: Side, minutes: float, before: list[list[float]]) -> dict[str, Any]:
+    for side in (live, plain, live, plain):  # warm up both
+        side.seconds()
+    assert live.tokens == plain.tokens, "the feed changed the output"
+    pairs = [tuple(pair) for pair in before]
+    order = random.Random(len(pairs))
+    end = time.monotonic() + 60 * minutes
+    while time.monotonic() < end:
+        sides = [live, plain]
+        order.shuffle(sides)
+        took = {side.live: side.seconds() for side in sides}
+        pairs.append((took[True], took[False]))
+        if len(pairs) >= 15 and len(pairs) % 5 == 0:
+            times = np.array(pairs)
+            median, low, high = median_interval(times[:, 0] / times[:, 1])
+            print(f"  {len(pairs)} pairs: {median:.4f} [{low:.4f}, {high:.4f}]", flush=True)
+            if high - low <= WIDTH:
+                break
+    times = np.array(pairs)
+    median, low, high = median_interval(times[:, 0] / times[:, 1])
+    return {
+        "pairs": len(pairs),
+        "ratio_median": round(median, 4),
+        "ratio_low": round(low, 4),
+        "ratio_high": round(high, 4),
+        "plain_s_median": round(float(np.median(times[:, 1])), 4),
+        "tokens_per_run": sum(map(len, plain.tokens)),
+        "seconds": [[round(x, 4) for x in pair] for pair in pairs],
+    }
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="tiny, hidden-1024 or the path of a model")
+    parser.add_argument("--viewer", action="store_true", help="someone is looking on")
+    parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--requests", type=int, default=16)
+    parser.add_argument("--max-tokens", type=int, default=16)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--more", action="store_true", help="add to the pairs that --json holds")
+    args = parser.parse_args()
+    before = json.loads(args.json.read_text())["seconds"] if args.more else []
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+
+    import routestats as rs
+    from routestats.engines.tiny import tiny_model
+
+    prompts = [
+        f"Question: {3 + i} boxes hold {12 + i} pens each. How many pens are there?\nAnswer:"
+        for i in range(args.requests)
+    ]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.model == "tiny":
+            model = tiny_model()
+        else:
+            model = hidden_1024(folder) if args.model == "hidden-1024" else Path(args.model)
+        from vllm import LLM, SamplingParams
+
+        params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
+        rs.enable()
+        llm = LLM(
+            model=str(model), max_model_len=1024, enforce_eager=True, enable_prefix_caching=False
+        )
+        live = Side(llm, prompts, params, folder / "live", live=True)
+        plain = Side(llm, prompts, params, folder / "plain", live=False)
+        check(live)
+        with viewer(live.run) if args.viewer else contextlib.nullcontext():
+            figures = measure(live, plain, args.minutes, before)
+        llm.llm_engine.engine_core.shutdown()
+    figures = {
+        "model": args.model if args.model in ("tiny", "hidden-1024") else "path",
+        "viewer": args.viewer,
+        **figures,
+        "cores": os.cpu_count(),
+        "publish_cpu_us": {
+            f"{layers} x {experts} top-{top_k}, {rows} rows": publish_us(
+                layers, experts, top_k, rows
+            )
+            for layers, experts, top_k in ((8, 8, 2), (32, 8, 2), (58, 256, 8))
+            for rows in (16, 2048)
+        },
+    }
+    print(
+        f"{figures['model']}{', looked at' if args.viewer else ''}: with the feed / without = "
+        f"{figures['ratio_median']:.4f}, 95 % interval [{figures['ratio_low']:.4f}, "
+        f"{figures['ratio_high']:.4f}], {figures['pairs']} pairs of {figures['plain_s_median']} s"
+    )
+    if args.json:
+        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,210 @@
+"""Following a run that may be written, closed, killed, replaced or not there yet."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.errors import RouteStatsError, TraceError
+from routestats.live._parts import PartFollower
+from routestats.shape import RouteShape
+from routestats.trace import _files
+from routestats.trace.feed import FeedCounters, FeedReader, feed_path
+
+State = Literal["waiting", "live", "idle", "lost", "finished", "incomplete"]
+
+# The writer gives a sign of life four times a second, but may be held up by a slow disk.
+LOST_SECONDS = 10.0
+_IDLE_SECONDS = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a run stands.
+
+    Attributes
+    ----------
+    state : str
+        ``waiting``: there is no run (yet). ``live``: rows come. ``idle``: the engine is there and
+        has nothing to do. ``lost``: a writer has gone without a word. ``finished``: complete.
+        ``incomplete``: nobody publishes it; its files may still grow.
+    rows, dropped : int
+        Of the whole run.
+    lag_rows : int
+        Rows that the engine has handed over and that nobody outside can see yet.
+    skipped : int
+        Rows that this follower was too slow for, or did not want: they are in the run's files.
+    silent_seconds : float or None
+        Since the writer's last sign of life; None where there is no feed.
+    problem : str or None
+        What could not be read.
+    """
+
+    state: State = "waiting"
+    rows: int = 0
+    dropped: int = 0
+    lag_rows: int = 0
+    skipped: int = 0
+    silent_seconds: float | None = None
+    problem: str | None = None
+
+
+@dataclass(slots=True)
+class _Run:
+    """A run as ``run.json`` describes it."""
+
+    info: dict[str, Any]
+    stamp: tuple[int, int, int]
+    shape: RouteShape = field(init=False)
+
+    def __post_init__(self) -> None:
+        try:
+            self.shape = RouteShape(**self.info["shape"])
+        except TypeError as error:
+            raise TraceError(f"run.json: shape: {error}") from None
+
+    @property
+    def identity(self) -> tuple[Any, ...]:
+        return self.info.get("created"), self.shape, tuple(self.info.get("layer_ids", ()))
+
+
+class RunFollower:
+    """Gives the newest rows of a run from its feed or, where it has none, from its files.
+
+    Parameters
+    ----------
+    run_dir : path
+    limit : int
+        Rows wanted at once, at most.
+
+    Attributes
+    ----------
+    epoch : int
+        Goes up when the folder holds another run than before; 0 before the first.
+    """
+
+    def __init__(self, run_dir: str | Path, limit: int) -> None:
+        self.run_dir = Path(run_dir)
+        self.epoch = 0
+        self._limit = limit
+        self._run: _Run | None = None
+        self._feed: FeedReader | None = None
+        self._parts: PartFollower | None = None
+        self._standing = Standing()
+        self._skipped = 0
+        self._last_rows = float("-inf")
+        self.tokenizer: str | None = None
+
+    @property
+    def info(self) -> dict[str, Any]:
+        """Contents of ``run.json``; empty before there is one."""
+        return self._run.info if self._run else {}
+
+    @property
+    def shape(self) -> RouteShape | None:
+        return self._run.shape if self._run else None
+
+    @property
+    def layer_ids(self) -> tuple[int, ...]:
+        """Decoder-layer number of each MoE layer."""
+        ids = self.info.get("layer_ids") or range(self.shape.num_layers if self.shape else 0)
+        return tuple(int(i) for i in ids)
+
+    def poll(self) -> tuple[npt.NDArray[np.void] | None, Standing]:
+        """New rows, or None where there is no run, and how the run stands; never raises."""
+        try:
+            if not self._look():
+                self._standing = Standing("waiting", skipped=self._skipped)
+                return None, self._standing
+            rows, self._standing = self._from_feed() or self._from_files()
+        except (RouteStatsError, OSError) as error:
+            # Half of a folder that is being replaced, or a damaged one: look again next time.
+            self._drop_feed()
+            problem = _files.one_line(error)
+            self._standing = Standing("lost", skipped=self._skipped, problem=problem)
+            return None, self._standing
+        if len(rows):
+            self._last_rows = time.monotonic()
+        return rows, self._standing
+
+    def close(self) -> None:
+        """Let go of the feed."""
+        self._drop_feed()
+
+    def _look(self) -> bool:
+        """Take note of ``run.json``; whether there is one."""
+        try:
+            stat = (self.run_dir / _files.RUN_FILE).stat()
+        except OSError:
+            self._drop_feed()
+            return False
+        stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
+        if self._run is not None and self._run.stamp == stamp:
+            return True
+        found = _Run(_files.read_run_file(self.run_dir), stamp)
+        if self._run is None or found.identity != self._run.identity:
+            self.epoch += 1
+            self._skipped = 0
+            self._last_rows = float("-inf")
+            self._parts = PartFollower(self.run_dir, found.shape)
+            self._drop_feed()
+        self._run = found
+        return True
+
+    def _drop_feed(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+            self._feed = None
+
+    def _from_feed(self) -> tuple[npt.NDArray[np.void], Standing] | None:
+        assert self._run is not None
+        if self._feed is None:
+            if not feed_path(self.run_dir).is_file():
+                return None
+            self._feed = FeedReader(self.run_dir)
+            if self._feed.shape != self._run.shape:
+                raise TraceError(f"{self._feed.path}: is of another shape than the run")
+            self.tokenizer = self._feed.tokenizer or self.tokenizer
+        feed = self._feed
+        rows, skipped, counters = feed.read(self._limit)
+        self._skipped += skipped
+        if counters.closed or feed.replaced:
+            self._drop_feed()
+            if counters.closed:
+                self._pass_over_files()
+        return rows, self._of_feed(len(rows), counters)
+
+    def _pass_over_files(self) -> None:
+        """What the feed gave is not to be given again."""
+        assert self._parts is not None
+        self._parts.read(0)
+
+    def _of_feed(self, new: int, counters: FeedCounters) -> Standing:
+        silent = max(time.time_ns() - counters.beat_ns, 0) / 1e9
+        busy = new > 0 or time.monotonic() - self._last_rows < _IDLE_SECONDS
+        state: State = "live" if busy else "idle"
+        if silent > LOST_SECONDS and not counters.closed:
+            state = "lost"
+        return Standing(
+            state, counters.rows, counters.dropped, counters.waiting, self._skipped, silent
+        )
+
+    def _from_files(self) -> tuple[npt.NDArray[np.void], Standing]:
+        assert self._run is not None
+        assert self._parts is not None
+        before = self._parts.rows
+        rows = self._parts.read(self._limit)
+        self._skipped += self._parts.rows - before - len(rows)
+        totals = self.info.get("totals") or {}
+        state: State = "finished" if self.info.get("complete") else "incomplete"
+        return rows, Standing(
+            state,
+            int(totals.get("rows", self._parts.rows)),
+            int(totals.get("dropped_rows", self._parts.dropped)),
+            skipped=self._skipped,
+        )

@@ -1,0 +1,109 @@
+"""The rows of a run from its Parquet files, as they appear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from routestats.errors import TraceError
+from routestats.schema import PHASES
+from routestats.shape import RouteShape
+from routestats.trace import _files
+from routestats.trace.feed import request_number, row_dtype
+
+
+class PartFollower:
+    """Reads the newest rows of files that were not there the last time.
+
+    Parameters
+    ----------
+    run_dir : path
+    shape : RouteShape
+
+    Attributes
+    ----------
+    rows, dropped : int
+        Of all files seen so far.
+    """
+
+    def __init__(self, run_dir: Path, shape: RouteShape) -> None:
+        self._run_dir = run_dir
+        self._shape = shape
+        self._last: dict[str, str] = {}  # name of the last part seen, by domain
+        self.rows = 0
+        self.dropped = 0
+
+    def read(self, limit: int) -> npt.NDArray[np.void]:
+        """At most `limit` rows of the files that are new, the newest, oldest first.
+
+        Raises
+        ------
+        TraceError
+            If a file cannot be read, or is of another shape.
+        """
+        newest: list[npt.NDArray[np.void]] = []
+        for file in reversed([self._count(path) for path in self._new_parts()]):
+            if limit > 0:
+                rows = self._rows(file)[-limit:]
+                limit -= len(rows)
+                newest.append(rows)
+        return np.concatenate(newest[::-1]) if newest else np.empty(0, row_dtype(self._shape))
+
+    def _new_parts(self) -> list[Path]:
+        """Parts behind the last one seen of each domain, in the order of writing."""
+        found: list[tuple[int, Path]] = []
+        for folder in sorted(self._run_dir.glob("tokens/domain=*")):
+            parts = [p for p in _files.parts(folder) if p.name > self._last.get(folder.name, "")]
+            if parts:
+                self._last[folder.name] = parts[-1].name
+            found.extend((path.stat().st_mtime_ns, path) for path in parts)
+        return [path for _, path in sorted(found)]
+
+    def _count(self, path: Path) -> pq.ParquetFile:
+        file = _files.open_parquet(path)
+        meta = _files.file_metadata(file)
+        shape = (self._shape.num_layers, self._shape.num_experts, self._shape.top_k)
+        found = tuple(meta.get(name) for name in ("num_layers", "num_experts", "top_k"))
+        if found != shape:
+            raise TraceError(f"{path}: expected layers, experts and choices {shape}, got {found}")
+        self.rows += file.metadata.num_rows
+        self.dropped += _files.file_figures(file).get("dropped_rows", 0)
+        return file
+
+    def _rows(self, file: pq.ParquetFile) -> npt.NDArray[np.void]:
+        columns = ["request_id", "position", "token_id", "phase", "experts"]
+        with _files.reading(self._run_dir):
+            # A part's last row group; of one that someone else wrote, that is enough to go on.
+            table = file.read_row_group(file.num_row_groups - 1, columns=columns)
+        rows = np.zeros(len(table), row_dtype(self._shape))
+        if not len(table):
+            return rows
+        rows["request"] = _by_name(table["request_id"], request_number)
+        rows["position"] = table["position"].to_numpy()
+        rows["token_id"] = table["token_id"].to_numpy()
+        rows["phase"] = _by_name(table["phase"], lambda name: PHASES.index(name))
+        width = (len(table), self._shape.num_layers, self._shape.top_k)
+        experts = table["experts"].combine_chunks().flatten().to_numpy().reshape(width)
+        if experts.size and experts.max() >= self._shape.num_experts:
+            raise TraceError(
+                f"{self._run_dir}: expert {experts.max()}, "
+                f"but num_experts is {self._shape.num_experts}"
+            )
+        rows["experts"] = experts
+        return rows
+
+
+def _by_name(column: pa.ChunkedArray, number: Any) -> npt.NDArray[np.int64]:
+    """`number` of each row's string, worked out once per different one."""
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    column = column.unify_dictionaries().combine_chunks()
+    array = column.chunk(0) if isinstance(column, pa.ChunkedArray) else column
+    numbers = np.array([number(name) for name in array.dictionary.to_pylist()], np.int64)
+    taken: npt.NDArray[np.int64] = numbers[array.indices.to_numpy(zero_copy_only=False)]
+    return taken

@@ -1,0 +1,373 @@
+"""The live feed of a run: its newest rows and counters, for whoever wants to look on.
+
+A run's Parquet files appear seconds after their rows. The feed is one small file of fixed size,
+``live/feed.bin``, a ring of the newest rows that the writer overwrites without asking anyone. Any
+number of readers follow it read-only; one that falls behind skips rows and knows how many. The
+file goes when the run is closed; what a killed writer leaves behind shows by its age.
+
+Layout: a page with a JSON description, ending in a block of counters; then `capacity` rows of
+`row_dtype`. The block begins and ends with one sequence number, and says how far the writer has
+*reserved* and how far it has *published*, so that a reader can tell what was overwritten while it
+was reading (a seqlock). Everything goes through ``pwrite`` and ``pread``: nobody is killed by a
+file that was cut short, and a disk that is full is an error like any other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.errors import RouteStatsError, TraceError
+from routestats.schema import RoutingBatch
+from routestats.shape import RouteShape
+from routestats.trace._files import one_line
+
+FOLDER, FILE = "live", "feed.bin"
+
+_MAGIC = b"RSFEED01"
+_PAGE = 16_384
+_FIELDS = (
+    "sequence", "reserved", "published", "rows", "dropped", "waiting", "beat_ns", "closed", "again",
+)  # fmt: skip
+_BLOCK_BYTES = 8 * len(_FIELDS)
+_BLOCK_AT = _PAGE - _BLOCK_BYTES
+_TARGET_BYTES = 8 << 20
+_LEAST_ROWS, _MOST_ROWS = 1_024, 65_536
+
+
+def feed_path(run_dir: str | Path) -> Path:
+    """Where the feed of a run lies."""
+    return Path(run_dir) / FOLDER / FILE
+
+
+def row_dtype(shape: RouteShape) -> np.dtype[np.void]:
+    """One row: ``request`` (`request_number`), ``position``, ``token_id``, ``phase``, ``experts``.
+
+    ``phase`` is an index into `routestats.schema.PHASES`; ``experts`` has shape [L, K].
+    """
+    ids = shape.id_dtype
+    return np.dtype(
+        {
+            "names": ["request", "position", "token_id", "phase", "experts"],
+            "formats": ["<u4", "<i4", "<i4", "u1", (ids, (shape.num_layers, shape.top_k))],
+            "offsets": [0, 4, 8, 12, 16],
+            "itemsize": 16 + shape.row_width * ids.itemsize,
+        }
+    )
+
+
+def request_number(request_id: str) -> int:
+    """32 bits that stand for a request id, to tell requests apart on a screen."""
+    return crc32(request_id.encode())
+
+
+def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
+    """The last rows of a batch as rows of a feed."""
+    numbers = np.array([request_number(name) for name in batch.request_ids], np.uint32)
+    rows = np.zeros(len(batch), dtype)
+    rows["request"] = numbers[batch.request_index]
+    rows["position"] = batch.positions
+    rows["token_id"] = batch.token_ids
+    rows["phase"] = batch.phase
+    rows["experts"] = batch.experts
+    return rows
+
+
+@dataclass(frozen=True, slots=True)
+class FeedCounters:
+    """What the writer says of the run.
+
+    Attributes
+    ----------
+    rows, dropped : int
+        Of the whole run, earlier captures included.
+    waiting : int
+        Rows that the engine has handed over and that are not in the feed yet.
+    beat_ns : int
+        When the writer last said so, by ``time.time_ns``.
+    closed : bool
+        No more will come.
+    """
+
+    rows: int
+    dropped: int
+    waiting: int
+    beat_ns: int
+    closed: bool
+
+
+class FeedWriter:
+    """Publishes rows, newest over oldest. One thread of one process uses it.
+
+    Parameters
+    ----------
+    run_dir : path
+        A run's folder, which exists.
+    shape : RouteShape
+    layer_ids : sequence of int, length L
+    tokenizer : str, optional
+        Where the model's tokenizer is to be had: a folder or a hub id.
+    capacity : int, optional
+        Rows held; by default about 8 MiB of them.
+
+    Raises
+    ------
+    TraceError
+        If the file cannot be written.
+    """
+
+    def __init__(
+        self,
+        run_dir: str | Path,
+        shape: RouteShape,
+        *,
+        layer_ids: Sequence[int],
+        tokenizer: str | None = None,
+        capacity: int | None = None,
+    ) -> None:
+        self.path = feed_path(run_dir)
+        self.dtype = row_dtype(shape)
+        fitting = min(max(_TARGET_BYTES // self.dtype.itemsize, _LEAST_ROWS), _MOST_ROWS)
+        self.capacity = capacity or fitting
+        self._published = 0
+        self._sequence = 0
+        description = {
+            "shape": asdict(shape),
+            "layer_ids": [int(i) for i in layer_ids],
+            "tokenizer": tokenizer,
+            "capacity": self.capacity,
+            "row_bytes": self.dtype.itemsize,
+        }
+        text = json.dumps(description).encode()
+        if len(text) > _BLOCK_AT - 16:
+            raise TraceError(f"{self.path}: its description takes {len(text)} bytes")
+        head = _MAGIC + len(text).to_bytes(8, "little") + text
+        # A reader must never find a feed half made, so it appears by renaming.
+        temporary = self.path.with_name(f".tmp-{FILE}-{os.getpid()}")
+        try:
+            self.path.parent.mkdir(exist_ok=True)
+            self._file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                os.posix_fallocate(self._file, 0, _PAGE + self.capacity * self.dtype.itemsize)
+                os.pwrite(self._file, head, 0)
+                self._write_block(0, FeedCounters(0, 0, 0, time.time_ns(), False))
+                temporary.replace(self.path)
+            except OSError:
+                os.close(self._file)
+                temporary.unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be written: {one_line(error)}") from None
+
+    def publish(
+        self, batches: Sequence[RoutingBatch], *, rows: int, dropped: int, waiting: int
+    ) -> None:
+        """Add the rows of `batches`, and say how the run stands; without rows a sign of life.
+
+        Raises
+        ------
+        TraceError
+            If the file cannot be written.
+        """
+        counters = FeedCounters(rows, dropped, waiting, time.time_ns(), False)
+        count = sum(map(len, batches))
+        try:
+            if count:
+                self._write_block(self._published + count, counters)
+                for batch in batches:
+                    self._write_rows(rows_of_batch(batch, self.dtype))
+            self._write_block(self._published, counters)
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be written: {one_line(error)}") from None
+
+    def close(self, *, rows: int, dropped: int) -> None:
+        """Tell readers that this was all, and take the file away."""
+        if self._file < 0:
+            return
+        with contextlib.suppress(OSError):  # whoever looks on can do without it
+            self._write_block(self._published, FeedCounters(rows, dropped, 0, time.time_ns(), True))
+        os.close(self._file)
+        self._file = -1
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
+            self.path.parent.rmdir()
+
+    def _write_rows(self, rows: npt.NDArray[np.void]) -> None:
+        self._published += len(rows)
+        rows = rows[-self.capacity :]
+        first = (self._published - len(rows)) % self.capacity
+        before_end = min(len(rows), self.capacity - first)
+        for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
+            if len(part):
+                _write_all(self._file, part.tobytes(), _PAGE + place * self.dtype.itemsize)
+
+    def _write_block(self, reserved: int, counters: FeedCounters) -> None:
+        self._sequence += 1
+        block = np.array(
+            [
+                self._sequence,
+                reserved,
+                self._published,
+                counters.rows,
+                counters.dropped,
+                counters.waiting,
+                counters.beat_ns,
+                counters.closed,
+                self._sequence,
+            ],
+            "<u8",
+        )
+        _write_all(self._file, block.tobytes(), _BLOCK_AT)
+
+
+class FeedReader:
+    """Follows a feed from its oldest row that is still there.
+
+    Parameters
+    ----------
+    run_dir : path
+
+    Attributes
+    ----------
+    shape : RouteShape
+    layer_ids : tuple of int
+    tokenizer : str or None
+    capacity : int
+
+    Raises
+    ------
+    TraceError
+        If there is no feed, or it is damaged.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        self.path = feed_path(run_dir)
+        self._position = 0
+        try:
+            self._file = os.open(self.path, os.O_RDONLY)
+        except OSError as error:
+            raise TraceError(f"{self.path}: cannot be read: {one_line(error)}") from None
+        try:
+            self._describe(os.pread(self._file, _PAGE, 0))
+            self._block()
+        except TraceError:
+            self.close()
+            raise
+
+    def _describe(self, page: bytes) -> None:
+        try:
+            if page[:8] != _MAGIC:
+                raise ValueError("not a feed")
+            length = int.from_bytes(page[8:16], "little")
+            description: dict[str, Any] = json.loads(page[16 : 16 + length])
+            self.shape = RouteShape(**description["shape"])
+            self.layer_ids = tuple(int(i) for i in description["layer_ids"])
+            self.tokenizer: str | None = description["tokenizer"]
+            self.capacity = int(description["capacity"])
+            self.dtype = row_dtype(self.shape)
+            size = os.fstat(self._file).st_size
+            if self.capacity < 1 or size != _PAGE + self.capacity * self.dtype.itemsize:
+                raise ValueError("of another size than it says")
+        except (ValueError, KeyError, TypeError, RouteStatsError) as error:
+            raise TraceError(f"{self.path}: is damaged: {one_line(error)}") from None
+
+    def read(self, limit: int | None = None) -> tuple[npt.NDArray[np.void], int, FeedCounters]:
+        """Rows since the last call.
+
+        Parameters
+        ----------
+        limit : int, optional
+            Take no more than this many; the newest.
+
+        Returns
+        -------
+        rows : structured ndarray of `row_dtype`
+        skipped : int
+            Rows that were overwritten, or beyond `limit`, before they were read.
+        counters : FeedCounters
+
+        Raises
+        ------
+        TraceError
+            If the file is damaged.
+        """
+        _, end, counters = self._block()
+        most = self.capacity if limit is None else min(limit, self.capacity)
+        start = max(self._position, end - most)
+        rows = self._rows(start, end)
+        reserved, _, _ = self._block()  # what was overwritten in the meantime is not to be had
+        lost = min(max(reserved - self.capacity - start, 0), len(rows))
+        rows = rows[lost:]
+        skipped = start + lost - self._position
+        self._position = end
+        experts = rows["experts"]
+        if experts.size and int(experts.max()) >= self.shape.num_experts:
+            raise TraceError(
+                f"{self.path}: is damaged: expert {int(experts.max())}, "
+                f"but num_experts is {self.shape.num_experts}"
+            )
+        return rows, skipped, counters
+
+    @property
+    def replaced(self) -> bool:
+        """Whether the run's feed is another file by now, or none."""
+        try:
+            return not os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except OSError:
+            return True
+
+    def close(self) -> None:
+        """Let go of the file; may be called any number of times."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> FeedReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _rows(self, start: int, end: int) -> npt.NDArray[np.void]:
+        pieces = []
+        while start < end:
+            place = start % self.capacity
+            count = min(end - start, self.capacity - place)
+            size = count * self.dtype.itemsize
+            data = os.pread(self._file, size, _PAGE + place * self.dtype.itemsize)
+            if len(data) != size:
+                raise TraceError(f"{self.path}: is damaged: it was cut short")
+            pieces.append(np.frombuffer(data, self.dtype))
+            start += count
+        return np.concatenate(pieces) if pieces else np.empty(0, self.dtype)
+
+    def _block(self) -> tuple[int, int, FeedCounters]:
+        for _ in range(1_000):
+            data = os.pread(self._file, _BLOCK_BYTES, _BLOCK_AT)
+            if len(data) != _BLOCK_BYTES:
+                raise TraceError(f"{self.path}: is damaged: it was cut short")
+            sequence, reserved, published, *rest, again = np.frombuffer(data, "<u8").tolist()
+            if sequence == again:
+                rows, dropped, waiting, beat_ns, closed = rest
+                return (
+                    reserved,
+                    published,
+                    FeedCounters(rows, dropped, waiting, beat_ns, bool(closed)),
+                )
+        raise TraceError(f"{self.path}: is damaged: its counters do not come to rest")
+
+
+def _write_all(file: int, data: bytes, place: int) -> None:
+    written = os.pwrite(file, data, place)
+    if written != len(data):
+        raise OSError(f"{written} of {len(data)} bytes written")
