@@ -11,8 +11,6 @@ from importlib.metadata import Distribution, PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import routestats
-
 UNKNOWN = "not known"
 SECONDS = 10
 
@@ -59,7 +57,7 @@ def _version(package: str) -> str:
 
 def _commit() -> str:
     """Of the checkout that this package lies in, or that it was installed from."""
-    package = Path(routestats.__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     checkout = package.parent.parent
     if (checkout / ".git").exists() and package == checkout / "python" / "routestats":
         command = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--abbrev=40"]

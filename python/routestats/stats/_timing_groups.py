@@ -44,7 +44,8 @@ def groups_of(
 
 
 def _power(times: StepTimes) -> npt.NDArray[np.int64]:
-    return np.floor(np.log2(np.maximum(times.rows, 1))).astype(np.int64)
+    power: npt.NDArray[np.int64] = np.floor(np.log2(np.maximum(times.rows, 1))).astype(np.int64)
+    return power
 
 
 def paired(

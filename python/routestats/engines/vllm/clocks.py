@@ -118,7 +118,8 @@ def own_times(
             if open_places:
                 own[open_places[-1]] -= cost.outside
         last = now
-    return np.rint(np.array(own)).astype(np.int64).reshape(layers, len(STAGES))
+    whole: npt.NDArray[np.int64] = np.rint(np.array(own)).astype(np.int64)
+    return whole.reshape(layers, len(STAGES))
 
 
 class HostClock:

@@ -17,13 +17,13 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
-from routestats.stats._timing import PARTS
+from routestats.stats._timing_result import FIVE
 
 if TYPE_CHECKING:
     from routestats.stats import Timing
 
-STACKED = PARTS[:-1]  # of the MoE block; the rest is the decoder layer's
-COLOURS = (*(colour_of(i) for i in range(5)), "#6B6B6B", "#C4C4C4")
+STACKED = (*FIVE, "host")  # of the MoE block; host: the engine's own code between them
+COLOURS = (*(colour_of(i) for i in range(5)), "#9A9A9A")
 
 _SHOW = """
 const at = select.options.indexOf(select.value);
