@@ -222,20 +222,23 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
 }
 
 void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
-  const std::uint64_t field_mask = ~std::uint64_t{0} >> (kWordBits - bits_);
   const std::size_t fields = code_ == Code::sorted_ids ? layers_ * slots_ : layers_;
-  unsigned behind = 0;
-  for (std::size_t i = 0; i < fields; ++i) {
-    if (i > 0 && behind == 0) ++key;
-    behind = (behind == 0 ? static_cast<unsigned>(per_word_) * bits_ : behind) - bits_;
-    const std::uint64_t field = *key >> behind & field_mask;
-    if (code_ != Code::mask) {
-      *ids++ = static_cast<std::uint16_t>(field);
-      continue;
+  const unsigned unused = kWordBits - static_cast<unsigned>(per_word_) * bits_;
+  for (std::size_t left = fields; left > 0; ++key) {
+    const std::size_t here = std::min(left, per_word_);
+    std::uint64_t word = *key << unused;  // its first field on top
+    for (std::size_t i = 0; i < here; ++i) {
+      const std::uint64_t field = word >> (kWordBits - bits_);
+      word = bits_ == kWordBits ? 0 : word << bits_;
+      if (code_ != Code::mask) {
+        *ids++ = static_cast<std::uint16_t>(field);
+        continue;
+      }
+      for (unsigned e = 0; e < bits_; ++e) {
+        if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
+      }
     }
-    for (unsigned e = 0; e < bits_; ++e) {
-      if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
-    }
+    left -= here;
   }
 }
 
