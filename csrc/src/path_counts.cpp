@@ -5,8 +5,10 @@
 #include <atomic>
 #include <bit>
 #include <map>
+#include <numeric>
 #include <string>
 
+#include "key_words.hpp"
 #include "routestats/workers.hpp"
 
 namespace routestats {
@@ -24,8 +26,7 @@ constexpr std::size_t kMaxSliceTokens = 4096;
 // table is filled in few visits. Longer ones stay where they are, in blocks that a cache holds,
 // because moving them would cost more than it saves.
 constexpr std::size_t kMaxMovedWords = 8;
-constexpr std::size_t kMovedBlockBytes = 32u << 20;
-constexpr std::size_t kBlockBytes = 8u << 20;
+constexpr std::size_t kBlockBytes = 8u << 20;  // which the third-level cache holds
 constexpr std::size_t kMaxBlockTokens = std::size_t{1} << 20;
 // How far a guess of the distinct keys to come may exceed those that are known.
 constexpr std::size_t kMostGrowth = 4;
@@ -39,8 +40,7 @@ std::size_t slice_tokens(std::size_t row_bytes, std::size_t words) {
 }
 
 std::size_t block_tokens(std::size_t words) {
-  const std::size_t bytes = words <= kMaxMovedWords ? kMovedBlockBytes : kBlockBytes;
-  const std::size_t fitting = std::bit_floor(bytes / (words * sizeof(std::uint64_t)));
+  const std::size_t fitting = std::bit_floor(kBlockBytes / (words * sizeof(std::uint64_t)));
   return std::clamp(fitting, kMaxSliceTokens, kMaxBlockTokens);
 }
 
@@ -166,7 +166,10 @@ void PathCounts::pack_slice(const ExpertView& slice, std::uint64_t first_token, 
   // A counting sort of the slice's tokens by partition.
   std::array<std::uint64_t, kMaxSliceTokens> hashes;
   std::array<std::uint16_t, kPartitions + 1> next{};
-  for (std::size_t t = 0; t < slice.tokens; ++t) {
+  const std::size_t tokens = slice.tokens;
+  for (std::size_t t = 0; t < tokens; ++t) {
+    // They are written in no order that the machine foresees.
+    if (move) __builtin_prefetch(keys + t * words, 1);
     hashes[t] = hash_key(unordered + t * words, words);
     ++next[partition_of(hashes[t]) + 1];
   }
@@ -176,14 +179,23 @@ void PathCounts::pack_slice(const ExpertView& slice, std::uint64_t first_token, 
   std::copy(next.begin(), next.end(), ends_ + number * (kPartitions + 1));
   std::uint16_t* places = places_ + number * slice_tokens_;
   std::uint32_t* fingerprints = fingerprints_ + number * slice_tokens_;
-  for (std::size_t t = 0; t < slice.tokens; ++t) {
-    const std::uint16_t to = next[partition_of(hashes[t])]++;
-    fingerprints[to] = static_cast<std::uint32_t>(hashes[t]);
-    places[to] = move ? to : static_cast<std::uint16_t>(t);
-    if (!move) continue;
-    const std::uint64_t* from = unordered + t * words;
-    for (std::size_t w = 0; w < words; ++w) keys[to * words + w] = from[w];
+  if (!move) {
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const std::uint16_t to = next[partition_of(hashes[t])]++;
+      fingerprints[to] = static_cast<std::uint32_t>(hashes[t]);
+      places[to] = static_cast<std::uint16_t>(t);
+    }
+    return;
   }
+  std::iota(places, places + tokens, std::uint16_t{0});
+  with_key_words(words, [&](auto fixed) {
+    const std::size_t width = fixed() == 0 ? words : fixed();
+    for (std::size_t t = 0; t < tokens; ++t) {
+      const std::uint16_t to = next[partition_of(hashes[t])]++;
+      fingerprints[to] = static_cast<std::uint32_t>(hashes[t]);
+      for (std::size_t w = 0; w < width; ++w) keys[to * width + w] = packed[t * width + w];
+    }
+  });
 }
 
 void PathCounts::report(const ExpertView& slice, std::uint64_t first_token) const {
@@ -226,14 +238,19 @@ std::size_t PathCounts::distinct() const {
 }
 
 std::vector<std::pair<std::uint64_t, std::uint64_t>> PathCounts::frequencies() const {
-  std::vector<std::uint64_t> small(kSmallCount);
+  // Several, because the increments of one cell would wait for each other, and most counts are 1.
+  constexpr std::size_t kParts = 4;
+  std::vector<std::uint64_t> parts(kParts * kSmallCount);
   std::map<std::uint64_t, std::uint64_t> large;
   for (const PathTable& table : tables_) {
-    for (std::size_t i = 0; i < table.size(); ++i) {
-      const std::uint64_t count = table.count(i);
-      ++(count < kSmallCount ? small[count] : large[count]);
+    std::size_t part = 0;
+    for (const std::uint64_t count : table.counts()) {
+      ++(count < kSmallCount ? parts[part * kSmallCount + count] : large[count]);
+      part = (part + 1) % kParts;
     }
   }
+  std::vector<std::uint64_t> small(kSmallCount);
+  for (std::size_t i = 0; i < parts.size(); ++i) small[i % kSmallCount] += parts[i];
   std::vector<std::pair<std::uint64_t, std::uint64_t>> result(large.rbegin(), large.rend());
   for (std::uint64_t count = kSmallCount - 1; count > 0; --count) {
     if (small[count] > 0) result.emplace_back(count, small[count]);

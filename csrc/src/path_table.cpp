@@ -6,6 +6,8 @@
 #include <limits>
 #include <stdexcept>
 
+#include "key_words.hpp"
+
 namespace routestats {
 namespace {
 
@@ -56,29 +58,11 @@ void PathTable::reserve(std::size_t keys) {
 
 void PathTable::add(std::span<const KeyRef> refs) {
   if (slots_.empty()) resize(kFirstSlots);
-  for (; !refs.empty(); refs = refs.subspan(std::min(kBatch, refs.size()))) {
-    const auto batch = refs.first(std::min(kBatch, refs.size()));
-    // Short keys are compared and copied without a call.
-    switch (words_) {
-      case 1:
-        add_batch<1>(batch);
-        break;
-      case 2:
-        add_batch<2>(batch);
-        break;
-      case 4:
-        add_batch<4>(batch);
-        break;
-      case 6:
-        add_batch<6>(batch);
-        break;
-      case 8:
-        add_batch<8>(batch);
-        break;
-      default:
-        add_batch<0>(batch);
+  with_key_words(words_, [&](auto words) {
+    for (; !refs.empty(); refs = refs.subspan(std::min(kBatch, refs.size()))) {
+      add_batch<words()>(refs.first(std::min(kBatch, refs.size())));
     }
-  }
+  });
 }
 
 // Memory is asked for ahead of its use: the slots of the whole batch, then what they name.
