@@ -8,8 +8,9 @@
 - **all n-grams**: for every start layer ``pandas.factorize`` of (group so far, next choice), layer
   by layer. It is timed at a smaller number of tokens, and ours at the same.
 
-- **first call**: ours in a fresh process, which has to fault in all memory that it fills, beside
-  the best baseline as it is timed otherwise. (Later calls reuse memory that the process keeps.)
+- **cold**: ours, called for the first time in a fresh process, so that all memory that it fills has
+  to be faulted in, beside the best baseline as it is timed otherwise. (Later calls reuse memory
+  that the process keeps.)
 
 Everyone finds the number of distinct paths and the counts of the 100 most frequent ones (n-grams:
 of the most frequent one). All results are checked to be equal before anything is timed, and ours
@@ -272,7 +273,7 @@ def first_calls(
             rows.append(
                 replace(
                     best,
-                    claim=best.claim.replace("full ", "") + ", first call",
+                    claim=best.claim.replace("full ", "") + ", cold",
                     ours_s=statistics.median(spent),
                     ratio=statistics.median(ratios),
                     ratio_low=low,

@@ -45,8 +45,9 @@ void append_single(std::span<const Length> lengths, std::span<const std::uint32_
   }
 }
 
-// Whether at least three of four tokens of a sample have a path of their own. (Finding equal paths
-// costs about as much as the sweep over a quarter of the tokens.)
+// Whether so many tokens of a sample have a path of their own that finding equal paths would cost
+// more than the sweep over the tokens that it saves. A step of the sweep costs more the more experts
+// there are.
 bool mostly_distinct(ExpertView view, const PathShape& shape, unsigned threads) {
   if (view.tokens < kLeastSampled) return false;
   const std::size_t every = (view.tokens + kSampleTokens - 1) / kSampleTokens;
@@ -54,7 +55,8 @@ bool mostly_distinct(ExpertView view, const PathShape& shape, unsigned threads) 
   view.tokens /= every;
   PathCounts sample(shape);
   sample.add(view, 0, threads);
-  return 4 * sample.distinct() >= 3 * view.tokens;
+  const std::size_t repeated = view.tokens - sample.distinct();
+  return (shape.experts <= 16 ? 4 : 16) * repeated <= view.tokens;
 }
 
 // Writes the first choices of a view as [layers, ...] with `stride` items from layer to layer.

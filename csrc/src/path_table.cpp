@@ -15,6 +15,7 @@ constexpr std::size_t kFirstSlots = 64;
 constexpr std::size_t kChunkBytes = 32'768;
 constexpr std::size_t kCacheLineWords = 8;
 constexpr std::size_t kMaxPrefetchedWords = 64;
+constexpr std::size_t kAhead = 32;  // keys
 
 __extension__ using Wide = unsigned __int128;
 
@@ -58,22 +59,27 @@ void PathTable::reserve(std::size_t keys) {
 
 void PathTable::add(std::span<const KeyRef> refs) {
   if (slots_.empty()) resize(kFirstSlots);
+  // Memory is asked for ahead of its use: the slots of a batch while the one before is added, then
+  // what they name.
+  const auto batch_from = [&](std::size_t first) {
+    return refs.subspan(first, std::min(kAhead, refs.size() - first));
+  };
   with_key_words(words_, [&](auto words) {
-    for (; !refs.empty(); refs = refs.subspan(std::min(kBatch, refs.size()))) {
-      add_batch<words()>(refs.first(std::min(kBatch, refs.size())));
+    prefetch_slots(batch_from(0));
+    for (std::size_t first = 0; first < refs.size(); first += kAhead) {
+      const auto batch = batch_from(first);
+      for (const KeyRef& ref : batch) prefetch_known(ref);
+      prefetch_slots(batch_from(std::min(first + kAhead, refs.size())));
+      for (const KeyRef& ref : batch) add_one<words()>(ref);
     }
   });
 }
 
-// Memory is asked for ahead of its use: the slots of the whole batch, then what they name.
-template <std::size_t kWords>
-void PathTable::add_batch(std::span<const KeyRef> refs) {
+void PathTable::prefetch_slots(std::span<const KeyRef> refs) const {
   for (const KeyRef& ref : refs) {
     __builtin_prefetch(&slots_[ref.fingerprint & (slots_.size() - 1)], 1);
     __builtin_prefetch(ref.key);
   }
-  for (const KeyRef& ref : refs) prefetch_known(ref);
-  for (const KeyRef& ref : refs) add_one<kWords>(ref);
 }
 
 void PathTable::prefetch_known(const KeyRef& ref) const {

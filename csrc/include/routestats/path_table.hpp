@@ -29,9 +29,9 @@ class PathTable {
   void reserve(std::size_t keys);
 
   // Adds each count to its key. The keys are copied where they are new. References are best handed
-  // over by the batch: memory is asked for one batch at a time.
+  // over in such batches: enough to ask for memory ahead, few enough for the first-level cache.
   void add(std::span<const KeyRef> refs);
-  static constexpr std::size_t kBatch = 32;
+  static constexpr std::size_t kBatch = 256;
 
   std::size_t size() const { return size_; }
   std::uint64_t count(std::size_t i) const { return counts_[i]; }
@@ -42,11 +42,10 @@ class PathTable {
 
  private:
   template <std::size_t kWords>
-  void add_batch(std::span<const KeyRef> refs);
-  template <std::size_t kWords>
   void add_one(const KeyRef& ref);
   template <std::size_t kWords>
   void append(const KeyRef& ref);
+  void prefetch_slots(std::span<const KeyRef> refs) const;
   void prefetch_known(const KeyRef& ref) const;
   void resize(std::size_t slots);
 
