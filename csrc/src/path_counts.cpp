@@ -22,11 +22,11 @@ constexpr std::size_t kPartitions = std::size_t{1} << kPartitionBits;
 constexpr std::size_t kSliceBytes = 256u << 10;
 constexpr std::size_t kMinSliceTokens = 512;
 constexpr std::size_t kMaxSliceTokens = 4096;
-// Keys up to a cache line are moved together by partition, in blocks of many tokens, so that a
-// table is filled in few visits. Longer ones stay where they are, in blocks that a cache holds,
-// because moving them would cost more than it saves.
+// Keys up to a cache line are moved together by partition, so that they are read in runs. Moving
+// longer ones would cost more than it saves.
 constexpr std::size_t kMaxMovedWords = 8;
-constexpr std::size_t kBlockBytes = 8u << 20;  // which the third-level cache holds
+// A block's keys stay in the third-level cache between packing and counting.
+constexpr std::size_t kBlockBytes = 8u << 20;
 constexpr std::size_t kMaxBlockTokens = std::size_t{1} << 20;
 // How far a guess of the distinct keys to come may exceed those that are known.
 constexpr std::size_t kMostGrowth = 4;

@@ -143,7 +143,7 @@ def test_bad_ids_are_named() -> None:
 def test_ngrams_with_and_without_finding_equal_paths_first(distinct: bool) -> None:
     rng = np.random.default_rng(0)
     rows = rng.integers(0, 40, (4000, 5, 1)) if distinct else rng.integers(0, 2, (4000, 5, 1))
-    ids = np.concatenate((rows, np.repeat(rows[:1], 500, axis=0))).astype(np.uint16)
+    ids = np.concatenate((rows, np.repeat(rows[:1], 100, axis=0))).astype(np.uint16)
     counter = _core.NgramCounter(layers=5, num_experts=300)
     counter.add(ids, threads=2)
     assert counter.collapses != distinct
