@@ -42,14 +42,19 @@ class Ngrams {
       table = counter_.count(top, threads);
     }
     return py::make_tuple(to_array(table.distinct, {layers_, layers_}),
-                          to_array(table.counts, {layers_, layers_, top}),
-                          to_array(table.ids, {layers_, layers_, top, layers_}));
+                          to_array(table.counts, {layers_, layers_, table.top}),
+                          to_array(table.ids, {layers_, layers_, table.top, layers_}));
   }
 
   std::size_t tokens() const {
     const py::gil_scoped_release release;
     const std::lock_guard lock(mutex_);
     return counter_.tokens();
+  }
+  bool collapses() const {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    return counter_.collapses();
   }
 
  private:
@@ -67,7 +72,8 @@ void bind_ngrams(py::module_& module) {
       .def("add", &Ngrams::add, py::arg("experts").noconvert(), py::kw_only(), py::arg("threads"),
            py::arg("first_token") = 0)
       .def("count", &Ngrams::count, py::arg("top"), py::kw_only(), py::arg("threads"))
-      .def_property_readonly("tokens", &Ngrams::tokens);
+      .def_property_readonly("tokens", &Ngrams::tokens)
+      .def_property_readonly("collapses", &Ngrams::collapses);
 }
 
 }  // namespace routestats::bindings

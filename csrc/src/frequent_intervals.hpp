@@ -116,11 +116,27 @@ void offer_intervals(std::span<const Length> lengths, std::span<const std::uint3
     };
     const bool cut = std::max(tokens_between(b == 0 ? 0 : b - 1, b + 1),
                               tokens_between(b, b + 2)) <= found.least_of_all();
-    const std::size_t end = std::min(lengths.size(), (b + 1) * kBlock);
-    for (std::size_t i = b * kBlock; i < end; ++i) {
+    const std::size_t begin = b * kBlock;
+    const std::size_t end = std::min(lengths.size(), begin + kBlock);
+    // The first place of all shares none, as the open interval at the bottom: it is never visited.
+    if (cut) {
+      // Nor has any place here the tokens that a wanted interval has. Most blocks are one length.
+      std::size_t current = open.back().shared;
+      if (minima[b + 1] == limit) {
+        if (current != limit) visit(begin, limit);
+        continue;
+      }
+      for (std::size_t i = begin; i < end; ++i) {
+        const std::size_t kept = std::min<std::size_t>(lengths[i], limit);
+        if (kept == current) continue;
+        visit(i, kept);
+        current = kept;
+      }
+      continue;
+    }
+    for (std::size_t i = begin; i < end; ++i) {
       const std::size_t shared = lengths[i];
-      const std::size_t kept = cut ? std::min(shared, limit) : shared;
-      if (kept != open.back().shared) visit(i, kept);  // never the first place, which shares none
+      if (shared != open.back().shared) visit(i, shared);
       if (before[i + 1] - before[i] > found.least_of_all() && open.back().shared < longest) {
         open.push_back({longest, i});
       }

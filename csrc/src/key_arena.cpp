@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::size_t kMostHugePages = 16;  // of a region
-constexpr std::size_t kMostKeptBytes = std::size_t{128} << 20;
+constexpr std::size_t kMostKeptBytes = std::size_t{512} << 20;
 
 // Regions that nobody uses at present, of the whole process: the next arena need not fault them in.
 class SpareRegions {
@@ -32,8 +32,12 @@ class SpareRegions {
     return found;
   }
 
-  // Frees what would exceed the bound.
+  // Frees what would exceed the bound. Of what is kept, the system takes the pages when it is short
+  // of memory; until then they need not be faulted in and cleared again.
   void put(KeyArena::Region region) noexcept {
+#if defined(__linux__) && defined(MADV_FREE)
+    madvise(region.memory, region.bytes, MADV_FREE);
+#endif
     {
       const std::lock_guard lock(mutex_);
       if (kept_bytes_ + region.bytes <= kMostKeptBytes && spare_.size() < spare_.capacity()) {

@@ -7,6 +7,10 @@
 #include <string>
 #include <vector>
 
+#if defined(__SSE2__)
+#include <emmintrin.h>
+#endif
+
 namespace routestats {
 namespace {
 
@@ -65,33 +69,45 @@ bool is_dense_bytes(const ExpertView& view, std::size_t slots) {
          view.layer_stride == static_cast<std::ptrdiff_t>(slots);
 }
 
-// First choices of two slots of a byte each, in fields of up to 4 bits: four layers are one load,
-// and one product moves their fields side by side. With the layers' ids at bits 0, 16, 32 and 48,
-// the factor's terms put them at 48 + 3b, 48 + 2b, 48 + b and 48; what the other products of a
-// term and an id hold lies below bit 48 or above bit 63, and no two of them overlap.
-template <unsigned kBits>
+__extension__ using Wide = unsigned __int128;
+
+// The first choices, of 3 bits, of eight layers of two slots of a byte each: layer 0's on top of 24
+// bits.
+inline std::uint64_t eight_choices(const std::byte* layer) {
+#if defined(__SSE2__)
+  // Neighbours side by side: two of 3 bits, then two of 6, then two of 12.
+  const __m128i ids =
+      _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(layer)), _mm_set1_epi16(0xff));
+  const __m128i pairs = _mm_madd_epi16(ids, _mm_set1_epi32(1 << 16 | 8));
+  const __m128i fours = _mm_madd_epi16(_mm_packs_epi32(pairs, pairs), _mm_set1_epi32(1 << 16 | 64));
+  const auto both = static_cast<std::uint64_t>(_mm_cvtsi128_si64(fours));
+  return (both << 12 | both >> 32) & 0xff'ffff;
+#else
+  std::uint64_t word = 0;
+  for (std::size_t i = 0; i < 8; ++i) word = word << 3 | load_at<std::uint8_t>(layer + 2 * i);
+  return word;
+#endif
+}
+
 void pack_pairs(const ExpertView& view, std::uint64_t* keys) {
-  static_assert(kBits <= 4);
-  constexpr std::size_t kPerWord = kWordBits / kBits;
-  constexpr std::uint64_t kIds = 0x00ff'00ff'00ff'00ff;
-  constexpr std::uint64_t kFactor = std::uint64_t{1} << (48 + 3 * kBits) |
-                                    std::uint64_t{1} << (32 + 2 * kBits) |
-                                    std::uint64_t{1} << (16 + kBits) | 1;
+  constexpr unsigned kUsed = kWordBits / 3 * 3;  // of a word
+  constexpr std::uint64_t kMask = (std::uint64_t{1} << kUsed) - 1;
   const std::byte* token = view.data;
   for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
     const std::byte* layer = token;
-    for (std::size_t left = view.layers; left > 0;) {
-      const std::size_t fields = std::min(left, kPerWord);
-      std::uint64_t word = 0;
-      std::size_t i = 0;
-      for (; i + 4 <= fields; i += 4, layer += 8) {
-        const std::uint64_t four = (load_at<std::uint64_t>(layer) & kIds) * kFactor >> 48;
-        word = word << 4 * kBits | (four & ((1u << 4 * kBits) - 1));
-      }
-      for (; i < fields; ++i, layer += 2) word = word << kBits | load_at<std::uint8_t>(layer);
-      *keys++ = word << static_cast<unsigned>(kPerWord - fields) * kBits;
-      left -= fields;
-    }
+    Wide stream = 0;  // of which the lowest `bits` are not written yet
+    unsigned bits = 0;
+    const auto append = [&](std::uint64_t fields, unsigned more) {
+      stream = stream << more | fields;
+      bits += more;
+      if (bits < kUsed) return;
+      bits -= kUsed;
+      *keys++ = static_cast<std::uint64_t>(stream >> bits) & kMask;
+    };
+    std::size_t left = view.layers;
+    for (; left >= 8; left -= 8, layer += 16) append(eight_choices(layer), 24);
+    for (; left > 0; --left, layer += 2) append(load_at<std::uint8_t>(layer), 3);
+    if (bits > 0) *keys++ = static_cast<std::uint64_t>(stream << (kUsed - bits)) & kMask;
   }
 }
 
@@ -176,9 +192,8 @@ bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
     return true;
   }
   if (code_ == Code::sorted_ids) return pack_sorted(view, keys);
-  if (std::endian::native == std::endian::little && code_ == Code::first_choice && bits_ == 3 &&
-      slots_ == 2 && is_dense_bytes(view, slots_)) {
-    pack_pairs<3>(view, keys);
+  if (code_ == Code::first_choice && bits_ == 3 && slots_ == 2 && is_dense_bytes(view, slots_)) {
+    pack_pairs(view, keys);
     return true;
   }
   bool distinct = true;
@@ -222,20 +237,23 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
 }
 
 void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
-  const std::uint64_t field_mask = ~std::uint64_t{0} >> (kWordBits - bits_);
   const std::size_t fields = code_ == Code::sorted_ids ? layers_ * slots_ : layers_;
-  unsigned behind = 0;
-  for (std::size_t i = 0; i < fields; ++i) {
-    if (i > 0 && behind == 0) ++key;
-    behind = (behind == 0 ? static_cast<unsigned>(per_word_) * bits_ : behind) - bits_;
-    const std::uint64_t field = *key >> behind & field_mask;
-    if (code_ != Code::mask) {
-      *ids++ = static_cast<std::uint16_t>(field);
-      continue;
+  const unsigned unused = kWordBits - static_cast<unsigned>(per_word_) * bits_;
+  for (std::size_t left = fields; left > 0; ++key) {
+    const std::size_t here = std::min(left, per_word_);
+    std::uint64_t word = *key << unused;  // its first field on top
+    for (std::size_t i = 0; i < here; ++i) {
+      const std::uint64_t field = word >> (kWordBits - bits_);
+      word = bits_ == kWordBits ? 0 : word << bits_;
+      if (code_ != Code::mask) {
+        *ids++ = static_cast<std::uint16_t>(field);
+        continue;
+      }
+      for (unsigned e = 0; e < bits_; ++e) {
+        if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
+      }
     }
-    for (unsigned e = 0; e < bits_; ++e) {
-      if ((field >> (bits_ - 1 - e) & 1) == 0) *ids++ = static_cast<std::uint16_t>(e);
-    }
+    left -= here;
   }
 }
 

@@ -6,16 +6,16 @@
 #include <limits>
 #include <stdexcept>
 
+#include "key_words.hpp"
+
 namespace routestats {
 namespace {
 
 constexpr std::size_t kFirstSlots = 64;
 constexpr std::size_t kChunkBytes = 32'768;
 constexpr std::size_t kCacheLineWords = 8;
-// How many keys ahead memory is asked for: first the slot, then what the slot names.
-constexpr std::size_t kSlotAhead = 16;
-constexpr std::size_t kKeyAhead = 8;
 constexpr std::size_t kMaxPrefetchedWords = 64;
+constexpr std::size_t kAhead = 32;  // keys
 
 __extension__ using Wide = unsigned __int128;
 
@@ -52,22 +52,37 @@ PathTable::PathTable(std::size_t words, KeyArena& arena) : words_(words), arena_
   chunk_mask_ = (std::size_t{1} << chunk_shift_) - 1;
 }
 
+void PathTable::reserve(std::size_t keys) {
+  const std::size_t slots = std::bit_ceil(std::max(kFirstSlots, 2 * keys));
+  if (slots > slots_.size()) resize(slots);
+}
+
 void PathTable::add(std::span<const KeyRef> refs) {
-  if (slots_.empty()) resize(std::max(kFirstSlots, std::bit_ceil(refs.size())));
-  for (std::size_t i = 0; i < std::min(kSlotAhead, refs.size()); ++i) prefetch_slot(refs[i]);
-  for (std::size_t i = 0; i < refs.size(); ++i) {
-    if (i + kSlotAhead < refs.size()) prefetch_slot(refs[i + kSlotAhead]);
-    if (i + kKeyAhead < refs.size()) prefetch_keys(refs[i + kKeyAhead]);
-    add_one(refs[i]);
+  if (slots_.empty()) resize(kFirstSlots);
+  // Memory is asked for ahead of its use: the slots of a batch while the one before is added, then
+  // what they name.
+  const auto batch_from = [&](std::size_t first) {
+    return refs.subspan(first, std::min(kAhead, refs.size() - first));
+  };
+  with_key_words(words_, [&](auto words) {
+    prefetch_slots(batch_from(0));
+    for (std::size_t first = 0; first < refs.size(); first += kAhead) {
+      const auto batch = batch_from(first);
+      for (const KeyRef& ref : batch) prefetch_known(ref);
+      prefetch_slots(batch_from(std::min(first + kAhead, refs.size())));
+      for (const KeyRef& ref : batch) add_one<words()>(ref);
+    }
+  });
+}
+
+void PathTable::prefetch_slots(std::span<const KeyRef> refs) const {
+  for (const KeyRef& ref : refs) {
+    __builtin_prefetch(&slots_[ref.fingerprint & (slots_.size() - 1)], 1);
+    __builtin_prefetch(ref.key);
   }
 }
 
-void PathTable::prefetch_slot(const KeyRef& ref) const {
-  __builtin_prefetch(&slots_[ref.fingerprint & (slots_.size() - 1)]);
-  __builtin_prefetch(ref.key);
-}
-
-void PathTable::prefetch_keys(const KeyRef& ref) const {
+void PathTable::prefetch_known(const KeyRef& ref) const {
   const std::uint64_t slot = slots_[ref.fingerprint & (slots_.size() - 1)];
   if (slot == 0 || slot >> 32 != ref.fingerprint) return;
   const std::size_t found = (slot & 0xffff'ffff) - 1;
@@ -77,25 +92,37 @@ void PathTable::prefetch_keys(const KeyRef& ref) const {
   for (std::size_t i = 0; i < words; i += kCacheLineWords) __builtin_prefetch(known + i);
 }
 
+// kWords is the words of a key where they are known to the compiler, else 0.
+template <std::size_t kWords>
 void PathTable::add_one(const KeyRef& ref) {
   const std::size_t mask = slots_.size() - 1;
   for (std::size_t place = ref.fingerprint & mask;; place = (place + 1) & mask) {
     const std::uint64_t slot = slots_[place];
     if (slot == 0) {
-      append(ref);
+      append<kWords>(ref);
       slots_[place] = std::uint64_t{ref.fingerprint} << 32 | size();
       if (2 * size() > slots_.size()) resize(2 * slots_.size());
       return;
     }
     if (slot >> 32 != ref.fingerprint) continue;
     const std::size_t found = (slot & 0xffff'ffff) - 1;
-    if (std::equal(ref.key, ref.key + words_, key(found))) {
+    const std::uint64_t* known = key(found);
+    bool equal;
+    if constexpr (kWords == 0) {
+      equal = std::equal(ref.key, ref.key + words_, known);
+    } else {
+      std::uint64_t different = 0;
+      for (std::size_t i = 0; i < kWords; ++i) different |= ref.key[i] ^ known[i];
+      equal = different == 0;
+    }
+    if (equal) {
       counts_[found] += ref.count;
       return;
     }
   }
 }
 
+template <std::size_t kWords>
 void PathTable::append(const KeyRef& ref) {
   const std::size_t i = size();
   if (i == std::numeric_limits<std::uint32_t>::max()) {
@@ -105,7 +132,12 @@ void PathTable::append(const KeyRef& ref) {
     chunks_.push_back(arena_->allocate((chunk_mask_ + 1) * words_));
   }
   counts_[size_++] = ref.count;
-  std::copy_n(ref.key, words_, chunks_.back() + (i & chunk_mask_) * words_);
+  std::uint64_t* to = chunks_.back() + (i & chunk_mask_) * words_;
+  if constexpr (kWords == 0) {
+    std::copy_n(ref.key, words_, to);
+  } else {
+    for (std::size_t w = 0; w < kWords; ++w) to[w] = ref.key[w];
+  }
 }
 
 void PathTable::resize(std::size_t slots) {

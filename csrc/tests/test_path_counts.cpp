@@ -182,6 +182,63 @@ void test_many() {
   require(tokens == shape.tokens, "many: tokens");
 }
 
+// Tables are made as large as the tokens so far let expect; blocks that are nothing like each other
+// mislead them either way. Every number of threads counts the same.
+void test_misled() {
+  constexpr std::size_t kTokens = 50'000;  // several blocks of such long keys
+  constexpr std::size_t kTurn = 20'000;
+  constexpr std::size_t kLayers = 64;
+  constexpr std::size_t kSlots = 8;
+  for (const bool distinct_first : {false, true}) {
+    std::map<std::size_t, std::uint64_t> expected;
+    std::vector<std::uint8_t> ids;
+    ids.reserve(kTokens * kLayers * kSlots);
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      const std::size_t path = (t < kTurn) == distinct_first ? t : t % 7;
+      ++expected[path];
+      for (std::size_t l = 0; l < kLayers; ++l) {
+        const std::size_t first = l < 2 ? path >> (8 * l) : l;
+        for (std::size_t k = 0; k < kSlots; ++k)
+          ids.push_back(static_cast<std::uint8_t>(first + k));
+      }
+    }
+    std::map<std::uint64_t, std::uint64_t, std::greater<>> frequencies;
+    for (const auto& path : expected) ++frequencies[path.second];
+    for (const unsigned threads : {1u, 2u, 5u, 8u}) {
+      PathCounts counts({PathKind::set, 256, kSlots, 0, kLayers});
+      counts.add(Trace::view(ids, Trace{kTokens, kLayers, 256, kSlots, {}}), 0, threads);
+      require(counts.distinct() == expected.size(), "misled: distinct");
+      const auto got = counts.frequencies();
+      require(got == decltype(got)(frequencies.begin(), frequencies.end()), "misled: frequencies");
+    }
+  }
+}
+
+// Room that was made in advance changes nothing but time, be it too little or too much.
+void test_reserved() {
+  for (const std::size_t room : {0, 1, 40, 5000}) {
+    KeyArena arena;
+    PathTable table(1, arena);
+    table.reserve(room);
+    std::vector<std::uint64_t> keys;
+    for (std::uint64_t i = 0; i < 3000; ++i) keys.push_back(i % 1000);
+    std::vector<KeyRef> refs;
+    for (const std::uint64_t& key : keys) {
+      refs.push_back({&key, static_cast<std::uint32_t>(hash_key(&key, 1)), 2});
+      if (refs.size() == 1500) {
+        table.add(refs);
+        refs.clear();
+        table.reserve(room);
+      }
+    }
+    table.add(refs);
+    require(table.size() == 1000, "reserved: size");
+    for (std::size_t i = 0; i < 1000; ++i) {
+      require(table.count(i) == 6 && *table.key(i) == i, "reserved: counts");
+    }
+  }
+}
+
 std::string message_of(PathKind kind, const std::vector<std::int32_t>& ids) {
   PathCounts counts({kind, 8, 2, 1, 2});
   try {
@@ -238,6 +295,8 @@ int main() {
   routestats::test_shapes();
   routestats::test_equal_fingerprints();
   routestats::test_many();
+  routestats::test_misled();
+  routestats::test_reserved();
   routestats::test_errors();
   std::puts("ok");
   return 0;

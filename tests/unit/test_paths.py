@@ -13,7 +13,8 @@ from test_cli import fails, run
 from test_trace import write_run
 
 import routestats as rs
-from routestats.counts import count_ngrams, count_paths
+from routestats import _core
+from routestats.counts import count_ngrams, count_paths, reference_paths
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._paths import _independent, _layer_codes, _markov
@@ -136,6 +137,32 @@ def test_bad_ids_are_named() -> None:
     with pytest.raises(InvalidValueError, match=expected):
         count_paths(FakeTrace([ids[:1000], ids[1000:]]), "set")
     assert count_paths(ids, "top1", num_experts=4).distinct == 2
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_ngrams_with_and_without_finding_equal_paths_first(distinct: bool) -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 40, (4000, 5, 1)) if distinct else rng.integers(0, 2, (4000, 5, 1))
+    ids = np.concatenate((rows, np.repeat(rows[:1], 100, axis=0))).astype(np.uint16)
+    counter = _core.NgramCounter(layers=5, num_experts=300)
+    counter.add(ids, threads=2)
+    assert counter.collapses != distinct
+    for threads in (1, 2, 8):
+        ngrams = count_ngrams(ids, 30, num_experts=300, threads=threads)
+        for start, length in ((0, 5), (1, 3), (4, 1), (2, 2)):
+            expected = reference_paths.path_counts(ids, "top1", start, length)
+            paths, counts = ngrams.most_frequent(start, length)
+            listed = [(tuple(p), n) for p, n in zip(paths.tolist(), counts.tolist(), strict=True)]
+            assert listed == expected[:30]
+            assert ngrams.distinct[start, length - 1] == len(expected)
+
+
+def test_more_ngrams_than_there_are() -> None:
+    """A cell each for what was asked for would take more memory than there is."""
+    ngrams = count_ngrams(IDS, top=10**15, num_experts=4)
+    assert ngrams.top == 10**15
+    paths, counts = ngrams.most_frequent(0, 2)
+    assert (paths.tolist(), counts.tolist()) == ([[0, 2], [1, 2]], [2, 1])
 
 
 def test_ngrams_in_print() -> None:

@@ -8,8 +8,8 @@
 namespace routestats {
 
 // Memory that is handed out in pieces, by any thread, and given back all at once. It asks the
-// system for huge pages, and the process keeps up to 128 MiB of what arenas gave back for the next
-// ones: filling it is bound by page faults otherwise.
+// system for huge pages, and the process keeps up to 512 MiB of what arenas gave back for the next
+// ones, unless the system needs it: filling it is bound by page faults otherwise.
 class KeyArena {
  public:
   KeyArena() = default;

@@ -60,8 +60,11 @@ class PathCounts {
  private:
   template <class Item>
   Item* scratch(std::size_t items);
-  void pack(const ExpertView& block, std::uint64_t first_token, unsigned threads);
-  void pack_slice(const ExpertView& slice, std::uint64_t first_token, std::size_t number);
+  void make_room(std::size_t tokens);
+  // `packed` is room for a slice of keys that are moved.
+  void pack_slice(const ExpertView& slice, std::uint64_t first_token, std::size_t number,
+                  std::uint64_t* packed);
+  void count_partition(std::size_t part, std::size_t slices);
   [[noreturn]] void report(const ExpertView& slice, std::uint64_t first_token) const;
 
   PathShape shape_;
@@ -69,12 +72,14 @@ class PathCounts {
   std::uint64_t tokens_ = 0;
   std::unique_ptr<KeyArena> arena_;  // does not move when this does
   std::vector<PathTable> tables_;
+  std::size_t slice_tokens_;
   // The block that is being counted; the arena's memory.
   std::size_t block_slices_ = 0;  // for which there is room
   std::uint64_t* keys_ = nullptr;
+  // Of the tokens of a slice, by partition: their fingerprints and where in it their keys are.
   std::uint32_t* fingerprints_ = nullptr;
-  std::uint16_t* order_ = nullptr;  // of the tokens of a slice, by partition
-  std::uint16_t* ends_ = nullptr;   // [slices, partitions + 1]
+  std::uint16_t* places_ = nullptr;
+  std::uint16_t* ends_ = nullptr;  // [slices, partitions + 1]
 };
 
 }  // namespace routestats

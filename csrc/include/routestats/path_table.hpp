@@ -25,20 +25,28 @@ class PathTable {
   // Keys are kept in `arena`, which must outlive the table.
   PathTable(std::size_t words, KeyArena& arena);
 
-  // Adds each count to its key. The keys are copied where they are new.
+  // Makes room for so many distinct keys. A guess: whatever comes, the table grows as it must.
+  void reserve(std::size_t keys);
+
+  // Adds each count to its key. The keys are copied where they are new. References are best handed
+  // over in such batches: enough to ask for memory ahead, few enough for the first-level cache.
   void add(std::span<const KeyRef> refs);
+  static constexpr std::size_t kBatch = 256;
 
   std::size_t size() const { return size_; }
   std::uint64_t count(std::size_t i) const { return counts_[i]; }
+  std::span<const std::uint64_t> counts() const { return {counts_, size_}; }
   const std::uint64_t* key(std::size_t i) const {
     return chunks_[i >> chunk_shift_] + (i & chunk_mask_) * words_;
   }
 
  private:
+  template <std::size_t kWords>
   void add_one(const KeyRef& ref);
+  template <std::size_t kWords>
   void append(const KeyRef& ref);
-  void prefetch_slot(const KeyRef& ref) const;
-  void prefetch_keys(const KeyRef& ref) const;
+  void prefetch_slots(std::span<const KeyRef> refs) const;
+  void prefetch_known(const KeyRef& ref) const;
   void resize(std::size_t slots);
 
   std::size_t words_;

@@ -33,6 +33,18 @@ class Pbwt {
   std::span<const Length> lengths() const { return lengths_; }
   std::size_t steps() const { return steps_; }
 
+  struct Arrays {
+    explicit Arrays(std::size_t tokens) : order(tokens), lengths(tokens) {}
+    std::vector<std::uint32_t> order;
+    std::vector<Length> lengths;
+  };
+  // Exchanges the arrays that the next step would write, which are those that the last one read,
+  // for others of the same size: who still reads them can go on while the next step is taken.
+  void exchange_spare(Arrays& arrays) {
+    next_order_.swap(arrays.order);
+    next_lengths_.swap(arrays.lengths);
+  }
+
  private:
   template <class Symbol>
   void sort_by(std::span<const Symbol> symbols, std::size_t alphabet);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <barrier>
 #include <cstddef>
 #include <exception>
 #include <mutex>
@@ -50,6 +51,60 @@ void run_workers(std::size_t items, unsigned threads, const Worker& worker) {
     std::vector<std::jthread> team;  // joins when it goes
     for (std::size_t i = 1; i < helpers; ++i) team.emplace_back(guarded);
     guarded();
+  }
+  if (failure) std::rethrow_exception(failure);
+}
+
+// Calls `phase(number, queue)` for number = 0, 1, ... on up to `threads` threads, the caller's
+// among them. All wait for each other between phases, which costs far less than new threads.
+// `items` is asked on one thread, while the others wait, how many items a phase has; 0 ends the
+// phases. The first exception of either ends them, too, and is thrown here.
+template <class Items, class Phase>
+void run_phases(unsigned threads, const Items& items, const Phase& phase) {
+  std::optional<ItemQueue> queue;
+  std::size_t number = 0;
+  std::exception_ptr failure;
+  std::mutex failure_mutex;
+  const auto fail = [&]() noexcept {
+    const std::lock_guard lock(failure_mutex);
+    if (!failure) failure = std::current_exception();
+  };
+  const auto prepare = [&]() noexcept {
+    queue.reset();
+    if (failure) return;
+    try {
+      if (const std::size_t count = items(number); count > 0) queue.emplace(count);
+    } catch (...) {
+      fail();
+    }
+  };
+  prepare();
+  const std::size_t helpers = std::max(threads, 1u);
+  std::barrier finished(static_cast<std::ptrdiff_t>(helpers), [&]() noexcept {
+    ++number;
+    prepare();
+  });
+  const auto work = [&]() noexcept {
+    while (queue) {
+      try {
+        phase(number, *queue);
+      } catch (...) {
+        queue->stop();
+        fail();
+      }
+      finished.arrive_and_wait();
+    }
+  };
+  {
+    std::vector<std::jthread> team;  // joins when it goes
+    try {
+      for (std::size_t i = 1; queue && i < helpers; ++i) team.emplace_back(work);
+    } catch (...) {
+      // Those that did not start will not be waited for.
+      fail();
+      for (std::size_t i = team.size() + 1; i < helpers; ++i) finished.arrive_and_drop();
+    }
+    work();
   }
   if (failure) std::rethrow_exception(failure);
 }

@@ -121,14 +121,17 @@ def count_ngrams(
     Parameters
     ----------
     source : Trace, RoutingBatch or array of integers, shape [T, L, K]
-        Read chunk by chunk; the first choices of all tokens are held, one byte each up to 256
-        experts and two above, and 10 bytes per token beside them. Fewer than 2^32 tokens.
+        Read chunk by chunk. Where a sample of the first chunk has many repeated paths, the distinct
+        ones are held, else the first choices of all tokens, one byte each up to 256 experts and
+        two above. While it counts, as much again, and per path and thread about 15 bytes. Fewer
+        than 2^32 tokens.
     top : int
-        How many of the most frequent n-grams to list for each start and length; at least 0.
+        How many of the most frequent n-grams to list for each start and length; at least 0. Memory
+        is taken for no more than there can be.
     num_experts : int, optional
         Experts E per layer; needed unless `source` is a trace.
     threads : int, optional
-        The sweep takes at most two. By default one for each CPU that this process may use.
+        The sweep takes at most four. By default one for each CPU that this process may use.
 
     Returns
     -------
