@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from _pair_baselines import Pairs
@@ -11,6 +12,8 @@ from routestats import _core
 from routestats.counts._device import choose_threads
 
 ROW_COLUMNS = 512
+HALF_ROW = ROW_COLUMNS // 2
+FEW_PAIRS_PER_LAYER = 4  # about where lists of a block end; csrc/src/pair_method.cpp has the rule
 MEMORY_BYTES_PER_S = 31e9
 
 
@@ -20,7 +23,9 @@ def print_floor(shape: Shape, pairs: Pairs, tokens: int, spent_s: float) -> None
     AND-popcount: with AVX-512 an AND, a popcount and an addition per 512 bits, two a cycle; with
     AVX2 an AND and the five operations of an adder per 256 bits, three a cycle. Lists: a row of 64
     bytes per (slot, group of 512 target columns) from the second-level cache, 32 bytes a cycle
-    (AVX2: two adders of five operations, three a cycle).
+    (AVX2: two adders of five operations, three a cycle). Lists of a block, for few targets per
+    source: an entry and the end of its list stored per (layer, slot), one store a cycle, or the
+    rows of 32 bytes per 256 columns of the targets, 32 bytes a cycle, if these take longer.
     """
     isa = _core.build_info()["isas"][-1]
     wide = isa == "avx512"
@@ -28,6 +33,12 @@ def print_floor(shape: Shape, pairs: Pairs, tokens: int, spent_s: float) -> None
         vectors = len(pairs) * shape.E**2 * tokens / (512 if wide else 256)
         cycles = vectors * (1.5 if wide else 2.0)
         what = f"{vectors:.3g} vectors to AND and count"
+    elif len(pairs) < FEW_PAIRS_PER_LAYER * shape.L:
+        targets = Counter(source for source, _ in pairs)
+        entries = tokens * shape.K * shape.L
+        rows = tokens * shape.K * sum(-(-n * shape.E // HALF_ROW) for n in targets.values())
+        cycles = max(2.0 * entries, rows * (1.0 if wide else 5 / 3))
+        what = f"{entries:.3g} entries to list, {rows:.3g} rows of 32 bytes to add"
     else:
         groups = {(s, c // ROW_COLUMNS) for s, d in pairs for c in _ends(d, shape.E)}
         rows = tokens * shape.K * len(groups)

@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from _compare import parser
@@ -21,6 +22,7 @@ def main() -> int:
     options = parser(__doc__.splitlines()[0])
     args = options.parse_args()
     handed_on = ["--shape", args.shape, "--tokens", str(args.tokens), "--rounds", str(args.rounds)]
+    start = time.perf_counter()
     rows: list[object] = []
     failed = []
     with tempfile.TemporaryDirectory() as scratch:
@@ -36,6 +38,7 @@ def main() -> int:
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(rows, indent=1) + "\n")
+    print(f"all: {time.perf_counter() - start:.0f} s")
     if failed:
         print(f"all: failed: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0

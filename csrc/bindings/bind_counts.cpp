@@ -23,8 +23,9 @@ std::optional<Method> method_named(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
   if (*name == "bitmap") return Method::bitmap;
   if (*name == "lists") return Method::lists;
+  if (*name == "block_lists") return Method::block_lists;
   if (*name == "direct") return Method::direct;
-  throw py::value_error("method: expected bitmap, lists or direct, got " + *name);
+  throw py::value_error("method: expected bitmap, lists, block_lists or direct, got " + *name);
 }
 
 void count(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,

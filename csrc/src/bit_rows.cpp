@@ -37,11 +37,15 @@ void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* r
   using Bits [[gnu::vector_size(LayerWords * sizeof(std::uint64_t))]] = std::uint64_t;
   const std::size_t slots = FixedSlots != 0 ? FixedSlots : window.slots;
   const std::ptrdiff_t stride = FixedSlots != 0 ? sizeof(Id) : window.slot_stride;
+  const std::ptrdiff_t layer_stride = window.layer_stride;
+  const bool reordered = window.row_order != nullptr;
   for (std::size_t t = 0; t < window.tokens; ++t) {
     __builtin_prefetch(window.row_ahead(t, 0));
     std::uint64_t* words = rows[t].words;
-    for (std::size_t l = 0; l < window.layers; ++l, words += LayerWords) {
-      const std::byte* slot = window.row(t, l);
+    const std::byte* row = window.row(t, 0);
+    for (std::size_t l = 0; l < window.layers; ++l, words += LayerWords, row += layer_stride) {
+      if (reordered) row = window.row(t, l);
+      const std::byte* slot = row;
       Bits bits{};
       for (std::size_t k = 0; k < slots; ++k, slot += stride) {
         Id id;

@@ -16,7 +16,7 @@
 // sets, so it uses nothing that the linker could share between them.
 namespace routestats {
 
-template <class Ops>
+template <class Ops, std::size_t RowWords>
 struct CarrySaveRows {
   using Vector = typename Ops::Vector;
 
@@ -39,7 +39,7 @@ struct CarrySaveRows {
   static inline void add_columns(const std::uint64_t* words, const std::uint16_t* entries,
                                  std::size_t entry_count, std::uint64_t* planes,
                                  std::size_t plane_count) {
-    const auto plane = [&](std::size_t j) { return planes + j * kRowWords; };
+    const auto plane = [&](std::size_t j) { return planes + j * RowWords; };
     Vector ones = Ops::load(plane(0));
     Vector twos = Ops::load(plane(1));
     Vector fours = Ops::load(plane(2));
@@ -86,9 +86,9 @@ struct CarrySaveRows {
   }
 
   static inline void add(const std::uint64_t* words, const std::uint16_t* entries,
-                         std::size_t entry_count, BitRow* planes, std::size_t plane_count) {
-    for (std::size_t w = 0; w < kRowWords; w += Ops::words) {
-      add_columns(words + w, entries, entry_count, planes->words + w, plane_count);
+                         std::size_t entry_count, std::uint64_t* planes, std::size_t plane_count) {
+    for (std::size_t w = 0; w < RowWords; w += Ops::words) {
+      add_columns(words + w, entries, entry_count, planes + w, plane_count);
     }
   }
 };

@@ -10,7 +10,8 @@ class DirectCounter {
  public:
   DirectCounter(const CountJob& job, std::size_t max_tokens);
 
-  void add(const ExpertView& block);
+  // Pairs with these source layers, and the loads of the layers.
+  void add(const ExpertView& block, std::size_t first_layer, std::size_t layers);
 
  private:
   const CountJob& job_;

@@ -19,8 +19,9 @@ void copy_ids(const ExpertView& view, std::uint16_t* ids, std::size_t layer_item
     std::uint16_t* out = ids + t * slots;
     __builtin_prefetch(view.row_ahead(t, 0));
     __builtin_prefetch(view.row_ahead(t, view.layers - 1));
-    for (std::size_t l = 0; l < view.layers; ++l, out += layer_items) {
-      const std::byte* row = view.row(t, l);
+    const std::byte* row = view.row(t, 0);
+    for (std::size_t l = 0; l < view.layers; ++l, out += layer_items, row += view.layer_stride) {
+      if (view.row_order != nullptr) row = view.row(t, l);
       if constexpr (FixedSlots != 0) {
         Id slot[FixedSlots];
         std::memcpy(slot, row, sizeof slot);

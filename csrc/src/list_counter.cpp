@@ -1,7 +1,6 @@
 #include "list_counter.hpp"
 
 #include <algorithm>
-#include <bit>
 
 #include "routestats/workers.hpp"
 
@@ -18,11 +17,6 @@ constexpr std::size_t kFewPairsPerLayer = 4;
 // write the rows less often, fewer give more items to the threads.
 constexpr std::size_t kItemSources = 16;
 static_assert(kMostSegmentTokens < (std::size_t{1} << (kMostPlanes - 2)));  // padding included
-
-// Planes that hold the sums of so many rows.
-std::size_t plane_count(std::size_t rows) {
-  return std::max<std::size_t>(kFewestPlanes, static_cast<std::size_t>(std::bit_width(rows)));
-}
 
 }  // namespace
 
@@ -108,7 +102,7 @@ void ListCounter::sum(const ExpertView& segment, const Item& item, Worker& worke
         if (list.empty()) continue;
         worker.summed[place] += list.size();
         sums_.add(worker.rows.words(), list.data(), list.size(),
-                  &worker.planes[place * worker.stride], plane_count(worker.summed[place]));
+                  worker.planes[place * worker.stride].words, plane_count(worker.summed[place]));
       }
     }
   }
@@ -120,7 +114,7 @@ void ListCounter::add_counts(const Item& item, const Worker& worker) const {
   for (const auto& [layer, parts] : item.sources) {
     for (std::size_t e = item.first_expert; e < item.last_expert; ++e, ++place) {
       if (worker.summed[place] == 0) continue;
-      sums_.expand(&worker.planes[place * worker.stride], plane_count(worker.summed[place]),
+      sums_.expand(worker.planes[place * worker.stride].words, plane_count(worker.summed[place]),
                    counts);
       for (const Part& part : *parts) {
         std::uint64_t* cells = job_.tile(part.pair) + e * job_.experts + part.first_expert;

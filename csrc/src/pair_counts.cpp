@@ -5,6 +5,7 @@
 #include <string>
 
 #include "bitmap_counter.hpp"
+#include "block_list_counter.hpp"
 #include "count_job.hpp"
 #include "direct_counter.hpp"
 #include "list_counter.hpp"
@@ -20,6 +21,8 @@ constexpr std::size_t kDirectBlockTokens = 65'536;
 
 std::size_t block_tokens(Method method, const CountJob& job) {
   switch (method) {
+    case Method::block_lists:
+      return kBlockListPartTokens;
     case Method::bitmap:
       return kBitmapBlockTokens;
     case Method::lists:
@@ -69,7 +72,9 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const Method method = options.method.value_or(choose_method(
       {view.layers, experts, view.slots, std::max<std::size_t>(1, pairs.size())}, isa));
   const auto block_of = [&](Method of) {
-    const std::size_t most = of == Method::lists ? kMostSegmentTokens : view.tokens;
+    const std::size_t most = of == Method::lists         ? kMostSegmentTokens
+                             : of == Method::block_lists ? kMostPartTokens
+                                                         : view.tokens;
     return std::min({options.block_tokens != 0 ? options.block_tokens : block_tokens(of, job),
                      view.tokens, most});
   };
@@ -77,10 +82,12 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const std::size_t direct_block = std::min(block_of(Method::direct), tile_capacity(view.slots));
 
   std::optional<DirectCounter> direct;
-  const auto add_direct = [&](const ExpertView& part) {
+  const auto add_direct_layers = [&](const ExpertView& part, std::size_t first, std::size_t count) {
     if (!direct) direct.emplace(job, direct_block);
-    for_blocks(part, direct_block, [&](const ExpertView& piece) { direct->add(piece); });
+    for_blocks(part, direct_block,
+               [&](const ExpertView& piece) { direct->add(piece, first, count); });
   };
+  const auto add_direct = [&](const ExpertView& part) { add_direct_layers(part, 0, job.layers); };
   switch (method) {
     case Method::bitmap:
       for (const std::size_t first : BitmapCounter(job, isa).add(view, block)) {
@@ -94,6 +101,12 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
       });
       return;
     }
+    case Method::block_lists:
+      for (const LeftPart& part : BlockListCounter(job, isa).add(view, block)) {
+        add_direct_layers(view.tokens_from(part.first_token, part.tokens), part.first_layer,
+                          part.layers);
+      }
+      return;
     case Method::direct:
       add_direct(view);
   }

@@ -1,49 +1,58 @@
 #include "routestats/pair_method.hpp"
 
+#include <algorithm>
+
 namespace routestats {
 namespace {
 
-// Nanoseconds of one thread per token and layer pair, preparation included. Measured on Zen 4 with
-// a busy neighbour, GCC 12 -O3, skewed random ids, 8 layers, 32,768 tokens; three numbers are
-// portable / avx2 / avx512. "all" is all 36 pairs, "adjacent" the diagonal and hop 1, 15 pairs.
-// Lists have become faster since: with a machine to itself, 48 layers of 128 / 8 take 4.1 / 3.0
-// (all) and 15.6 / 13.2 (adjacent), 58 of 256 / 8 take 20.1 / 16.6 (adjacent), avx2 / avx512. `row`
-// is fitted to these.
+// Nanoseconds of one thread per token and layer pair, preparation included. Measured on Zen 4 in a
+// busy machine (a repetition differs by up to a third), GCC 12 -O3, skewed random ids, 8 layers,
+// 32,768 tokens; three numbers are portable / avx2 / avx512. "all" is all 36 pairs, "adjacent" the
+// diagonal and hop 1, 15 pairs. With 48 layers of 128 / 8, lists and lists of a block take 17.5 and
+// 9.0 (adjacent), with 58 of 256 / 8 17.2 and 13.0; lists take 4.1 and 5.3 (all).
 //
-//      E   K              direct   bitmap               lists
-//      8   2   all          2.2     1.3 / 0.8 / 1.0      4.7 /  2.3 /  1.9
-//      8   2   adjacent     3.1     2.0 / 1.6 / 1.5     11.2 /  5.4 /  4.7
-//     16   4   all          5.4     3.4 / 1.5 / 1.3      9.6 /  4.6 /  4.0
-//     32   4   all          5.3    10.4 / 3.3 / 2.1      8.9 /  4.1 /  3.6
-//     64   1   all          1.1    40.2 /10.0 / 5.5      3.2 /  1.6 /  1.4
-//     64   6   all         10.9    40.9 /10.8 / 6.3     12.0 /  5.6 /  4.7
-//     64   8   all         19.2    42.4 /12.1 / 7.6     16.9 /  6.9 /  5.8
-//     64   8   adjacent    22.0    42.6 /13.8 / 9.3     37.6 / 16.4 / 13.9
-//    128   1   all          1.9                          8.7 /  3.9 /  3.4
-//    128   8   all         23.6                         21.6 /  8.6 /  6.9
-//    128   8   adjacent    26.5                         40.7 / 17.4 / 14.6
-//    256   1   all          1.9                         12.6 /  5.3 /  4.3
-//    256   8   all         32.0                         39.0 / 14.0 / 11.2
-//    256   8   adjacent    34.7                         55.4 / 23.4 / 19.7
-//    512  10   all         77.7                        103.8 / 38.0 / 30.6
+//      E   K              direct   bitmap               lists                 block_lists
+//      8   2   all          3.0     1.5 / 0.6 / 0.5      7.4 /  3.2 /  2.5      8.4 /  4.3 /  3.6
+//      8   2   adjacent     3.5     1.8 / 1.1 / 0.9     15.2 /  6.5 /  5.2     10.8 /  7.2 /  6.8
+//     16   4   all          7.2     4.9 / 1.9 / 1.6     12.1 /  5.1 /  4.1     11.7 /  5.3 /  4.3
+//     16   4   adjacent     9.1     6.6 / 3.5 / 3.1     30.3 / 12.9 / 10.3     17.3 /  9.4 /  8.6
+//     32   4   all          7.4    15.2 / 4.3 / 3.0     11.7 /  4.8 /  3.9     11.2 /  5.1 /  4.4
+//     32   4   adjacent     9.1    16.7 / 5.8 / 4.0     27.9 / 11.5 /  9.5     16.4 /  9.2 /  8.6
+//     64   1   all          1.3    60.7 /12.7 / 7.0      4.0 /  2.1 /  1.7      5.7 /  3.6 /  3.0
+//     64   1   adjacent     1.8    58.7 /13.9 / 8.6     10.2 /  4.9 /  4.3      8.9 /  6.2 /  5.6
+//     64   6   all         15.1    61.5 /14.0 / 7.7     13.8 /  6.7 /  6.2     18.0 /  5.4 /  4.3
+//     64   6   adjacent    16.1    54.3 /12.0 /17.4     45.2 / 20.1 / 14.5     20.5 /  9.1 /  8.3
+//     64   8   all         21.3    43.5 /11.7 / 8.3     14.6 /  8.5 /  6.3     17.1 /  6.7 /  6.2
+//     64   8   adjacent    22.0    51.1 /24.9 /10.9     46.4 / 16.4 / 10.4     36.1 / 17.5 / 14.2
+//    128   1   all          1.1                          5.6 /  2.1 /  1.9      7.2 /  3.1 /  2.8
+//    128   1   adjacent     1.9                          9.5 /  4.1 /  3.5      5.8 /  3.0 /  2.8
+//    128   8   all         24.3                         20.6 /  7.4 /  5.9     21.3 /  8.4 /  6.3
+//    128   8   adjacent    27.1                         38.0 / 14.2 / 11.6     20.5 /  9.9 /  9.1
+//    256   1   all          2.9                         12.9 /  5.4 /  4.4     14.7 /  5.3 /  4.6
+//    256   1   adjacent     2.1                         17.7 /  7.6 /  6.7     15.0 /  5.6 /  5.3
+//    256   8   all         35.6                         37.9 / 13.8 / 10.1     39.0 / 13.9 / 11.6
+//    256   8   adjacent    51.2                         51.6 / 20.1 / 16.7     40.2 / 15.4 / 13.4
+//    512  10   all         78.1                         92.1 / 31.9 / 25.1    109.1 / 41.8 / 33.8
+//    512  10   adjacent    83.5                        104.2 / 39.5 / 32.8    111.9 / 44.6 / 36.5
 //
-// The rule is the least of three sums, each a preparation per slot, shared by the pairs of a layer,
+// The rule is the least of four sums, each a preparation per slot, shared by the pairs of a layer,
 // and the work of a pair.
 struct Speeds {
-  double cell;  // of a bitmap's tile
-  double row;   // of the bits of 512 columns
+  double cell;      // of a bitmap's tile
+  double row;       // of the bits of 512 columns, in lists
+  double half_row;  // of 256 columns, in lists of a block
 };
 
 Speeds speeds_of(Isa isa) {
   switch (isa) {
     case Isa::avx512:
-      return {0.0014, 0.7};
+      return {0.0014, 0.7, 0.95};
     case Isa::avx2:
-      return {0.0024, 1.2};
+      return {0.0024, 1.2, 1.1};
     case Isa::portable:
       break;
   }
-  return {0.0091, 8.0};
+  return {0.0091, 8.0, 4.0};
 }
 
 }  // namespace
@@ -61,8 +70,16 @@ Method choose_method(const PairShape& shape, Isa isa) {
   // K rows per token, each E / 512 of a group; and the ends of a list per expert and group.
   const double lists =
       2.8 * preparations + 0.4 + speeds.row * slots * experts / 512 + 2e-5 * experts * experts;
-  if (bitmap <= direct && bitmap <= lists) return Method::bitmap;
-  return lists <= direct ? Method::lists : Method::direct;
+  // A row has whole words of its target, but none of other layers; each list of a block costs what
+  // ten more rows would.
+  const auto words = static_cast<double>((shape.experts + 63) / 64);
+  const double block_lists = 1.3 * preparations + 0.4 +
+                             speeds.half_row * (slots + experts / 200) * words / 4 +
+                             2e-5 * experts * experts;
+  const double least = std::min({bitmap, direct, lists, block_lists});
+  if (bitmap == least) return Method::bitmap;
+  if (direct == least) return Method::direct;
+  return lists == least ? Method::lists : Method::block_lists;
 }
 
 }  // namespace routestats

@@ -1,5 +1,8 @@
 #include "routestats/row_sums.hpp"
 
+#include <algorithm>
+#include <bit>
+
 #include "carry_save_rows.hpp"
 
 namespace routestats {
@@ -22,11 +25,12 @@ std::uint64_t spread(std::uint64_t bits) {
 }
 
 // Eight counters at a time, as the bytes of up to three words.
-void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts) {
-  for (std::size_t c = 0; c < kRowColumns; c += 8) {
+template <std::size_t RowWords>
+void expand(const std::uint64_t* planes, std::size_t plane_count, std::uint32_t* counts) {
+  for (std::size_t c = 0; c < RowWords * 64; c += 8) {
     std::uint64_t bytes[3] = {};
     for (std::size_t j = 0; j < plane_count; ++j) {
-      const std::uint64_t bits = planes[j].words[c / 64] >> (c % 64) & 0xff;
+      const std::uint64_t bits = planes[j * RowWords + c / 64] >> (c % 64) & 0xff;
       bytes[j / 8] |= spread(bits) << (j % 8);
     }
     for (std::size_t i = 0; i < 8; ++i) {
@@ -39,17 +43,27 @@ void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts
 }
 static_assert(kMostPlanes <= 24);
 
+template <std::size_t RowWords>
+constexpr RowSums kSums{CarrySaveRows<WordOps, RowWords>::add, expand<RowWords>};
+
 }  // namespace
 
-const RowSums row_sums_portable{CarrySaveRows<WordOps>::add, expand};
+const RowSumsOfIsa row_sums_portable{kSums<kRowWords>, kSums<kHalfRowWords>};
 
-RowSums row_sums(Isa isa) {
+std::size_t plane_count(std::size_t rows) {
+  return std::max<std::size_t>(kFewestPlanes, static_cast<std::size_t>(std::bit_width(rows)));
+}
+
+RowSums row_sums(Isa isa, std::size_t row_words) {
+  const RowSumsOfIsa& sums = [&]() -> const RowSumsOfIsa& {
 #if defined(__x86_64__)
-  if (isa == Isa::avx512) return row_sums_avx512;
-  if (isa == Isa::avx2) return row_sums_avx2;
+    if (isa == Isa::avx512) return row_sums_avx512;
+    if (isa == Isa::avx2) return row_sums_avx2;
 #endif
-  static_cast<void>(isa);
-  return row_sums_portable;
+    static_cast<void>(isa);
+    return row_sums_portable;
+  }();
+  return row_words == kRowWords ? sums.whole : sums.half;
 }
 
 }  // namespace routestats

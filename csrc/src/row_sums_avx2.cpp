@@ -22,14 +22,15 @@ struct Avx2Ops {
 };
 
 // 32 counters at a time: a byte of a plane is copied to eight bytes, of which each keeps its bit.
-void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts) {
+template <std::size_t RowWords>
+void expand(const std::uint64_t* planes, std::size_t plane_count, std::uint32_t* counts) {
   const __m256i bit_of_byte = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));
   const __m256i copies =
       _mm256_setr_epi64x(0, 0x0101010101010101, 0x0202020202020202, 0x0303030303030303);
-  for (std::size_t c = 0; c < kRowColumns; c += 32) {
+  for (std::size_t c = 0; c < RowWords * 64; c += 32) {
     __m256i bytes[3] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256()};
     for (std::size_t j = 0; j < plane_count; ++j) {
-      const auto bits = static_cast<int>(planes[j].words[c / 64] >> (c % 64));
+      const auto bits = static_cast<int>(planes[j * RowWords + c / 64] >> (c % 64));
       const __m256i spread = _mm256_shuffle_epi8(_mm256_set1_epi32(bits), copies);
       const __m256i set = _mm256_cmpeq_epi8(spread & bit_of_byte, bit_of_byte);
       bytes[j / 8] |= set & _mm256_set1_epi8(static_cast<char>(1 << (j % 8)));
@@ -49,8 +50,11 @@ void expand(const BitRow* planes, std::size_t plane_count, std::uint32_t* counts
   }
 }
 
+template <std::size_t RowWords>
+constexpr RowSums kSums{CarrySaveRows<Avx2Ops, RowWords>::add, expand<RowWords>};
+
 }  // namespace
 
-extern const RowSums row_sums_avx2{CarrySaveRows<Avx2Ops>::add, expand};
+extern const RowSumsOfIsa row_sums_avx2{kSums<kRowWords>, kSums<kHalfRowWords>};
 
 }  // namespace routestats

@@ -16,7 +16,7 @@ void require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
-constexpr Method kMethods[] = {Method::bitmap, Method::lists, Method::direct};
+constexpr Method kMethods[] = {Method::bitmap, Method::lists, Method::block_lists, Method::direct};
 
 struct Shape {
   std::size_t tokens;
@@ -175,6 +175,58 @@ void test_long_block() {
   }
 }
 
+std::vector<LayerPair> hop_pairs(std::size_t layers, const std::vector<std::size_t>& hops) {
+  std::vector<LayerPair> pairs;
+  for (const std::size_t hop : hops) {
+    for (std::size_t source = 0; source + hop < layers; ++source) {
+      pairs.push_back(
+          {static_cast<std::uint32_t>(source), static_cast<std::uint32_t>(source + hop)});
+    }
+  }
+  return pairs;
+}
+
+// Lists of a block: several blocks, parts, windows of source layers, rows per source and threads;
+// layers of less, exactly and more than half a row; experts that stand twice in one block, at a
+// source or only at a target.
+void test_block_lists() {
+  std::mt19937 random(13);
+  for (const Shape& shape : {Shape{2047, 19, 60, 4}, Shape{2049, 11, 128, 8},
+                             Shape{5000, 5, 256, 8}, Shape{300, 4, 600, 6}, Shape{2100, 3, 512, 2},
+                             Shape{2500, 12, 1, 1}, Shape{900, 10, 8, 8}, Shape{100, 2, 300, 70}}) {
+    for (const bool repeated : {false, true}) {
+      auto ids = random_ids<std::uint16_t>(shape, true, random);
+      if (repeated && shape.slots > 1 && shape.tokens > 2048) {
+        const std::size_t layer = shape.layers / 2;
+        std::uint16_t* slots = &ids[(2048 * shape.layers + layer) * shape.slots];
+        slots[1] = slots[0];
+      }
+      const auto view = view_of(ids, shape);
+      for (const auto& pairs : {hop_pairs(shape.layers, {0, 1}), hop_pairs(shape.layers, {1}),
+                                hop_pairs(shape.layers, {0, 1, 2}), std::vector<LayerPair>{}}) {
+        const Counts expected = naive(ids, shape, pairs);
+        for (const Isa isa : available_isas()) {
+          for (const unsigned threads : {1u, 2u, 8u}) {
+            for (const std::size_t part : {std::size_t{0}, std::size_t{2048}, std::size_t{999}}) {
+              Counts got = zeros(shape, pairs.size());
+              count_pairs(view, shape.experts, pairs, {got.expert.data(), got.pairs.data()},
+                          {.threads = threads,
+                           .method = Method::block_lists,
+                           .isa = isa,
+                           .block_tokens = part});
+              require(got == expected,
+                      std::string("lists of a block, ") + name_of(isa) + " T=" +
+                          std::to_string(shape.tokens) + " E=" + std::to_string(shape.experts) +
+                          " pairs=" + std::to_string(pairs.size()) +
+                          " threads=" + std::to_string(threads) + " part=" + std::to_string(part));
+            }
+          }
+        }
+      }
+    }
+  }
+}
+
 // Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
 void test_row_order() {
   std::mt19937 random(11);
@@ -257,6 +309,7 @@ void test_out_of_range() {
 int main() {
   routestats::test_shapes();
   routestats::test_wide_counts();
+  routestats::test_block_lists();
   routestats::test_long_block();
   routestats::test_row_order();
   routestats::test_out_of_range();

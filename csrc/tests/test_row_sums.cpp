@@ -12,60 +12,66 @@ constexpr std::size_t kRows = 200;
 
 using Counts = std::vector<std::uint32_t>;
 
-std::vector<BitRow> random_rows(int thinning, std::mt19937_64& random) {
-  std::vector<BitRow> rows(kRows);
-  for (BitRow& row : rows) {
-    for (std::uint64_t& word : row.words) {
-      word = ~std::uint64_t{0};
-      for (int i = 0; i < thinning; ++i) word &= random();
-    }
+// Rows of `row_words` words, the planes' too, as whole cache lines.
+struct Rows {
+  Rows(std::size_t rows, std::size_t row_words)
+      : words_per_row(row_words), lines((rows * row_words + kRowWords - 1) / kRowWords) {}
+  std::uint64_t* words(std::size_t row) { return lines[0].words + row * words_per_row; }
+
+  std::size_t words_per_row;
+  std::vector<BitRow> lines;
+};
+
+Rows random_rows(std::size_t rows, std::size_t row_words, int thinning, std::mt19937_64& random) {
+  Rows made(rows, row_words);
+  for (std::size_t w = 0; w < rows * row_words; ++w) {
+    std::uint64_t word = ~std::uint64_t{0};
+    for (int i = 0; i < thinning; ++i) word &= random();
+    made.words(0)[w] = word;
   }
-  return rows;
+  return made;
+}
+
+std::uint32_t bit(Rows& rows, std::size_t row, std::size_t column) {
+  return static_cast<std::uint32_t>(rows.words(row)[column / 64] >> (column % 64) & 1);
 }
 
 // Lists of many lengths, one after another onto the same counters.
-bool agrees(Isa isa, int thinning) {
+bool agrees(Isa isa, std::size_t row_words, int thinning) {
   std::mt19937_64 random(5);
-  const auto rows = random_rows(thinning, random);
-  const RowSums sums = row_sums(isa);
+  Rows rows = random_rows(kRows, row_words, thinning, random);
+  const RowSums sums = row_sums(isa, row_words);
   for (const std::size_t plane_count : {std::size_t{13}, std::size_t{20}, kMostPlanes}) {
-    std::vector<BitRow> planes(plane_count, BitRow{});
-    Counts expected(kRowColumns);
+    Rows planes(plane_count, row_words);
+    Counts expected(row_words * 64);
     std::size_t total = 0;
     for (std::size_t length = 0; total + length < 8192; length += kListStep) {
       std::vector<std::uint16_t> entries;
       for (std::size_t i = 0; i < length; ++i) {
         const std::size_t row = random() % kRows;
-        entries.push_back(static_cast<std::uint16_t>(row * kRowWords));
-        for (std::size_t c = 0; c < kRowColumns; ++c) {
-          expected[c] += static_cast<std::uint32_t>(rows[row].words[c / 64] >> (c % 64) & 1);
-        }
+        entries.push_back(static_cast<std::uint16_t>(row * row_words));
+        for (std::size_t c = 0; c < expected.size(); ++c) expected[c] += bit(rows, row, c);
       }
-      sums.add(rows[0].words, entries.data(), length, planes.data(), plane_count);
+      sums.add(rows.words(0), entries.data(), length, planes.words(0), plane_count);
       total += length;
     }
-    Counts got(kRowColumns, 7);
-    sums.expand(planes.data(), plane_count, got.data());
+    Counts got(expected.size(), 7);
+    sums.expand(planes.words(0), plane_count, got.data());
     if (got != expected) return false;
   }
   return true;
 }
 
 // Counters that use every plane.
-bool expands_wide(Isa isa) {
+bool expands_wide(Isa isa, std::size_t row_words) {
   std::mt19937_64 random(6);
-  std::vector<BitRow> planes(kMostPlanes);
-  Counts expected(kRowColumns);
-  for (std::size_t j = 0; j < kMostPlanes; ++j) {
-    for (std::size_t c = 0; c < kRowColumns; ++c) {
-      const std::uint64_t bit = random() & 1;
-      planes[j].words[c / 64] =
-          (planes[j].words[c / 64] & ~(std::uint64_t{1} << (c % 64))) | bit << (c % 64);
-      expected[c] |= static_cast<std::uint32_t>(bit) << j;
-    }
+  Rows planes = random_rows(kMostPlanes, row_words, 1, random);
+  Counts expected(row_words * 64);
+  for (std::size_t c = 0; c < expected.size(); ++c) {
+    for (std::size_t j = 0; j < kMostPlanes; ++j) expected[c] |= bit(planes, j, c) << j;
   }
-  Counts got(kRowColumns);
-  row_sums(isa).expand(planes.data(), kMostPlanes, got.data());
+  Counts got(expected.size());
+  row_sums(isa, row_words).expand(planes.words(0), kMostPlanes, got.data());
   return got == expected;
 }
 
@@ -75,10 +81,13 @@ bool expands_wide(Isa isa) {
 int main() {
   using namespace routestats;
   for (const Isa isa : available_isas()) {
-    for (const int thinning : {0, 1, 4}) {
-      if (agrees(isa, thinning) && expands_wide(isa)) continue;
-      std::fprintf(stderr, "FAILED: %s thinning=%d\n", name_of(isa), thinning);
-      return 1;
+    for (const std::size_t row_words : {kRowWords, kHalfRowWords}) {
+      for (const int thinning : {0, 1, 4}) {
+        if (agrees(isa, row_words, thinning) && expands_wide(isa, row_words)) continue;
+        std::fprintf(stderr, "FAILED: %s words=%zu thinning=%d\n", name_of(isa), row_words,
+                     thinning);
+        return 1;
+      }
     }
   }
   std::puts("ok");

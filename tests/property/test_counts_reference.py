@@ -110,8 +110,10 @@ def test_every_method_gives_the_same(case: Case, data: st.DataObject) -> None:
     E = case.num_experts
     block = data.draw(st.one_of(st.just(0), st.integers(1 + T // 8, 5000)))
     pairs = some_pairs(data, L)
+    threads = data.draw(st.integers(1, 8))
     results = []
-    kernels = [(m, i) for m in ("bitmap", "lists") for i in _core.build_info()["isas"]]
+    methods = ("bitmap", "lists", "block_lists")
+    kernels = [(m, i) for m in methods for i in _core.build_info()["isas"]]
     for method, isa in [("direct", None), *kernels]:
         expert = np.zeros((L, E), np.uint64)
         tiles = np.zeros((len(pairs), E, E), np.uint64)
@@ -122,7 +124,7 @@ def test_every_method_gives_the_same(case: Case, data: st.DataObject) -> None:
             layer_pairs=pairs,
             expert=expert,
             pairs=tiles,
-            threads=2,
+            threads=threads,
             method=method,
             isa=isa,
             block_tokens=block,

@@ -94,7 +94,7 @@ def test_no_tokens() -> None:
 def test_identical_rows_beyond_narrow_cells() -> None:
     """More of one pair than 16 bits hold, in several blocks of each method."""
     ids = np.tile(np.array([[[1, 0], [0, 1]]], np.uint8), (200_000, 1, 1))
-    for method in ("bitmap", "lists", "direct"):
+    for method in ("bitmap", "lists", "block_lists", "direct"):
         expert, pairs = np.zeros((2, 2), np.uint64), np.full((1, 2, 2), 2**63, np.uint64)
         _core.count_pairs(
             ids,

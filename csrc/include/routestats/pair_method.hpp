@@ -8,9 +8,10 @@ namespace routestats {
 
 // How a tile of pair counts is computed.
 enum class Method {
-  bitmap,  // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
-  lists,   // carry-save sums of bit rows: K * E / 512 vector operations per token
-  direct,  // one increment per pair of slots: K^2 per token
+  bitmap,       // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
+  lists,        // carry-save sums of bit rows: K * E / 512 vector operations per token
+  block_lists,  // the same, with lists and rows made anew for each source layer of a block
+  direct,       // one increment per pair of slots: K^2 per token
 };
 
 struct PairShape {
