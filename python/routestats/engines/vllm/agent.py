@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from routestats.counts import why_no_cuda
 from routestats.engines._assembler import StepRows, domain_of
-from routestats.engines.device_ring import why_no_cuda
 from routestats.engines.recorder import Recorder, RecorderOptions
 from routestats.engines.vllm.lookahead import Lookahead, layout_of
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
@@ -285,6 +285,8 @@ class Agent:
             hold_records=hold_records,
             lookahead=None if lookahead is None else lookahead.layout,
             ring=self._tap.new_ring(options),
+            # Kept rows go back to the device that routed them, beside the engine's own work.
+            count_device="cuda" if isinstance(self._tap, DeviceTap) else "cpu",
         )
 
     def _engine(self) -> dict[str, Any]:
@@ -359,7 +361,7 @@ class Agent:
             self._tap.close(rows)
             self._tap.take_inputs(step, *read_rows(step, self._runner, scheduler_output))
             if self._lookahead is not None:
-                step.lookahead = self._lookahead.close(rows)
+                step.fetch_lookahead = self._lookahead.close(rows)
             recorder.commit(step)
             self._step = step
         except CaptureError as error:
