@@ -13,7 +13,8 @@ import pytest
 
 from routestats.counts import RouteCounts, count, count_paths
 from routestats.engines._assembler import NewRequest, StepRows
-from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 from routestats.trace import Trace, sort_by_weight

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from routestats.engines._assembler import NewRequest, StepRows
-from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape
 
 SHAPE = RouteShape(4, 8, 2)

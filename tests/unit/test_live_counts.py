@@ -13,7 +13,8 @@ import pytest
 import routestats as rs
 from routestats.counts import LiveCounts, why_no_cuda
 from routestats.engines._assembler import NewRequest, StepRows
-from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import DeviceUnavailableError
 from routestats.shape import RouteShape
 

@@ -10,7 +10,8 @@ import pytest
 
 import routestats as rs
 from routestats.engines._assembler import NewRequest, StepRows
-from routestats.engines.recorder import Outcome, Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
 from routestats.schema import LookaheadLayout
 from routestats.shape import RouteShape

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
 from routestats.engines._assembler import NewRequest, StepRows  # noqa: E402
-from routestats.engines.recorder import Recorder, RecorderOptions  # noqa: E402
+from routestats.engines.recorder import Recorder  # noqa: E402
+from routestats.engines.recorder_options import RecorderOptions  # noqa: E402
 from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
 
 SHAPE = RouteShape(3, 8, 2)

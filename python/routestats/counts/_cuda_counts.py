@@ -151,7 +151,8 @@ def count_paths_on_cuda(
         else:
             counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
         tokens += len(chunk)
-    return counter.read()
+    found: tuple[npt.NDArray[Any], npt.NDArray[np.uint64]] = counter.read()
+    return found
 
 
 def new_path_counter(

@@ -108,7 +108,7 @@ def capture(
     >>> with rs.capture(llm, "runs/mixtral", domain="humaneval"):  # doctest: +SKIP
     ...     llm.generate(prompts, params)
     """
-    from routestats.engines.recorder import RecorderOptions
+    from routestats.engines.recorder_options import RecorderOptions
 
     options = RecorderOptions(
         weights=weights,

@@ -22,7 +22,8 @@ import torch
 
 from routestats._core import CaptureRing
 from routestats.engines._assembler import NewRequest, StepRows
-from routestats.engines.recorder import Outcome, Recorder, RecorderOptions, check_domain
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import Outcome, RecorderOptions, check_domain
 from routestats.errors import CaptureError, InvalidValueError
 from routestats.shape import RouteShape
 

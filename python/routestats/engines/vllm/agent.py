@@ -10,7 +10,8 @@ from typing import Any
 
 from routestats.counts import why_no_cuda
 from routestats.engines._assembler import StepRows, domain_of
-from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.description import (
     engine_of,
     is_eager,

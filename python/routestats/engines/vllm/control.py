@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from routestats.engines.recorder import Outcome, RecorderOptions, check_domain
+from routestats.engines.recorder_options import Outcome, RecorderOptions, check_domain
 from routestats.errors import CaptureError, InvalidValueError
 
 
