@@ -20,10 +20,11 @@ void bind_build_info(py::module_& module) {
         result["compiler"] = info.compiler;
         result["isas"] = py::tuple(isas);
         result["cuda"] = info.cuda;
+        result["cuda_reason"] = info.cuda_reason;
         return result;
       },
       "Version, compiler, the instruction sets with kernels that run here, whether the CUDA "
-      "kernels were built.");
+      "kernels were built and why not.");
 }
 
 }  // namespace routestats::bindings

@@ -15,15 +15,7 @@ void bind_cuda_capture(py::module_& module) {
                  "The ring that capture kernels write, in the memory of the current device.",
                  [](const CaptureTarget& target, bool weights) {
                    return std::make_unique<cuda::CudaStepDevice>(target, weights);
-                 })
-      .def(
-          "count_into",
-          [](StepRing& ring, cuda::PairCounter* counter) {
-            static_cast<cuda::CudaStepDevice&>(ring.device()).count_into(counter);
-          },
-          py::arg("counter"), py::keep_alive<1, 2>(),
-          "Count every row of the steps that are committed from now on, on the device; None ends "
-          "it.");
+                 });
   module.def("load_capture_kernels", &cuda::load_capture_kernels,
              "Load the kernels, which must not happen first while a graph is captured.");
   module.def(

@@ -10,11 +10,10 @@
 #include <utility>
 #include <vector>
 
-#include "../cuda/id_check.hpp"
+#include "../cuda/memory.hpp"
 #include "../cuda/pair_counter.hpp"
 #include "../cuda/path_counter.hpp"
 #include "cuda_bindings.hpp"
-#include "routestats/capture_step.hpp"
 
 namespace py = pybind11;
 
@@ -26,14 +25,24 @@ using Table = py::array_t<std::uint64_t, py::array::c_style>;
 
 std::optional<DeviceMethod> method_named(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
-  for (const DeviceMethod method : {DeviceMethod::scatter, DeviceMethod::histogram,
-                                    DeviceMethod::popcount, DeviceMethod::tensor}) {
+  std::string names;
+  for (const DeviceMethod method : kDeviceMethods) {
     if (*name == name_of(method)) return method;
+    names += (names.empty() ? "" : ", ") + std::string(name_of(method));
   }
-  throw py::value_error("method: expected scatter, histogram, popcount or tensor, got " + *name);
+  throw py::value_error("method: expected one of " + names + ", got " + *name);
 }
 
-cudaStream_t as_stream(std::uintptr_t stream) { return reinterpret_cast<cudaStream_t>(stream); }
+// A stream of the current device for work beside the engine's.
+class Stream {
+ public:
+  cudaStream_t get() const { return stream_.get(); }
+
+ private:
+  cuda::OwnedStream stream_ = cuda::new_stream();
+};
+
+cudaStream_t stream_of(const Stream* stream) { return stream == nullptr ? nullptr : stream->get(); }
 
 using Three = std::array<std::int64_t, 3>;
 
@@ -51,22 +60,19 @@ IdView device_view(std::uintptr_t address, const Three& shape, const Three& stri
 
 std::string add(PairCounter& counter, std::uintptr_t address, const Three& shape,
                 const Three& strides, std::uint32_t item_bytes, bool is_signed,
-                std::uint64_t first_token, const std::optional<std::string>& name,
-                std::uintptr_t stream) {
+                std::uint64_t first_token, const std::optional<std::string>& name) {
   const IdView view = device_view(address, shape, strides, item_bytes);
   const auto method = method_named(name);
   const py::gil_scoped_release release;
-  return name_of(counter.add(view, first_token, is_signed, method, as_stream(stream)));
+  return name_of(counter.add(view, {first_token, is_signed}, method));
 }
 
-bool add_paths(cuda::PathCounter& counter, std::uintptr_t address, const Three& shape,
+void add_paths(cuda::PathCounter& counter, std::uintptr_t address, const Three& shape,
                const Three& strides, std::uint32_t item_bytes, bool is_signed,
-               std::uint64_t experts, std::uint64_t first_token) {
+               std::uint64_t first_token) {
   const IdView view = device_view(address, shape, strides, item_bytes);
   const py::gil_scoped_release release;
-  const bool sets = cuda::check_ids(view, experts, first_token, is_signed, nullptr);
-  if (sets || counter.window().slots == 1) counter.add(view, nullptr);
-  return sets;
+  counter.add(view, {first_token, is_signed});
 }
 
 // Keys as ids [distinct, layers, slots] and counts [distinct].
@@ -76,8 +82,12 @@ py::tuple read_paths(const cuda::PathCounter& counter) {
   const py::ssize_t bytes = window.words() * 4;
   py::array_t<std::uint8_t> keys(std::vector<py::ssize_t>{distinct, bytes});
   py::array_t<std::uint64_t> counts(distinct);
-  counter.read(reinterpret_cast<std::uint32_t*>(keys.mutable_data()), counts.mutable_data(),
-               nullptr);
+  auto* const key_words = reinterpret_cast<std::uint32_t*>(keys.mutable_data());
+  std::uint64_t* const times = counts.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    counter.read(key_words, times);
+  }
   const py::ssize_t item = window.id_bytes;
   const std::vector<py::ssize_t> shape{distinct, window.layers, window.slots};
   const std::vector<py::ssize_t> strides{bytes, item * window.slots, item};
@@ -86,7 +96,8 @@ py::tuple read_paths(const cuda::PathCounter& counter) {
   return py::make_tuple(ids, counts);
 }
 
-void add_host(PairCounter& counter, const py::array& experts, std::uint64_t first_token) {
+template <class Counter>
+void add_host(Counter& counter, const py::array& experts, std::uint64_t first_token) {
   if (experts.ndim() != 3 || (experts.flags() & py::array::c_style) == 0) {
     throw py::value_error("experts: expected a C-contiguous array [T, L, K]");
   }
@@ -100,64 +111,65 @@ void add_host(PairCounter& counter, const py::array& experts, std::uint64_t firs
                     experts.strides(2)};
   const bool is_signed = experts.dtype().kind() == 'i';
   const py::gil_scoped_release release;
-  counter.add_host(view, first_token, is_signed, nullptr);
+  counter.add_host(view, {first_token, is_signed});
 }
 
 }  // namespace
 
 void bind_cuda_counts(py::module_& module) {
+  py::class_<Stream>(module, "Stream",
+                     "A stream of the current device that does not wait for the default one.")
+      .def(py::init<>());
   py::class_<PairCounter>(module, "PairCounter",
-                          "Counts of experts and of pairs in the memory of the current device.")
+                          "Counts of experts and of pairs in the memory of the current device. "
+                          "Work is on `stream`, by default the legacy default stream.")
       .def(py::init([](std::uint32_t layers, std::uint32_t experts, std::uint32_t slots,
-                       const std::vector<std::pair<std::uint32_t, std::uint32_t>>& layer_pairs) {
+                       const std::vector<std::pair<std::uint32_t, std::uint32_t>>& layer_pairs,
+                       const Stream* stream) {
              std::vector<LayerPair> pairs;
              pairs.reserve(layer_pairs.size());
              for (const auto& [source, target] : layer_pairs) pairs.push_back({source, target});
-             return std::make_unique<PairCounter>(layers, experts, slots, std::move(pairs));
+             return std::make_unique<PairCounter>(layers, experts, slots, std::move(pairs),
+                                                  stream_of(stream));
            }),
            py::kw_only(), py::arg("layers"), py::arg("experts"), py::arg("slots"),
-           py::arg("layer_pairs"))
+           py::arg("layer_pairs"), py::arg("stream") = py::none(), py::keep_alive<1, 6>())
       .def("add", &add, py::arg("address"), py::arg("shape"), py::arg("strides"),
            py::arg("item_bytes"), py::arg("is_signed"), py::arg("first_token") = 0,
-           py::arg("method") = py::none(), py::arg("stream") = 0,
+           py::arg("method") = py::none(),
            "Check and count a [T, L, K] array in device memory; the name of the method taken.")
-      .def("add_host", &add_host, py::arg("experts").noconvert(), py::arg("first_token") = 0)
-      .def(
-          "add_ring",
-          [](PairCounter& counter, const CaptureTarget& target, std::uint64_t first_slot,
-             std::uint64_t rows, std::uintptr_t stream) {
-            counter.add_ring(target.ids, target.id_bytes(), target.extents, first_slot, rows,
-                             as_stream(stream));
-          },
-          py::arg("target"), py::arg("first_slot"), py::arg("rows"), py::arg("stream"),
-          "Count rows that lie in a capture ring; returns at once.")
+      .def("add_host", &add_host<PairCounter>, py::arg("experts").noconvert(),
+           py::arg("first_token") = 0)
       .def(
           "read",
-          [](const PairCounter& counter, Table& expert, Table& pairs, std::uintptr_t stream) {
+          [](const PairCounter& counter, Table& expert, Table& pairs) {
             const CountTables tables{expert.mutable_data(), pairs.mutable_data()};
             const py::gil_scoped_release release;
-            counter.read(tables, as_stream(stream));
+            counter.read(tables);
           },
-          py::arg("expert").noconvert(), py::arg("pairs").noconvert(), py::arg("stream") = 0,
+          py::arg("expert").noconvert(), py::arg("pairs").noconvert(),
           "Add the counts to tables in host memory.")
-      .def(
-          "clear",
-          [](PairCounter& counter, std::uintptr_t stream) { counter.clear(as_stream(stream)); },
-          py::arg("stream") = 0);
-  py::class_<cuda::PathCounter>(module, "PathCounter",
-                                "Exact counts of paths in the memory of the current device.")
+      .def("clear", &PairCounter::clear);
+  using cuda::PathCounter;
+  py::class_<PathCounter>(module, "PathCounter",
+                          "Exact counts of paths in the memory of the current device. Work is on "
+                          "`stream`, by default the legacy default stream.")
       .def(py::init([](std::uint32_t first_layer, std::uint32_t layers, std::uint32_t slots,
-                       std::uint32_t id_bytes, std::uint64_t expected_paths) {
-             return std::make_unique<cuda::PathCounter>(
-                 PathWindow{first_layer, layers, slots, id_bytes}, expected_paths);
+                       std::uint32_t experts, bool sets, std::uint64_t expected_paths,
+                       const Stream* stream) {
+             const std::uint32_t id_bytes = experts <= 256 ? 1 : 2;
+             return std::make_unique<PathCounter>(
+                 PathWindow{first_layer, layers, sets ? slots : 1, id_bytes}, experts, sets,
+                 expected_paths, stream_of(stream));
            }),
            py::kw_only(), py::arg("first_layer"), py::arg("layers"), py::arg("slots"),
-           py::arg("id_bytes"), py::arg("expected_paths"))
+           py::arg("experts"), py::arg("sets"), py::arg("expected_paths"),
+           py::arg("stream") = py::none(), py::keep_alive<1, 8>())
       .def("add", &add_paths, py::arg("address"), py::arg("shape"), py::arg("strides"),
-           py::arg("item_bytes"), py::arg("is_signed"), py::arg("experts"),
-           py::arg("first_token") = 0,
-           "Check and count an array in device memory. False, and nothing is counted, if a set "
-           "path would name an expert twice.")
+           py::arg("item_bytes"), py::arg("is_signed"), py::arg("first_token") = 0,
+           "Check and count a [T, L, K] array in device memory.")
+      .def("add_host", &add_host<PathCounter>, py::arg("experts").noconvert(),
+           py::arg("first_token") = 0)
       .def("read", &read_paths, "Distinct paths [n, layers, slots] and their counts [n].");
   module.def(
       "choose_method",
@@ -167,6 +179,9 @@ void bind_cuda_counts(py::module_& module) {
       },
       py::kw_only(), py::arg("tokens"), py::arg("experts"), py::arg("slots"),
       py::arg("distinct") = true, "The method that PairCounter.add takes on an H100.");
+  py::list methods;
+  for (const DeviceMethod method : kDeviceMethods) methods.append(name_of(method));
+  module.attr("METHODS") = py::tuple(methods);
 }
 
 }  // namespace routestats::bindings

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "../cuda/check.hpp"
+#include "../cuda/memory.hpp"
 #include "cuda_bindings.hpp"
 #include "routestats/expert_view.hpp"
 #include "routestats/ring_ledger.hpp"
@@ -54,12 +54,6 @@ py::dict device_properties(int device) {
   return result;
 }
 
-int current_device() {
-  int device = 0;
-  cuda::check(cudaGetDevice(&device), "find the device");
-  return device;
-}
-
 int device_of(std::uintptr_t address) {
   cudaPointerAttributes attributes{};
   cuda::check(cudaPointerGetAttributes(&attributes, reinterpret_cast<const void*>(address)),
@@ -88,14 +82,24 @@ PYBIND11_MODULE(_cuda, module) {
       raise("CaptureError", fault.what());
     } catch (const ExpertOutOfRange& error) {
       raise("InvalidValueError", error.what());
+    } catch (const ExpertRepeated& error) {
+      raise("InvalidValueError", error.what());
     }
   });
   module.def("device_count", &device_count, "CUDA devices that can be used here; 0 without one.");
   module.def("why_unavailable", &why_unavailable, "Why there is no device, or None if there is.");
   module.def("versions", &versions, "CUDA runtime and driver (1000 * major + 10 * minor).");
   module.def("device_properties", &device_properties, py::arg("device") = 0);
-  module.def("current_device", &current_device);
+  module.def("current_device", &cuda::current_device);
   module.def("device_of", &device_of, py::arg("address"), "The device whose memory this is.");
+  module.def(
+      "wait_for_stream",
+      [](std::uintptr_t stream) {
+        const py::gil_scoped_release release;
+        cuda::check(cudaStreamSynchronize(reinterpret_cast<cudaStream_t>(stream)),
+                    "wait for an array's stream");
+      },
+      py::arg("stream"), "Wait for a stream by its handle; 1 and 2 are the default streams.");
   bind_cuda_counts(module);
   bind_cuda_capture(module);
 }

@@ -34,6 +34,11 @@ __global__ void __launch_bounds__(kThreads)
 
 __global__ void shut(const __grid_constant__ CaptureTarget target) { shut_step(target); }
 
+__global__ void forget(const __grid_constant__ CaptureTarget target,
+                       const __grid_constant__ CaptureStep step) {
+  forget_step(target, step);
+}
+
 unsigned blocks_of(std::uint64_t threads) {
   return static_cast<unsigned>(threads == 0 ? 1 : (threads + kThreads - 1) / kThreads);
 }
@@ -46,6 +51,7 @@ void load_capture_kernels() {
   check(cudaFuncGetAttributes(&attributes, open), "load the capture kernels");
   check(cudaFuncGetAttributes(&attributes, finish), "load the capture kernels");
   check(cudaFuncGetAttributes(&attributes, shut), "load the capture kernels");
+  check(cudaFuncGetAttributes(&attributes, forget), "load the capture kernels");
 }
 
 void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,
@@ -72,6 +78,11 @@ void launch_finish(const CaptureTarget& target, const CaptureStep& step, const R
 void launch_shut(const CaptureTarget& target, cudaStream_t stream) {
   shut<<<1, 1, 0, stream>>>(target);
   check_launch("shut a step");
+}
+
+void launch_forget(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream) {
+  forget<<<1, 1, 0, stream>>>(target, step);
+  check_launch("forget a step");
 }
 
 }  // namespace routestats::cuda

@@ -25,4 +25,7 @@ void launch_finish(const CaptureTarget& target, const CaptureStep& step, const R
 
 void launch_shut(const CaptureTarget& target, cudaStream_t stream);
 
+// Shuts the step and leaves its number and record to the next one.
+void launch_forget(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream);
+
 }  // namespace routestats::cuda

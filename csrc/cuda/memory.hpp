@@ -12,6 +12,12 @@ namespace routestats::cuda {
 struct FreeDevice {
   void operator()(void* memory) const { cudaFree(memory); }
 };
+// Memory that is taken and given back in the order of a stream, so that neither waits for the
+// device: cudaFree would stop an engine that runs beside.
+struct FreeOnStream {
+  cudaStream_t stream = nullptr;
+  void operator()(void* memory) const { cudaFreeAsync(memory, stream); }
+};
 struct FreePinned {
   void operator()(void* memory) const { cudaFreeHost(memory); }
 };
@@ -27,6 +33,8 @@ struct DestroyStream {
 template <class Item>
 using DeviceArray = std::unique_ptr<Item[], FreeDevice>;
 template <class Item>
+using StreamArray = std::unique_ptr<Item[], FreeOnStream>;
+template <class Item>
 using PinnedArray = std::unique_ptr<Item[], FreePinned>;
 using Event = std::unique_ptr<cudaEvent_t, DestroyEvent>;
 using OwnedStream = std::unique_ptr<cudaStream_t, DestroyStream>;
@@ -39,6 +47,15 @@ DeviceArray<Item> device_array(std::size_t items) {
   return DeviceArray<Item>(static_cast<Item*>(memory));
 }
 
+// The same in a stream's order; the stream outlives it.
+template <class Item>
+StreamArray<Item> stream_array(std::size_t items, cudaStream_t stream) {
+  void* memory = nullptr;
+  check(cudaMallocAsync(&memory, (items == 0 ? 1 : items) * sizeof(Item), stream),
+        "allocate device memory");
+  return StreamArray<Item>(static_cast<Item*>(memory), FreeOnStream{stream});
+}
+
 template <class Item>
 PinnedArray<Item> pinned_array(std::size_t items) {
   void* memory = nullptr;
@@ -46,6 +63,27 @@ PinnedArray<Item> pinned_array(std::size_t items) {
         "allocate pinned memory");
   return PinnedArray<Item>(static_cast<Item*>(memory));
 }
+
+inline int current_device() {
+  int device = 0;
+  check(cudaGetDevice(&device), "find the device");
+  return device;
+}
+
+// Makes a device the current one of this thread for as long as it lives: each thread has its own,
+// at first device 0.
+class OnDevice {
+ public:
+  explicit OnDevice(int device) : before_(current_device()) {
+    if (device != before_) check(cudaSetDevice(device), "choose the device");
+  }
+  ~OnDevice() { cudaSetDevice(before_); }
+  OnDevice(const OnDevice&) = delete;
+  OnDevice& operator=(const OnDevice&) = delete;
+
+ private:
+  const int before_;
+};
 
 // An event that can be waited for without spinning and keeps no time.
 inline Event new_event() {

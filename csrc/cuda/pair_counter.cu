@@ -3,20 +3,22 @@
 #include <string>
 #include <utility>
 
-#include "id_check.hpp"
+#include "list_kernels.cuh"
 #include "pair_counter.hpp"
 #include "pair_kernels.cuh"
+#include "routestats/expert_view.hpp"
 
 namespace routestats::cuda {
 namespace {
 
 constexpr std::uint64_t kPackedBytes = 256u << 20;  // of a block that is counted by increments
-constexpr std::uint64_t kBitBytes = 96u << 20;      // of one that is counted by bits
-constexpr std::uint64_t kStagingBytes = 256u << 20;
+constexpr std::uint64_t kBitBytes = 96u << 20;      // of one that is counted by bits or lists
 constexpr std::uint64_t kHistogramTokens = 16'384;  // per block of threads
 constexpr std::uint32_t kGramWords =
     256;  // at least, per block of threads: adding up its cells costs as much
-constexpr std::uint64_t kReadCells = 4u << 20;
+constexpr std::uint64_t kReadCells = 1u << 19;
+// Columns are numbered in 32 bits, and are a dimension of a grid in steps of 32.
+constexpr std::uint64_t kMostColumns = 1u << 20;
 
 std::uint64_t ceil_of(std::uint64_t value, std::uint64_t step) { return (value + step - 1) / step; }
 
@@ -44,6 +46,13 @@ Histogram histogram_of(std::uint32_t slots) {
   }
 }
 
+template <class Kernel>
+void reserve_shared(Kernel* kernel, std::uint64_t bytes) {
+  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(bytes)),
+        "reserve shared memory");
+}
+
 std::uint32_t padded_columns(std::uint32_t columns) {
   return static_cast<std::uint32_t>(ceil_of(columns, kColumnTile) * kColumnTile);
 }
@@ -51,233 +60,273 @@ std::uint32_t padded_columns(std::uint32_t columns) {
 }  // namespace
 
 PairCounter::PairCounter(std::uint32_t layers, std::uint32_t experts, std::uint32_t slots,
-                         std::vector<LayerPair> pairs)
-    : layers_(layers), experts_(experts), slots_(slots), pairs_(std::move(pairs)) {
-  int device = 0;
+                         std::vector<LayerPair> pairs, cudaStream_t stream)
+    : device_(current_device()),
+      stream_(stream),
+      layers_(layers),
+      experts_(experts),
+      slots_(slots),
+      pairs_(std::move(pairs)) {
+  check_num_experts(experts);
+  if (layers == 0 || slots == 0 || std::uint64_t{layers} * experts > kMostColumns) {
+    throw std::invalid_argument(
+        "layers, slots: expected at least 1, and layers * num_experts up to " +
+        std::to_string(kMostColumns));
+  }
   int value = 0;
-  check(cudaGetDevice(&device), "find the device");
-  check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device),
+  check(cudaDeviceGetAttribute(&value, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_),
         "read the device's properties");
   shared_bytes_ = static_cast<std::uint64_t>(value);
-  check(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device),
+  check(cudaDeviceGetAttribute(&value, cudaDevAttrMultiProcessorCount, device_),
         "read the device's properties");
   multiprocessors_ = static_cast<unsigned>(value);
 
   const std::uint64_t cells = std::uint64_t{experts} * experts;
-  expert_table_ = device_array<std::uint64_t>(std::uint64_t{layers} * experts);
-  pair_table_ = device_array<std::uint64_t>(pairs_.size() * cells);
-
-  std::vector<std::uint32_t> places(std::size_t{layers} * layers, kNotCounted);
-  std::set<std::pair<unsigned, unsigned>> tiles;
-  for (std::size_t place = 0; place < pairs_.size(); ++place) {
-    const auto [source, target] = pairs_[place];
-    if (std::max(source, target) >= layers) {
-      throw std::invalid_argument("pairs: layer " + std::to_string(std::max(source, target)) +
-                                  ", but there are " + std::to_string(layers) + " layers");
-    }
-    places[std::size_t{source} * layers + target] = static_cast<std::uint32_t>(place);
-    for (unsigned row = source * experts / kColumnTile;
-         row <= ((source + 1) * experts - 1) / kColumnTile; ++row) {
-      for (unsigned column = target * experts / kColumnTile;
-           column <= ((target + 1) * experts - 1) / kColumnTile; ++column) {
-        tiles.emplace(row, column);
-      }
-    }
-  }
-  for (const auto& [row, column] : tiles) gram_tiles_.push_back(make_uint2(row, column));
-  const auto upload = [](auto& array, const auto& items) {
-    using Item = typename std::remove_reference_t<decltype(items)>::value_type;
-    array = device_array<Item>(items.size());
-    check(
-        cudaMemcpy(array.get(), items.data(), items.size() * sizeof(Item), cudaMemcpyHostToDevice),
-        "copy the plan");
-  };
-  upload(pair_list_, pairs_);
-  upload(places_, places);
-  upload(gram_tile_list_, gram_tiles_);
-  clear(nullptr);
-  check(cudaDeviceSynchronize(), "make the tables");
+  expert_table_ = stream_array<std::uint64_t>(std::uint64_t{layers} * experts, stream);
+  pair_table_ = stream_array<std::uint64_t>(pairs_.size() * cells, stream);
+  read_ = pinned_array<std::uint64_t>(kReadCells);
+  upload_plan();
+  clear();
+  check(cudaStreamSynchronize(stream_), "make the tables");
 }
 
-void PairCounter::clear(cudaStream_t stream) {
+void PairCounter::upload_plan() {
+  std::vector<std::uint32_t> places(std::size_t{layers_} * layers_, kNotCounted);
+  std::set<std::pair<unsigned, unsigned>> gram;
+  std::set<std::pair<unsigned, unsigned>> lists;
+  for (std::size_t place = 0; place < pairs_.size(); ++place) {
+    const auto [source, target] = pairs_[place];
+    if (std::max(source, target) >= layers_) {
+      throw std::invalid_argument("pairs: layer " + std::to_string(std::max(source, target)) +
+                                  ", but there are " + std::to_string(layers_) + " layers");
+    }
+    places[std::size_t{source} * layers_ + target] = static_cast<std::uint32_t>(place);
+    const auto for_parts_of = [&](unsigned layer, unsigned width, auto&& use) {
+      for (unsigned part = layer * experts_ / width; part <= ((layer + 1) * experts_ - 1) / width;
+           ++part) {
+        use(part);
+      }
+    };
+    for_parts_of(source, kColumnTile, [&](unsigned row) {
+      for_parts_of(target, kColumnTile, [&](unsigned column) { gram.emplace(row, column); });
+    });
+    for_parts_of(target, kListRowColumns, [&](unsigned group) { lists.emplace(source, group); });
+  }
+  const auto upload = [&](auto& array, const auto& items) {
+    using Item = typename std::remove_reference_t<decltype(items)>::value_type;
+    array = stream_array<Item>(items.size(), stream_);
+    check(cudaMemcpyAsync(array.get(), items.data(), items.size() * sizeof(Item),
+                          cudaMemcpyHostToDevice, stream_),
+          "copy the plan");
+    check(cudaStreamSynchronize(stream_), "copy the plan");
+  };
+  const auto tiles = [](const std::set<std::pair<unsigned, unsigned>>& parts) {
+    std::vector<uint2> list;
+    for (const auto& [first, second] : parts) list.push_back(make_uint2(first, second));
+    return list;
+  };
+  gram_tiles_ = gram.size();
+  list_tiles_ = lists.size();
+  upload(pair_list_, pairs_);
+  upload(places_, places);
+  upload(gram_tile_list_, tiles(gram));
+  upload(list_tile_list_, tiles(lists));
+}
+
+void PairCounter::clear() {
+  const OnDevice scope(device_);
   const std::uint64_t cells = std::uint64_t{experts_} * experts_;
   check(cudaMemsetAsync(expert_table_.get(), 0,
-                        std::uint64_t{layers_} * experts_ * sizeof(std::uint64_t), stream),
+                        std::uint64_t{layers_} * experts_ * sizeof(std::uint64_t), stream_),
         "clear the tables");
   check(
-      cudaMemsetAsync(pair_table_.get(), 0, pairs_.size() * cells * sizeof(std::uint64_t), stream),
+      cudaMemsetAsync(pair_table_.get(), 0, pairs_.size() * cells * sizeof(std::uint64_t), stream_),
       "clear the tables");
 }
 
-DeviceMethod PairCounter::add(const IdView& all_slots, std::uint64_t first_token, bool is_signed,
-                              std::optional<DeviceMethod> method, cudaStream_t stream) {
+DeviceMethod PairCounter::add(const IdView& all_slots, const IdNames& names,
+                              std::optional<DeviceMethod> method) {
+  if (all_slots.layers != layers_ || all_slots.slots < slots_) {
+    throw std::invalid_argument("experts: expected the layers and slots of the counter");
+  }
   if (all_slots.tokens == 0) return method.value_or(DeviceMethod::scatter);
-  const bool sets = check_ids(all_slots, experts_, first_token, is_signed, stream);
+  const OnDevice scope(device_);
+  const bool sets = check_ids(all_slots, experts_, names, stream_);
   IdView view = all_slots;
-  view.slots = std::min(view.slots, slots_);
+  view.slots = slots_;
   const bool distinct = sets || view.slots == 1;
   const DeviceWork work{view.tokens, experts_, view.slots, distinct, true, shared_bytes_};
   const DeviceMethod chosen = method.value_or(choose_device_method(work));
-  const bool by_bits = chosen == DeviceMethod::popcount || chosen == DeviceMethod::tensor;
-  if (by_bits && !distinct) {
-    throw std::invalid_argument("method: bits cannot count an expert named twice by a token");
+  if (!is_possible(chosen, work)) {
+    throw std::invalid_argument(
+        "method: " + std::string(name_of(chosen)) +
+        (distinct ? " has no room in this device's shared memory"
+                  : " cannot count an expert that a token names twice at one layer"));
   }
   const std::uint64_t block = block_tokens(chosen);
   for (std::uint64_t first = 0; first < view.tokens; first += block) {
-    count(view.from(first, std::min(block, view.tokens - first)), chosen, stream);
+    count(view.from(first, std::min(block, view.tokens - first)), chosen);
   }
   return chosen;
 }
 
-void PairCounter::add_host(const IdView& all_slots, std::uint64_t first_token, bool is_signed,
-                           cudaStream_t stream) {
-  const std::uint64_t row_bytes =
-      std::uint64_t{all_slots.layers} * all_slots.slots * all_slots.item_bytes;
-  const std::uint64_t piece = std::max<std::uint64_t>(1, kStagingBytes / row_bytes);
-  const std::uint64_t most = std::min(piece, all_slots.tokens);
-  staging_ = device_array<char>(most * row_bytes);
-  for (std::uint64_t first = 0; first < all_slots.tokens; first += piece) {
-    IdView part = all_slots.from(first, std::min(piece, all_slots.tokens - first));
-    check(cudaMemcpyAsync(staging_.get(), part.data, part.tokens * row_bytes,
-                          cudaMemcpyHostToDevice, stream),
-          "copy ids to the device");
-    part.data = staging_.get();
-    add(part, first_token + first, is_signed, std::nullopt, stream);
-  }
-  check(cudaStreamSynchronize(stream), "count");
-  staging_.reset();
-}
-
-void PairCounter::add_ring(const void* ids, std::uint32_t id_bytes, const RingExtents& extents,
-                           std::uint64_t first_slot, std::uint64_t rows, cudaStream_t stream) {
-  const auto row_bytes = static_cast<std::int64_t>(extents.row_width() * id_bytes);
-  const auto count_piece = [&](std::uint64_t slot, std::uint64_t piece) {
-    if (piece == 0) return;
-    const IdView view{static_cast<const char*>(ids) + static_cast<std::int64_t>(slot) * row_bytes,
-                      id_bytes,
-                      piece,
-                      extents.layers,
-                      std::min(extents.top_k, slots_),
-                      row_bytes,
-                      static_cast<std::int64_t>(extents.top_k * id_bytes),
-                      static_cast<std::int64_t>(id_bytes)};
-    // A step is short, and a router may not be trusted never to repeat itself.
-    count(view, DeviceMethod::scatter, stream);
-  };
-  const std::uint64_t until_wrap = extents.contiguous(first_slot, rows);
-  count_piece(first_slot, until_wrap);
-  count_piece(0, rows - until_wrap);
+void PairCounter::add_host(const IdView& all_slots, const IdNames& names) {
+  const OnDevice scope(device_);
+  pieces_.for_each(all_slots, stream_, [&](const IdView& part, std::uint64_t first) {
+    add(part, {names.first_token + first, names.is_signed}, std::nullopt);
+  });
 }
 
 std::uint64_t PairCounter::block_tokens(DeviceMethod method) const {
-  if (method == DeviceMethod::popcount || method == DeviceMethod::tensor) {
-    const std::uint64_t tokens = kBitBytes * 8 / padded_columns(columns());
-    return std::max<std::uint64_t>(tokens / 8192 * 8192, 8192);
+  const auto by_bits = [](std::uint64_t bits_per_token, std::uint64_t step) {
+    return std::max<std::uint64_t>(kBitBytes * 8 / bits_per_token / step * step, step);
+  };
+  switch (method) {
+    case DeviceMethod::popcount:
+    case DeviceMethod::tensor:
+      return by_bits(padded_columns(columns()), 8192);
+    case DeviceMethod::lists:
+      return by_bits(lists().groups() * kListRowColumns, kListBlockTokens);
+    case DeviceMethod::scatter:
+    case DeviceMethod::histogram:
+      break;
   }
   return std::max<std::uint64_t>(
       kPackedBytes / (std::uint64_t{layers_} * slots_ * sizeof(std::uint16_t)), 1024);
 }
 
-void PairCounter::count(const IdView& block, DeviceMethod method, cudaStream_t stream) {
+void PairCounter::count(const IdView& block, DeviceMethod method) {
   switch (method) {
     case DeviceMethod::scatter:
-      return count_by_increments(block, false, stream);
+      return count_by_increments(block, false);
     case DeviceMethod::histogram:
-      return count_by_increments(block, true, stream);
+      return count_by_increments(block, true);
     case DeviceMethod::popcount:
-      return count_by_bits(block, false, stream);
+      return count_by_bits(block, false);
     case DeviceMethod::tensor:
-      return count_by_bits(block, true, stream);
+      return count_by_bits(block, true);
+    case DeviceMethod::lists:
+      return count_by_lists(block);
   }
 }
 
-void PairCounter::load_experts(const IdView& block, cudaStream_t stream) {
+void PairCounter::load_experts(const IdView& block) {
   const std::uint64_t bytes = std::uint64_t{experts_} * sizeof(std::uint32_t);
   const bool narrow = bytes <= 48u << 10;
   const std::uint64_t tokens = 8192;
   const dim3 grid(layers_, as_grid(ceil_of(block.tokens, tokens)));
-  load<<<grid, kThreads, narrow ? bytes : 0, stream>>>(block, experts_, narrow, tokens,
-                                                       expert_table_.get());
+  load<<<grid, kThreads, narrow ? bytes : 0, stream_>>>(block, experts_, narrow, tokens,
+                                                        expert_table_.get());
   check_launch("count experts");
 }
 
-void PairCounter::count_by_increments(const IdView& block, bool shared, cudaStream_t stream) {
-  load_experts(block, stream);
+void PairCounter::count_by_increments(const IdView& block, bool shared) {
+  load_experts(block);
   if (pairs_.empty()) return;
   const auto num_pairs = static_cast<std::uint32_t>(pairs_.size());
   if (!shared) {
     scatter<<<as_grid(std::min<std::uint64_t>(ceil_of(block.tokens * num_pairs, kThreads),
                                               multiprocessors_ * 16u)),
-              kThreads, 0, stream>>>(block, experts_, pair_list_.get(), num_pairs,
-                                     pair_table_.get());
+              kThreads, 0, stream_>>>(block, experts_, pair_list_.get(), num_pairs,
+                                      pair_table_.get());
     return check_launch("count pairs");
   }
   if (!packed_) {
-    packed_ = device_array<std::uint16_t>(block_tokens(DeviceMethod::histogram) * layers_ * slots_);
+    packed_ = stream_array<std::uint16_t>(block_tokens(DeviceMethod::histogram) * layers_ * slots_,
+                                          stream_);
   }
   pack<<<as_grid(std::min<std::uint64_t>(ceil_of(block.tokens * layers_, kThreads),
                                          multiprocessors_ * 16u)),
-         kThreads, 0, stream>>>(block, packed_.get());
+         kThreads, 0, stream_>>>(block, packed_.get());
   check_launch("pack ids");
   const std::uint32_t rows = tile_rows(experts_, shared_bytes_);
-  if (rows == 0) throw std::invalid_argument("method: not one row of a tile fits shared memory");
   const Histogram kernel = histogram_of(block.slots);
   const std::uint64_t bytes = std::uint64_t{rows} * experts_ * sizeof(std::uint32_t);
-  check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(bytes)),
-        "reserve shared memory");
+  reserve_shared(kernel, bytes);
   const dim3 grid(num_pairs, as_grid(ceil_of(block.tokens, kHistogramTokens)),
                   as_grid(ceil_of(experts_, rows)));
-  kernel<<<grid, kHistogramThreads, bytes, stream>>>(packed_.get(), block.tokens, block.slots,
-                                                     experts_, pair_list_.get(), kHistogramTokens,
-                                                     rows, pair_table_.get());
+  kernel<<<grid, kHistogramThreads, bytes, stream_>>>(packed_.get(), block.tokens, block.slots,
+                                                      experts_, pair_list_.get(), kHistogramTokens,
+                                                      rows, pair_table_.get());
   check_launch("count pairs");
 }
 
-void PairCounter::count_by_bits(const IdView& block, bool tensor, cudaStream_t stream) {
+void PairCounter::count_by_bits(const IdView& block, bool tensor) {
   const std::uint32_t columns_and_padding = padded_columns(columns());
   if (!bits_) {
-    bits_ =
-        device_array<std::uint32_t>(block_tokens(DeviceMethod::tensor) / 32 * columns_and_padding);
+    bits_ = stream_array<std::uint32_t>(
+        block_tokens(DeviceMethod::tensor) / 32 * columns_and_padding, stream_);
   }
   // Both products take words in steps of 16; bits past the last token are zero.
   const auto words = static_cast<std::uint32_t>(ceil_of(ceil_of(block.tokens, 32), 16) * 16);
   const std::uint32_t words_per_block = kWordsPerWarp * (kThreads / 32);
   set_bits<<<dim3(as_grid(ceil_of(words, words_per_block)), columns_and_padding / 32), kThreads, 0,
-             stream>>>(block, experts_, words, bits_.get());
+             stream_>>>(block, experts_, words, bits_.get());
   check_launch("set bits");
-  load_of_bits<<<as_grid(ceil_of(columns(), kThreads / 32)), kThreads, 0, stream>>>(
+  load_of_bits<<<as_grid(ceil_of(columns(), kThreads / 32)), kThreads, 0, stream_>>>(
       bits_.get(), columns(), words, expert_table_.get());
   check_launch("count experts");
-  if (gram_tiles_.empty()) return;
+  if (gram_tiles_ == 0) return;
   const GramPlan plan{places_.get(), layers_, experts_};
   // Enough blocks to fill the device, and no more: each adds all its cells to the table.
-  const std::uint64_t share = ceil_of(words * gram_tiles_.size(), multiprocessors_ * 4u);
+  const std::uint64_t share = ceil_of(words * gram_tiles_, multiprocessors_ * 4u);
   const auto gram_words =
       static_cast<std::uint32_t>(std::max<std::uint64_t>(ceil_of(share, 16) * 16, kGramWords));
-  const dim3 grid(as_grid(gram_tiles_.size()), as_grid(ceil_of(words, gram_words)));
+  const dim3 grid(as_grid(gram_tiles_), as_grid(ceil_of(words, gram_words)));
   if (tensor) {
-    gram_tensor<<<grid, 128, 0, stream>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
-                                          plan, pair_table_.get());
+    gram_tensor<<<grid, 128, 0, stream_>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
+                                           plan, pair_table_.get());
   } else {
-    gram_popcount<<<grid, 256, 0, stream>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
-                                            plan, pair_table_.get());
+    gram_popcount<<<grid, 256, 0, stream_>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
+                                             plan, pair_table_.get());
   }
   check_launch("count pairs");
 }
 
-void PairCounter::read(const CountTables& tables, cudaStream_t stream) const {
-  // Rows of a ring are counted on a stream of their own.
-  check(cudaDeviceSynchronize(), "count");
-  const auto staging = pinned_array<std::uint64_t>(kReadCells);
+void PairCounter::count_by_lists(const IdView& block) {
+  const ListLayout layout = lists();
+  const std::uint64_t blocks = ceil_of(block.tokens, kListBlockTokens);
+  if (!rows_) {
+    const std::uint64_t tokens = block_tokens(DeviceMethod::lists);
+    const std::uint64_t most = tokens / kListBlockTokens;
+    rows_ = stream_array<std::uint32_t>(layout.row_word(layout.groups(), tokens, 0, 0), stream_);
+    entries_ = stream_array<std::uint16_t>(layout.entries(most, 0), stream_);
+    begins_ = stream_array<std::uint32_t>(layout.begins(most, 0), stream_);
+  }
+  const std::uint64_t making = layout.making_bytes();
+  reserve_shared(make_lists, making);
+  make_lists<<<dim3(as_grid(blocks), layers_), kThreads, making, stream_>>>(
+      block, layout, entries_.get(), begins_.get(), expert_table_.get());
+  check_launch("make lists");
+  if (list_tiles_ == 0) return;
+  const std::uint64_t words = block.tokens * kListRowWords;
+  set_rows<<<dim3(as_grid(ceil_of(words, kThreads)), as_grid(layout.groups())), kThreads, 0,
+             stream_>>>(block, layout, rows_.get());
+  check_launch("set rows");
+  // Enough blocks of threads to fill the device, and no more: each adds all its cells to the table.
+  const std::uint64_t slabs = ceil_of(experts_, kListSources);
+  const std::uint64_t wanted =
+      std::clamp<std::uint64_t>(ceil_of(multiprocessors_ * 4u, list_tiles_ * slabs), 1, blocks);
+  const std::uint64_t shares = std::max(wanted, ceil_of(blocks, kListShareBlocks));
+  const auto share = static_cast<std::uint32_t>(ceil_of(blocks, shares));
+  reserve_shared(sum_lists, ListLayout::summing_bytes());
+  const dim3 grid(as_grid(list_tiles_), as_grid(ceil_of(blocks, share)), as_grid(slabs));
+  sum_lists<<<grid, kListThreads, ListLayout::summing_bytes(), stream_>>>(
+      rows_.get(), block.tokens, entries_.get(), begins_.get(), layout, list_tile_list_.get(),
+      share, GramPlan{places_.get(), layers_, experts_}, pair_table_.get());
+  check_launch("count pairs");
+}
+
+void PairCounter::read(const CountTables& tables) const {
+  const OnDevice scope(device_);
   const auto add = [&](const std::uint64_t* device, std::uint64_t cells, std::uint64_t* host) {
     for (std::uint64_t first = 0; first < cells; first += kReadCells) {
       const std::uint64_t piece = std::min(kReadCells, cells - first);
-      check(cudaMemcpyAsync(staging.get(), device + first, piece * sizeof(std::uint64_t),
-                            cudaMemcpyDeviceToHost, stream),
+      check(cudaMemcpyAsync(read_.get(), device + first, piece * sizeof(std::uint64_t),
+                            cudaMemcpyDeviceToHost, stream_),
             "read the counts");
-      check(cudaStreamSynchronize(stream), "read the counts");
-      for (std::uint64_t i = 0; i < piece; ++i) host[first + i] += staging[i];
+      check(cudaStreamSynchronize(stream_), "read the counts");
+      for (std::uint64_t i = 0; i < piece; ++i) host[first + i] += read_[i];
     }
   };
   add(expert_table_.get(), std::uint64_t{layers_} * experts_, tables.expert);

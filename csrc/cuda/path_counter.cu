@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <bit>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "device_atomics.cuh"
@@ -10,6 +11,7 @@ namespace routestats::cuda {
 namespace {
 
 constexpr std::uint64_t kBatchBytes = 128u << 20;
+constexpr std::uint64_t kMostPaths = 0xfffffffe;  // a slot holds a path's number, plus one
 
 __global__ void __launch_bounds__(kThreads)
     write_keys(const __grid_constant__ IdView view, const __grid_constant__ PathWindow window,
@@ -70,10 +72,16 @@ unsigned blocks_of(std::uint64_t threads) {
 
 }  // namespace
 
-PathCounter::PathCounter(const PathWindow& window, std::uint64_t expected_paths)
-    : window_(window), length_(device_array<std::uint32_t>(1)) {
-  check(cudaMemset(length_.get(), 0, sizeof(std::uint32_t)), "make a table of paths");
-  make_room(std::max<std::uint64_t>(expected_paths, 1024), nullptr);
+PathCounter::PathCounter(const PathWindow& window, std::uint64_t experts, bool sets,
+                         std::uint64_t expected_paths, cudaStream_t stream)
+    : device_(current_device()),
+      stream_(stream),
+      window_(window),
+      experts_(experts),
+      sets_(sets),
+      length_(stream_array<std::uint32_t>(1, stream)) {
+  check(cudaMemsetAsync(length_.get(), 0, sizeof(std::uint32_t), stream_), "make a table of paths");
+  make_room(std::max<std::uint64_t>(expected_paths, 1024));
 }
 
 PathTableView PathCounter::table(std::uint32_t stored) const {
@@ -81,28 +89,30 @@ PathTableView PathCounter::table(std::uint32_t stored) const {
           window_.words()};
 }
 
-void PathCounter::make_room(std::uint64_t keys, cudaStream_t stream) {
+void PathCounter::make_room(std::uint64_t keys) {
   if (keys <= capacity_) return;
-  if (keys >= 0xffffffffu) throw std::invalid_argument("paths: expected fewer than 2^32 - 1");
+  if (keys > kMostPaths) {
+    throw std::invalid_argument("paths: expected at most " + std::to_string(kMostPaths));
+  }
   const std::uint64_t slots = std::bit_ceil(keys * 2);
-  auto store = device_array<std::uint32_t>(keys * window_.words());
-  auto new_slots = device_array<std::uint64_t>(slots);
-  auto new_counts = device_array<std::uint64_t>(slots);
-  check(cudaMemsetAsync(new_slots.get(), 0, slots * sizeof(std::uint64_t), stream), "grow a table");
-  check(cudaMemsetAsync(new_counts.get(), 0, slots * sizeof(std::uint64_t), stream),
-        "grow a table");
+  auto store = stream_array<std::uint32_t>(keys * window_.words(), stream_);
+  auto new_slots = stream_array<std::uint64_t>(slots, stream_);
+  auto new_counts = stream_array<std::uint64_t>(slots, stream_);
+  for (auto* const words : {new_slots.get(), new_counts.get()}) {
+    check(cudaMemsetAsync(words, 0, slots * sizeof(std::uint64_t), stream_), "grow a table");
+  }
   if (stored_ != 0) {
     check(cudaMemcpyAsync(store.get(), store_.get(),
                           std::uint64_t{stored_} * window_.words() * sizeof(std::uint32_t),
-                          cudaMemcpyDeviceToDevice, stream),
+                          cudaMemcpyDeviceToDevice, stream_),
           "grow a table");
     const PathTableView grown{new_slots.get(), new_counts.get(), slots - 1,      store.get(),
                               nullptr,         stored_,          window_.words()};
-    move_counts<<<blocks_of(slots_), kThreads, 0, stream>>>(table_slots_.get(), table_counts_.get(),
-                                                            slots_, grown);
+    move_counts<<<blocks_of(slots_), kThreads, 0, stream_>>>(table_slots_.get(),
+                                                             table_counts_.get(), slots_, grown);
     check_launch("grow a table");
-    check(cudaStreamSynchronize(stream), "grow a table");
   }
+  // The old ones are given back behind what still reads them.
   store_ = std::move(store);
   table_slots_ = std::move(new_slots);
   table_counts_ = std::move(new_counts);
@@ -110,44 +120,67 @@ void PathCounter::make_room(std::uint64_t keys, cudaStream_t stream) {
   slots_ = slots;
 }
 
-void PathCounter::add(const IdView& view, cudaStream_t stream) {
+void PathCounter::add(const IdView& view, const IdNames& names) {
+  if (view.layers < window_.first_layer + window_.layers || view.slots < window_.slots) {
+    throw std::invalid_argument("experts: expected the layers and slots of the paths");
+  }
+  const OnDevice scope(device_);
+  const bool distinct = check_ids(view, experts_, names, stream_);
+  if (sets_ && !distinct) {
+    check_sets(view, window_.first_layer, window_.layers, names, stream_);
+  }
+  count(view);
+}
+
+void PathCounter::add_host(const IdView& view, const IdNames& names) {
+  const OnDevice scope(device_);
+  pieces_.for_each(view, stream_, [&](const IdView& part, std::uint64_t first) {
+    add(part, {names.first_token + first, names.is_signed});
+  });
+}
+
+void PathCounter::count(const IdView& view) {
   const std::uint64_t words = window_.words();
   const std::uint64_t most =
       std::clamp<std::uint64_t>(kBatchBytes / (words * sizeof(std::uint32_t)), 1, 1u << 20);
-  if (!batch_) batch_ = device_array<std::uint32_t>(most * words);
-  for (std::uint64_t first = 0; first < view.tokens; first += most) {
-    const IdView part = view.from(first, std::min(most, view.tokens - first));
+  if (const std::uint64_t rows = std::min(most, view.tokens); rows > batch_rows_) {
+    batch_rows_ = std::min(std::max(rows, 2 * batch_rows_), most);
+    batch_ = stream_array<std::uint32_t>(batch_rows_ * words, stream_);
+  }
+  for (std::uint64_t first = 0; first < view.tokens; first += batch_rows_) {
+    const IdView part = view.from(first, std::min(batch_rows_, view.tokens - first));
     const std::uint64_t needed = stored_ + part.tokens;
-    if (needed > capacity_) make_room(std::max(needed, 2 * capacity_), stream);
-    check(cudaMemsetAsync(batch_.get(), 0, part.tokens * words * sizeof(std::uint32_t), stream),
+    if (needed > capacity_) make_room(std::max(needed, std::min(2 * capacity_, kMostPaths)));
+    check(cudaMemsetAsync(batch_.get(), 0, part.tokens * words * sizeof(std::uint32_t), stream_),
           "count paths");
-    write_keys<<<blocks_of(part.tokens * window_.ids()), kThreads, 0, stream>>>(part, window_,
-                                                                                batch_.get());
+    write_keys<<<blocks_of(part.tokens * window_.ids()), kThreads, 0, stream_>>>(part, window_,
+                                                                                 batch_.get());
     check_launch("write keys");
     const auto rows = static_cast<std::uint32_t>(part.tokens);
-    count_batch<<<(rows + kThreads - 1) / kThreads, kThreads, 0, stream>>>(table(stored_), rows);
+    count_batch<<<(rows + kThreads - 1) / kThreads, kThreads, 0, stream_>>>(table(stored_), rows);
     check_launch("count paths");
-    keep_keys<<<blocks_of(slots_), kThreads, 0, stream>>>(table(stored_), length_.get());
+    keep_keys<<<blocks_of(slots_), kThreads, 0, stream_>>>(table(stored_), length_.get());
     check_launch("keep paths");
-    check(cudaMemcpyAsync(&stored_, length_.get(), sizeof stored_, cudaMemcpyDeviceToHost, stream),
+    check(cudaMemcpyAsync(&stored_, length_.get(), sizeof stored_, cudaMemcpyDeviceToHost, stream_),
           "count paths");
-    check(cudaStreamSynchronize(stream), "count paths");
+    check(cudaStreamSynchronize(stream_), "count paths");
   }
 }
 
-void PathCounter::read(std::uint32_t* keys, std::uint64_t* counts, cudaStream_t stream) const {
+void PathCounter::read(std::uint32_t* keys, std::uint64_t* counts) const {
   if (stored_ == 0) return;
-  const auto gathered = device_array<std::uint64_t>(stored_);
-  gather_counts<<<blocks_of(slots_), kThreads, 0, stream>>>(table(stored_), gathered.get());
+  const OnDevice scope(device_);
+  const auto gathered = stream_array<std::uint64_t>(stored_, stream_);
+  gather_counts<<<blocks_of(slots_), kThreads, 0, stream_>>>(table(stored_), gathered.get());
   check_launch("read paths");
   check(cudaMemcpyAsync(counts, gathered.get(), stored_ * sizeof(std::uint64_t),
-                        cudaMemcpyDeviceToHost, stream),
+                        cudaMemcpyDeviceToHost, stream_),
         "read paths");
   check(cudaMemcpyAsync(keys, store_.get(),
                         std::uint64_t{stored_} * window_.words() * sizeof(std::uint32_t),
-                        cudaMemcpyDeviceToHost, stream),
+                        cudaMemcpyDeviceToHost, stream_),
         "read paths");
-  check(cudaStreamSynchronize(stream), "read paths");
+  check(cudaStreamSynchronize(stream_), "read paths");
 }
 
 }  // namespace routestats::cuda

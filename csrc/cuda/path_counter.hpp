@@ -3,40 +3,57 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
-#include <vector>
 
+#include "host_pieces.hpp"
+#include "id_check.hpp"
 #include "memory.hpp"
 #include "routestats/device_paths.hpp"
 
 namespace routestats::cuda {
 
-// Exact counts of distinct paths in the memory of the current device. It holds the distinct paths
-// and a batch of rows; the table grows as it fills, waiting for the device.
+// Exact counts of distinct paths in the memory of the device that was current when it was made. It
+// holds the distinct paths and a batch of rows; the table grows as it fills. All work is on one
+// stream, which outlives the counter and which every call waits for; any thread may call, one at a
+// time.
 class PathCounter {
  public:
-  PathCounter(const PathWindow& window, std::uint64_t expected_paths);
+  // `sets`: of sets, which a layer that names an expert twice is none.
+  PathCounter(const PathWindow& window, std::uint64_t experts, bool sets,
+              std::uint64_t expected_paths, cudaStream_t stream);
 
-  // Counts an array in device memory whose ids were checked.
-  void add(const IdView& view, cudaStream_t stream);
+  // Checks and counts an array in device memory. Throws ExpertOutOfRange for an id in any layer and
+  // slot and ExpertRepeated for one of the window, before anything is counted.
+  void add(const IdView& view, const IdNames& names);
+
+  // The same of an array without gaps in host memory, which is copied in pieces; those before a
+  // piece with a fault are counted.
+  void add_host(const IdView& view, const IdNames& names);
 
   const PathWindow& window() const { return window_; }
   std::uint32_t distinct() const { return stored_; }
   // Keys [distinct, words] and their counts, in no particular order.
-  void read(std::uint32_t* keys, std::uint64_t* counts, cudaStream_t stream) const;
+  void read(std::uint32_t* keys, std::uint64_t* counts) const;
 
  private:
   PathTableView table(std::uint32_t stored) const;
-  void make_room(std::uint64_t keys, cudaStream_t stream);
+  void make_room(std::uint64_t keys);
+  void count(const IdView& view);
 
+  const int device_;
+  const cudaStream_t stream_;
   const PathWindow window_;
+  const std::uint64_t experts_;
+  const bool sets_;
   std::uint64_t capacity_ = 0;  // keys in the store
   std::uint64_t slots_ = 0;
   std::uint32_t stored_ = 0;
-  DeviceArray<std::uint64_t> table_slots_;
-  DeviceArray<std::uint64_t> table_counts_;
-  DeviceArray<std::uint32_t> store_;
-  DeviceArray<std::uint32_t> batch_;
-  DeviceArray<std::uint32_t> length_;  // of the store
+  StreamArray<std::uint64_t> table_slots_;
+  StreamArray<std::uint64_t> table_counts_;
+  StreamArray<std::uint32_t> store_;
+  std::uint64_t batch_rows_ = 0;
+  StreamArray<std::uint32_t> batch_;
+  StreamArray<std::uint32_t> length_;  // of the store
+  HostPieces pieces_;
 };
 
 }  // namespace routestats::cuda

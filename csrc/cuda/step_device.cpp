@@ -68,10 +68,6 @@ void CudaStepDevice::finish(const CaptureStep& step, const RowTags& tags, Stream
                           target_.layout().record_words() * sizeof(std::uint64_t),
                           cudaMemcpyDeviceToHost, side_.get()),
           "fetch the stamps");
-    if (counter_ != nullptr) {
-      counter_->add_ring(target_.ids, target_.id_bytes(), target_.extents, step.first_slot,
-                         step.rows, side_.get());
-    }
     check(cudaEventRecord(fetched_[turn].get(), side_.get()), "record an event");
   });
 }
@@ -90,8 +86,8 @@ void CudaStepDevice::fetch(std::uint64_t slot, std::uint64_t rows) {
   if (fetch_weights_) copy(weights_.get(), target_.weights, width * sizeof(std::uint16_t));
 }
 
-void CudaStepDevice::abandon(Stream stream) {
-  as_capture_fault([&] { launch_shut(target_, as_stream(stream)); });
+void CudaStepDevice::abandon(const CaptureStep& step, Stream stream) {
+  as_capture_fault([&] { launch_forget(target_, step, as_stream(stream)); });
 }
 
 void CudaStepDevice::wait(std::uint64_t step) {

@@ -6,7 +6,6 @@
 #include <vector>
 
 #include "memory.hpp"
-#include "pair_counter.hpp"
 #include "routestats/step_ring.hpp"
 
 namespace routestats::cuda {
@@ -20,14 +19,10 @@ class CudaStepDevice final : public StepDevice {
   CudaStepDevice(const CaptureTarget& target, bool fetch_weights);
   ~CudaStepDevice() override;
 
-  // Every step that is finished from now on is counted, too, on the stream that fetches it; null:
-  // none is. The counter outlives this object.
-  void count_into(PairCounter* counter) { counter_ = counter; }
-
   void reset() override;
   void begin(const CaptureStep& step, Stream stream) override;
   void finish(const CaptureStep& step, const RowTags& tags, Stream stream) override;
-  void abandon(Stream stream) override;
+  void abandon(const CaptureStep& step, Stream stream) override;
   void wait(std::uint64_t step) override;
 
   const std::uint8_t* ids() const override { return ids_.get(); }
@@ -42,7 +37,6 @@ class CudaStepDevice final : public StepDevice {
 
   const CaptureTarget target_;
   const bool fetch_weights_;
-  PairCounter* counter_ = nullptr;
   PinnedArray<std::uint8_t> ids_;
   PinnedArray<std::uint16_t> weights_;
   PinnedArray<std::int32_t> tags_;

@@ -8,7 +8,7 @@ BuildInfo build_info() {
 #else
   constexpr const char* compiler = "GCC " __VERSION__;
 #endif
-  return {ROUTESTATS_VERSION, compiler, ROUTESTATS_HAS_CUDA != 0};
+  return {ROUTESTATS_VERSION, compiler, ROUTESTATS_HAS_CUDA != 0, ROUTESTATS_WHY_NO_CUDA};
 }
 
 }  // namespace routestats

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "routestats/device_lists.hpp"
+
 namespace routestats {
 namespace {
 
@@ -11,10 +13,15 @@ namespace {
 //
 //   histogram  about 10 shared-memory increments per clock and multiprocessor, slots^2 of them
 //   popcount   16 per clock and multiprocessor, 32 tokens each, experts^2 of them
-//   tensor     1-bit products at half of the A100's 32,768 operations per clock and multiprocessor
+//   tensor     1-bit products at half of the A100's 32,768 operations per clock and multiprocessor;
+//              what a later device makes of them is not published
+//   lists      one row of 256 columns per entry of a list, slots * experts / 256 of them. Four rows
+//              take 2.1 clocks of shared memory (their banks collide) and as many of logic; lists
+//              are filled up, and the longest of four side by side decides: half as much again
 constexpr double kPerIncrement = 0.45;
 constexpr double kPerPopcountCell = 0.0087;
 constexpr double kPerTensorCell = 0.00054;
+constexpr double kPerListRow = 4.2;
 
 }  // namespace
 
@@ -27,9 +34,11 @@ const char* name_of(DeviceMethod method) {
     case DeviceMethod::popcount:
       return "popcount";
     case DeviceMethod::tensor:
+      return "tensor";
+    case DeviceMethod::lists:
       break;
   }
-  return "tensor";
+  return "lists";
 }
 
 std::uint32_t tile_rows(std::uint32_t experts, std::uint64_t shared_bytes) {
@@ -37,20 +46,47 @@ std::uint32_t tile_rows(std::uint32_t experts, std::uint64_t shared_bytes) {
   return static_cast<std::uint32_t>(std::min<std::uint64_t>(rows, experts));
 }
 
+bool is_possible(DeviceMethod method, const DeviceWork& work) {
+  switch (method) {
+    case DeviceMethod::scatter:
+      return true;
+    case DeviceMethod::histogram:
+      return tile_rows(work.experts, work.shared_bytes) > 0;
+    case DeviceMethod::popcount:
+      return work.distinct;
+    case DeviceMethod::tensor:
+      return work.distinct && work.tensor_cores;
+    case DeviceMethod::lists:
+      break;
+  }
+  // A list's entries are numbered in 32 bits, and all of a block and layer lie in shared memory.
+  return work.distinct && work.experts <= 65'536 && work.slots <= 1024 &&
+         ListLayout{1, work.experts, work.slots}.making_bytes() <= work.shared_bytes &&
+         ListLayout::summing_bytes() <= work.shared_bytes;
+}
+
 DeviceMethod choose_device_method(const DeviceWork& work) {
   const double increments = static_cast<double>(work.slots) * work.slots;
   const double cells = static_cast<double>(work.experts) * work.experts;
-  const std::uint32_t rows = tile_rows(work.experts, work.shared_bytes);
   // A tile has to be cleared and added to the table, which only many tokens pay for.
-  if (rows == 0 || static_cast<double>(work.tokens) * increments < cells) {
-    return DeviceMethod::scatter;
+  if (static_cast<double>(work.tokens) * increments < cells) return DeviceMethod::scatter;
+
+  DeviceMethod best = DeviceMethod::scatter;
+  double least = 0;
+  const auto consider = [&](DeviceMethod method, double cost) {
+    if (!is_possible(method, work) || (best != DeviceMethod::scatter && cost >= least)) return;
+    best = method;
+    least = cost;
+  };
+  if (const std::uint32_t rows = tile_rows(work.experts, work.shared_bytes); rows > 0) {
+    // The tokens are read again for every slab of rows that fits.
+    const double slabs = static_cast<double>((work.experts + rows - 1) / rows);
+    consider(DeviceMethod::histogram, kPerIncrement * (increments + (slabs - 1) * work.slots));
   }
-  // The tokens are read again for every slab of rows that fits.
-  const double slabs = static_cast<double>((work.experts + rows - 1) / rows);
-  const double histogram = kPerIncrement * (increments + (slabs - 1) * work.slots);
-  if (!work.distinct) return DeviceMethod::histogram;
-  if (work.tensor_cores && kPerTensorCell * cells < histogram) return DeviceMethod::tensor;
-  return kPerPopcountCell * cells < histogram ? DeviceMethod::popcount : DeviceMethod::histogram;
+  consider(DeviceMethod::popcount, kPerPopcountCell * cells);
+  consider(DeviceMethod::tensor, kPerTensorCell * cells);
+  consider(DeviceMethod::lists, kPerListRow * work.slots * work.experts / 256);
+  return best;
 }
 
 }  // namespace routestats

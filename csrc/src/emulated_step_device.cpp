@@ -32,7 +32,7 @@ void EmulatedStepDevice::finish(const CaptureStep& step, const RowTags& tags, St
   waiting_[step.number] = step;
 }
 
-void EmulatedStepDevice::abandon(Stream) { shut_step(target_); }
+void EmulatedStepDevice::abandon(const CaptureStep& step, Stream) { forget_step(target_, step); }
 
 void EmulatedStepDevice::wait(std::uint64_t number) {
   CaptureStep step;

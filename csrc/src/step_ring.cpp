@@ -19,8 +19,9 @@ const RingConfig& checked(const RingConfig& config, const RingExtents& extents) 
                                 std::to_string(config.capacity));
   }
   if (config.layers > 65535) throw std::invalid_argument("layers: expected at most 65535");
-  if (extents.capacity * extents.top_k > std::numeric_limits<std::uint32_t>::max()) {
-    throw std::invalid_argument("capacity: expected capacity * top_k below 2^32");
+  // A kernel numbers its threads, and those past the last row, in 32 bits.
+  if (extents.capacity * extents.top_k > std::numeric_limits<std::int32_t>::max()) {
+    throw std::invalid_argument("capacity: expected capacity * top_k below 2^31");
   }
   return config;
 }
@@ -59,8 +60,7 @@ std::uint64_t StepRing::commit_step(const RowTags& tags, Stream stream) {
 void StepRing::abandon_step(Stream stream) {
   if (!step_open_) return;
   step_open_ = false;
-  ++open_.number;
-  device_->abandon(stream);
+  device_->abandon(open_, stream);
 }
 
 void StepRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights,

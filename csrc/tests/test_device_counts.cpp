@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "routestats/device_counts.hpp"
+#include "routestats/device_lists.hpp"
 #include "routestats/device_method.hpp"
 #include "routestats/device_paths.hpp"
 #include "routestats/pair_counts.hpp"
@@ -314,7 +315,7 @@ void faults_are_found() {
   const Case c{20, 3, 8, 2};
   const auto good = draw(c, true, 3);
   const auto check = [&](const std::vector<std::uint16_t>& ids) {
-    IdFaults faults{kNoBadId, 0};
+    IdFaults faults;
     for (std::uint32_t t = c.tokens; t-- > 0;) {  // in no particular order
       for (std::uint32_t l = 0; l < c.layers; ++l) {
         check_choices<HostAtomics>(view_of(ids, c), c.experts, t, l, &faults);
@@ -322,14 +323,160 @@ void faults_are_found() {
     }
     return faults;
   };
-  expect(check(good).first_bad == kNoBadId && check(good).repeated == 0, "good ids");
+  expect(check(good).first_bad == kNowhere && check(good).first_repeated == kNowhere, "good ids");
   auto bad = good;
   bad[77] = 8;
   bad[100] = 65535;
   expect(check(bad).first_bad == 77, "the first bad id");
   auto repeated = good;
   repeated[41] = repeated[40];
-  expect(check(repeated).repeated == 1, "an expert named twice");
+  repeated[81] = repeated[80];
+  expect(check(repeated).first_repeated == 41, "the first expert named twice");
+  // Of a window of layers: places are counted within it.
+  IdFaults faults;
+  const IdView window = view_of(repeated, c).layers_from(2, 1);
+  for (std::uint32_t t = 0; t < c.tokens; ++t) {
+    check_choices<HostAtomics>(window, c.experts, t, 0, &faults);
+  }
+  expect(faults.first_bad == kNowhere && faults.first_repeated == 13, "of a window");
+}
+
+// Signed ids below zero are no experts, however many there are.
+void negative_ids_are_found() {
+  expect(id_limit(256, 1, true) == 128 && id_limit(256, 1, false) == 256 &&
+             id_limit(65'536, 2, true) == 32'768 && id_limit(8, 1, true) == 8 &&
+             id_limit(65'536, 8, true) == 65'536,
+         "limits of ids");
+  const std::int8_t ids[] = {0, 5, 127, -1};
+  const IdView view{reinterpret_cast<const char*>(ids), 1, 2, 1, 2, 2, 2, 1};
+  IdFaults faults;
+  for (std::uint64_t t = 0; t < 2; ++t) {
+    check_choices<HostAtomics>(view, id_limit(256, 1, true), t, 0, &faults);
+  }
+  expect(faults.first_bad == 3, "-1 is not expert 255");
+}
+
+// What the kernel of lists does: blocks of rows, a list per source expert, eight threads to a list,
+// four lists side by side in lockstep, and the counters read out after some blocks.
+void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
+  const auto ids = draw(c, true, 5);
+  const Tables expected = on_cpu(ids, c);
+  const IdView view = view_of(ids, c);
+  const ListLayout layout{c.layers, c.experts, c.slots};
+  const std::uint32_t blocks = (c.tokens + kListBlockTokens - 1) / kListBlockTokens;
+
+  std::vector<std::uint32_t> rows(layout.groups() * c.tokens * kListRowWords);
+  for (std::uint64_t group = 0; group < layout.groups(); ++group) {
+    for (std::uint64_t token = 0; token < c.tokens; ++token) {
+      for (std::uint32_t word = 0; word < kListRowWords; ++word) {
+        rows[layout.row_word(group, c.tokens, token, word)] = bits_of_token(
+            view, c.experts, token,
+            static_cast<std::uint32_t>(group * kListRowColumns + std::uint64_t{word} * 32));
+      }
+    }
+  }
+
+  // One entry more than there is room for shows a write behind the last one.
+  std::vector<std::uint16_t> entries(layout.entries(blocks, 0) + 1, 0xabcd);
+  std::vector<std::uint32_t> begins(layout.begins(blocks, 0));
+  std::vector<std::uint64_t> expert(expected.expert.size());
+  for (std::uint32_t b = 0; b < blocks; ++b) {
+    const std::uint64_t first = std::uint64_t{b} * kListBlockTokens;
+    const IdView block =
+        view.from(first, std::min<std::uint64_t>(kListBlockTokens, c.tokens - first));
+    for (std::uint32_t layer = 0; layer < c.layers; ++layer) {
+      std::vector<std::uint32_t> lengths(c.experts);
+      std::vector<std::uint32_t> next(c.experts);
+      std::uint32_t* const begin = begins.data() + layout.begins(b, layer);
+      std::uint16_t* const entry = entries.data() + layout.entries(b, layer);
+      for (std::uint64_t t = 0; t < block.tokens; ++t) {
+        count_lengths<HostAtomics>(block, layer, t, lengths.data());
+      }
+      lay_out_lists(lengths.data(), c.experts, begin, next.data());
+      expect(begin[c.experts] <= layout.capacity(), "lists fit their room");
+      for (std::uint64_t t = block.tokens; t-- > 0;) {  // in no particular order
+        add_to_lists<HostAtomics>(block, layer, t, next.data(), entry);
+      }
+      for (std::uint32_t e = 0; e < c.experts; ++e) {
+        expect(next[e] == begin[e] + lengths[e], "a list holds its tokens");
+        fill_up_list(begin, next.data(), e, entry);
+        expert[std::size_t{layer} * c.experts + e] += lengths[e];
+      }
+    }
+  }
+  expect(entries.back() == 0xabcd, "nothing is written behind the lists");
+  expect(expert == expected.expert, "loads from lists");
+
+  std::vector<std::uint32_t> places(std::size_t{c.layers} * c.layers, kNotCounted);
+  for (std::size_t place = 0; place < expected.plan.size(); ++place) {
+    const auto [source, target] = expected.plan[place];
+    places[std::size_t{source} * c.layers + target] = static_cast<std::uint32_t>(place);
+  }
+  const GramPlan plan{places.data(), c.layers, c.experts};
+  std::vector<std::uint64_t> table(expected.pairs.size());
+  for (std::uint64_t group = 0; group < layout.groups(); ++group) {
+    for (std::uint32_t layer = 0; layer < c.layers; ++layer) {
+      for (std::uint32_t share = 0; share < blocks; share += blocks_per_share) {
+        const std::uint32_t last = std::min(share + blocks_per_share, blocks);
+        for (std::uint32_t first = 0; first < c.experts; first += 4) {  // a warp
+          const auto thread = [&](std::uint32_t lane, BitSums& sums) {
+            const std::uint32_t source = first + lane / kListRowWords;
+            const std::uint32_t word = lane % kListRowWords;
+            sums.clear();
+            for (std::uint32_t b = share; b < last; ++b) {
+              const std::uint32_t* const begin = begins.data() + layout.begins(b, layer);
+              std::uint32_t most = 0;
+              for (std::uint32_t e = first; e < std::min(first + 4, c.experts); ++e) {
+                most = std::max(most, begin[e + 1] - begin[e]);
+              }
+              const std::uint32_t length =
+                  source < c.experts ? begin[source + 1] - begin[source] : 0;
+              for (std::uint32_t i = 0; i < most; i += kDeviceListStep) {
+                std::uint32_t row[kDeviceListStep] = {};
+                for (std::uint32_t j = 0; i < length && j < kDeviceListStep; ++j) {
+                  const std::uint16_t token =
+                      entries[layout.entries(b, layer) + begin[source] + i + j];
+                  if (token == kZeroRow) continue;
+                  row[j] = rows[layout.row_word(group, c.tokens,
+                                                std::uint64_t{b} * kListBlockTokens + token, word)];
+                }
+                sums.add(row);
+              }
+            }
+            sums.finish();
+            for (std::uint32_t counter = 0; source < c.experts && counter < 32; ++counter) {
+              const std::uint64_t cell = plan.cell(
+                  layer * c.experts + source,
+                  static_cast<std::uint32_t>(group) * kListRowColumns + word * 32 + counter);
+              if (cell != ~std::uint64_t{0}) table[cell] += sums.count(counter);
+            }
+          };
+          for (std::uint32_t lane = 0; lane < 32; ++lane) {
+            BitSums sums;
+            thread(lane, sums);
+          }
+        }
+      }
+    }
+  }
+  expect(table == expected.pairs, "tables by lists");
+}
+
+// As many rows as a share may have, every one of which sets the same counters, and no row at all.
+void counters_hold_a_share() {
+  const std::uint32_t most = kListShareBlocks * kListBlockTokens;
+  BitSums sums;
+  sums.clear();
+  for (std::uint32_t i = 0; i < most; i += kDeviceListStep) {
+    std::uint32_t row[kDeviceListStep];
+    for (std::uint32_t j = 0; j < kDeviceListStep; ++j) {
+      row[j] = 1u | ((i + j) % 3 == 0 ? 0x80000000u : 0u);
+    }
+    sums.add(row);
+  }
+  sums.finish();
+  expect(sums.count(0) == most && sums.count(1) == 0 && sums.count(31) == (most + 2) / 3,
+         "counters of a whole share");
 }
 
 void methods_are_chosen() {
@@ -342,8 +489,21 @@ void methods_are_chosen() {
   expect(chosen(1'000'000, 8, 2, true, false) == DeviceMethod::popcount, "without tensor cores");
   expect(chosen(1'000'000, 8, 2, false, true) == DeviceMethod::histogram, "repeated experts");
   expect(chosen(1'000'000, 512, 1, true, true) == DeviceMethod::histogram, "many experts");
+  expect(chosen(1'000'000, 128, 8, true, true) == DeviceMethod::tensor, "Qwen3");
+  expect(chosen(1'000'000, 128, 8, true, false) == DeviceMethod::lists, "128 without tensor cores");
+  expect(chosen(1'000'000, 512, 16, true, true) == DeviceMethod::lists, "many of many experts");
+  expect(chosen(1'000'000, 512, 16, false, true) == DeviceMethod::histogram, "lists need sets");
   expect(chosen(100, 128, 8, true, true) == DeviceMethod::scatter, "few tokens");
   expect(chosen(1'000'000'000, 65'536, 2, false, true) == DeviceMethod::scatter, "no row fits");
+  for (const std::uint32_t slots : {1u, 64u, 1000u}) {
+    for (const std::uint32_t experts : {1u, 1000u, 5000u, 65'536u}) {
+      for (const bool distinct : {false, true}) {
+        const DeviceWork work{1'000'000'000'000, experts, std::min(slots, experts),
+                              distinct,          false,   shared};
+        expect(is_possible(choose_device_method(work), work), "what is chosen is possible");
+      }
+    }
+  }
   expect(
       tile_rows(128, shared) == 128 && tile_rows(512, shared) == 113 && tile_rows(65'536, 1) == 0,
       "rows of a tile");
@@ -356,13 +516,18 @@ int main() {
                         Case{33, 4, 1, 1}, Case{600, 3, 7, 3}}) {
     tiles_by_increments(c);
     tables_by_bits(c);
+    tables_by_lists(c, 1);
   }
+  tables_by_lists({3 * kListBlockTokens + 77, 3, 9, 2}, 2);
+  tables_by_lists({kListBlockTokens, 2, 300, 8}, kListShareBlocks);
+  counters_hold_a_share();
   for (const bool sets : {false, true}) {
     paths_are_exact({900, 5, 8, 2}, sets, 0);
     paths_are_exact({900, 6, 300, 3}, sets, 1);
     paths_are_exact({400, 2, 3, 3}, sets, 1);
   }
   faults_are_found();
+  negative_ids_are_found();
   methods_are_chosen();
   std::puts("device counts: ok");
 }

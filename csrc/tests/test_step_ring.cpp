@@ -234,6 +234,34 @@ void no_more_steps_than_records() {
   expect(!device.ring->begin_step(1, 0) && device.ring->dropped_steps() == 1, "no record left");
 }
 
+// However many steps are abandoned while one waits to be drained, its record stays its own, and the
+// step after them has no stamp of theirs.
+void abandoned_steps_take_no_record() {
+  const RingConfig config{2, 4, 1, 8, true, Overflow::block};
+  Device device(config, 8);
+  const std::vector<std::int32_t> ids(3, 1);
+  const std::vector<float> weights(3, 1.0F);
+  const LayerRouting routing{ids.data(), IdType::i32, weights.data(), WeightType::f32, 3};
+  const auto run = [&] {
+    for (const std::uint32_t layer : {0u, 1u}) emulate_capture(device.target, routing, layer);
+    device.ring->commit_step({ids.data(), IdType::i32, ids.data(), IdType::i32}, 0);
+  };
+  device.ring->begin_step(3, 0);
+  run();
+  for (std::uint32_t i = 0; i < 2 * kStepsInFlight; ++i) {
+    device.ring->begin_step(3, 0);
+    emulate_capture(device.target, routing, 0);
+    device.ring->abandon_step(0);
+  }
+  device.ring->begin_step(2, 0);
+  run();
+  const auto steps = device.ring->peek(8);
+  expect(steps.size() == 2 && steps[0].number + 1 == steps[1].number, "numbers follow each other");
+  Rows rows = room_for(config, steps);
+  device.ring->take(steps, rows.ids.data(), rows.weights.data(), rows.tags.data());
+  expect(rows.ids == std::vector<std::uint8_t>(10, 1), "rows around abandoned steps");
+}
+
 }  // namespace
 
 int main() {
@@ -247,5 +275,6 @@ int main() {
   tags_follow_their_rows();
   faults_are_named();
   no_more_steps_than_records();
+  abandoned_steps_take_no_record();
   std::puts("step ring: ok");
 }

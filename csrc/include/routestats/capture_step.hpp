@@ -154,4 +154,15 @@ ROUTESTATS_HOST_DEVICE inline void tag_row(const CaptureTarget& target, const Ca
 // One thread: what runs from here on belongs to no step.
 ROUTESTATS_HOST_DEVICE inline void shut_step(const CaptureTarget& target) { target.control[1] = 0; }
 
+// One thread: the step is shut, and the next one takes its number and its record, from which this
+// one's stamps go. So numbers in use follow each other, and no two of them share a record.
+ROUTESTATS_HOST_DEVICE inline void forget_step(const CaptureTarget& target,
+                                               const CaptureStep& step) {
+  shut_step(target);
+  std::uint64_t* const record = target.control + target.layout().record(step.number);
+  for (std::uint32_t layer = 0; layer < target.extents.layers; ++layer) {
+    record[1 + layer] = kNeverStamped;
+  }
+}
+
 }  // namespace routestats

@@ -44,33 +44,51 @@ struct IdView {
     part.tokens = count;
     return part;
   }
+  ROUTESTATS_HOST_DEVICE IdView layers_from(std::uint32_t first, std::uint32_t count) const {
+    IdView part = *this;
+    part.data += static_cast<std::int64_t>(first) * layer_stride;
+    part.layers = count;
+    return part;
+  }
 };
 
 // --- checking ---
 
-// What is wrong with an array: the place of its first id that is no expert's, in row-major order,
-// and whether a token names an expert twice at one layer.
+// What is wrong with an array: the place of its first id that is no expert's and of the first that
+// an earlier slot of its layer holds already, in row-major order:
+// (token * layers + layer) * slots + slot, or kNowhere.
+inline constexpr std::uint64_t kNowhere = ~std::uint64_t{0};
 struct IdFaults {
-  std::uint64_t first_bad;  // (token * layers + layer) * slots + slot, or kNoBadId
-  std::uint32_t repeated;
+  std::uint64_t first_bad = kNowhere;
+  std::uint64_t first_repeated = kNowhere;
 };
-inline constexpr std::uint64_t kNoBadId = ~std::uint64_t{0};
 
-// One thread per token and layer.
+// Read as unsigned, ids from here on are no experts. Negative ones fill the upper half of their
+// type, which may lie below the number of experts.
+ROUTESTATS_HOST_DEVICE constexpr std::uint64_t id_limit(std::uint64_t experts,
+                                                        std::uint32_t item_bytes, bool is_signed) {
+  const std::uint64_t least_negative = std::uint64_t{1} << (8 * item_bytes - 1);
+  return is_signed && least_negative < experts ? least_negative : experts;
+}
+
+// One thread per token and layer. `Atomics::minimum(word, value)` lowers a word.
 template <class Atomics>
-ROUTESTATS_HOST_DEVICE inline void check_choices(const IdView& view, std::uint64_t experts,
+ROUTESTATS_HOST_DEVICE inline void check_choices(const IdView& view, std::uint64_t limit,
                                                  std::uint64_t token, std::uint32_t layer,
                                                  IdFaults* faults) {
-  bool repeated = false;
+  const std::uint64_t place = (token * view.layers + layer) * view.slots;
+  std::uint64_t repeated = kNowhere;
   for (std::uint32_t k = 0; k < view.slots; ++k) {
     const std::uint64_t id = view.load(token, layer, k);
-    if (id >= experts) {
-      Atomics::minimum(&faults->first_bad, (token * view.layers + layer) * view.slots + k);
+    if (id >= limit) {
+      Atomics::minimum(&faults->first_bad, place + k);
       return;
     }
-    for (std::uint32_t j = 0; j < k; ++j) repeated |= view.load(token, layer, j) == id;
+    for (std::uint32_t j = 0; j < k && repeated == kNowhere; ++j) {
+      if (view.load(token, layer, j) == id) repeated = place + k;
+    }
   }
-  if (repeated) faults->repeated = 1;  // whoever writes it writes the same
+  if (repeated != kNowhere) Atomics::minimum(&faults->first_repeated, repeated);
 }
 
 // --- increments: one per pair of slots ---

@@ -10,7 +10,11 @@ enum class DeviceMethod {
   histogram,  // increments into a tile in shared memory
   popcount,   // AND + popcount of bit columns
   tensor,     // the same on the tensor cores (1-bit matrix products)
+  lists,      // lists of tokens x rows of bits, summed by carry-save adders
 };
+inline constexpr DeviceMethod kDeviceMethods[] = {DeviceMethod::scatter, DeviceMethod::histogram,
+                                                  DeviceMethod::popcount, DeviceMethod::tensor,
+                                                  DeviceMethod::lists};
 
 const char* name_of(DeviceMethod method);
 
@@ -18,7 +22,7 @@ struct DeviceWork {
   std::uint64_t tokens;
   std::uint32_t experts;
   std::uint32_t slots;
-  bool distinct;  // no token names an expert twice at one layer; bits need that
+  bool distinct;  // no token names an expert twice at one layer; bits and lists need that
   // The device's.
   bool tensor_cores;           // has 1-bit products
   std::uint64_t shared_bytes;  // per block, at most
@@ -26,6 +30,9 @@ struct DeviceWork {
 
 // The faster one for this work; the rule and where its numbers come from are in device_method.cpp.
 DeviceMethod choose_device_method(const DeviceWork& work);
+
+// Whether the method can count such work at all.
+bool is_possible(DeviceMethod method, const DeviceWork& work);
 
 // Tile rows of `experts` 32-bit cells that fit into a block's shared memory; 0 if not one does.
 std::uint32_t tile_rows(std::uint32_t experts, std::uint64_t shared_bytes);

@@ -19,7 +19,7 @@ class EmulatedStepDevice final : public StepDevice {
   void reset() override;
   void begin(const CaptureStep& step, Stream stream) override;
   void finish(const CaptureStep& step, const RowTags& tags, Stream stream) override;
-  void abandon(Stream stream) override;
+  void abandon(const CaptureStep& step, Stream stream) override;
   void wait(std::uint64_t step) override;
 
   const std::uint8_t* ids() const override { return ids_.data(); }

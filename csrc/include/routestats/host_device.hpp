@@ -6,3 +6,10 @@
 #else
 #define ROUTESTATS_HOST_DEVICE
 #endif
+
+// Before a loop whose counter indexes what is to stay in registers.
+#if defined(__CUDACC__)
+#define ROUTESTATS_UNROLL _Pragma("unroll")
+#else
+#define ROUTESTATS_UNROLL
+#endif

@@ -24,8 +24,8 @@ class StepDevice {
   virtual void begin(const CaptureStep& step, Stream stream) = 0;
   // Tags the rows of the open step, shuts it, and starts to copy it to the mirror.
   virtual void finish(const CaptureStep& step, const RowTags& tags, Stream stream) = 0;
-  // Shuts the open step.
-  virtual void abandon(Stream stream) = 0;
+  // Shuts the open step and forgets it: the next one has its number.
+  virtual void abandon(const CaptureStep& step, Stream stream) = 0;
 
   // Returns when the step lies in the mirror.
   virtual void wait(std::uint64_t step) = 0;

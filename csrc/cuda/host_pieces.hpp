@@ -1,0 +1,47 @@
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "memory.hpp"
+#include "routestats/device_counts.hpp"
+
+namespace routestats::cuda {
+
+// An array without gaps in host memory, as pieces of bounded size in device memory: the next one
+// is copied, in the stream's order, when what was done with the one before is under way.
+class HostPieces {
+ public:
+  // Calls `use(view, first)` for every piece: a view in device memory, and the number of its token
+  // 0 in `array`.
+  template <class Use>
+  void for_each(const IdView& array, cudaStream_t stream, Use&& use) {
+    const std::uint64_t row_bytes = std::uint64_t{array.layers} * array.slots * array.item_bytes;
+    if (array.tokens == 0 || row_bytes == 0) return;
+    const std::uint64_t piece = std::max<std::uint64_t>(1, kMostBytes / row_bytes);
+    const std::uint64_t most = std::min(piece, array.tokens) * row_bytes;
+    if (most > bytes_) {
+      // Twice as much at least: batches of a live capture come in all sizes.
+      bytes_ = std::max(most, std::min(2 * bytes_, kMostBytes));
+      memory_ = stream_array<char>(bytes_, stream);
+    }
+    for (std::uint64_t first = 0; first < array.tokens; first += piece) {
+      IdView part = array.from(first, std::min(piece, array.tokens - first));
+      check(cudaMemcpyAsync(memory_.get(), part.data, part.tokens * row_bytes,
+                            cudaMemcpyHostToDevice, stream),
+            "copy ids to the device");
+      part.data = memory_.get();
+      use(part, first);
+    }
+  }
+
+ private:
+  static constexpr std::uint64_t kMostBytes = 256u << 20;
+
+  std::uint64_t bytes_ = 0;
+  StreamArray<char> memory_;
+};
+
+}  // namespace routestats::cuda
