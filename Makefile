@@ -69,7 +69,7 @@ test-gpu: install-gpu
 	$(GPU_PYTHON) -m pytest -W default tests/gpu
 
 # Slow, so on a few tests; hypothesis would take hours.
-SANITIZED := strided or blocks or thousand or overrun or counted_on_the_device or grows
+SANITIZED := strided or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows
 sanitize-gpu: install-gpu
 	for tool in memcheck racecheck; do \
 	  ROUTESTATS_SANITIZE=1 compute-sanitizer --tool $$tool --error-exitcode 1 \

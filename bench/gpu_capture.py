@@ -7,8 +7,8 @@ Three graphs take turns:
 
 - ``nothing``: the step alone;
 - ``ours``: the capture kernel in every layer; around the replay the step's opening, its tags, the
-  fetch of ids and weights to pinned memory, and counts of experts and of adjacent layers on the
-  device;
+  fetch of ids and weights to pinned memory, and, on a thread and a stream of their own, counts on
+  the device of experts, adjacent layers and full paths of the rows that arrived;
 - ``peer``: what vLLM's own feature does: per layer one strided int32 copy, per step one cast and
   one asynchronous copy to the host; ids only.
 
@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from _gpu import alternate, ratio, require_gpu, save
-from routestats.counts._plan import PairPlan
+from routestats.counts import LiveCounts
 from routestats.shape import RouteShape
 
 SHAPE = RouteShape(32, 8, 2)
@@ -112,20 +112,12 @@ class Ours:
     """Capture as an engine does it: a ring, a drain thread, counts on the device."""
 
     def __init__(self, torch: Any, batch: int) -> None:
-        from routestats import _cuda
         from routestats.engines.device_ring import DeviceMemory, DeviceRing
 
         self.batch = batch
         self.memory = DeviceMemory(SHAPE, 32_768, "cuda")
         self.ring = DeviceRing(self.memory, capacity=32_768, weights=True, block=True)
-        plan = PairPlan((0, 1), SHAPE.num_layers)
-        self.counter = _cuda.PairCounter(
-            layers=SHAPE.num_layers,
-            experts=SHAPE.num_experts,
-            slots=SHAPE.top_k,
-            layer_pairs=plan.pairs,
-        )
-        self.ring.count_into(self.counter)
+        self.counts = LiveCounts(SHAPE, hops=(0, 1), paths=("top1", "set"), device="cuda")
         self.positions = torch.arange(batch, device="cuda")
         self.tokens = self.positions.to(torch.int32)
         self.last: Any = None
@@ -144,6 +136,7 @@ class Ours:
         while not self.stopping:
             spans, ids, weights, _ = self.ring.drain(max_rows=16_384, wait_rows=2048, seconds=0.1)
             if spans:
+                self.counts.add(ids)
                 self.last = (ids[-self.batch :], weights[-self.batch :])
                 self.rows += len(ids)
 

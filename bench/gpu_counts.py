@@ -9,6 +9,8 @@ device. Baselines on the same device:
   all of them take minutes;
 - ``cpu``: our own kernel on this machine's processor, on fewer tokens, scaled.
 
+Then full paths, top-1 and set, beside ``torch.unique`` of the rows and the CPU's table.
+
 First the tables are checked: all methods of ours against the CPU's on some tokens, and ours on all
 tokens against torch's one-hot product, on every pair of layers. Then every method of ours is timed,
 which is what the choice in csrc/src/device_method.cpp is to be made from. The floor is reading the
@@ -32,13 +34,13 @@ import numpy as np
 
 from _gpu import alternate, copy_bandwidth, ratio, require_gpu, save
 from _workload import SHAPES, Shape, make_trace
-from routestats.counts import RouteCounts, count
+from routestats.counts import RouteCounts, count, count_paths
 from routestats.counts._cuda_counts import as_device_ids
 from routestats.counts._plan import PairPlan
 from routestats.shape import RouteShape
 
 GOAL = 5.0
-METHODS = ("histogram", "popcount", "tensor")
+METHODS = ("histogram", "popcount", "tensor", "lists")
 BINCOUNT_PAIRS = 6
 CPU_TOKENS = 20_000
 
@@ -122,6 +124,35 @@ def check_all(torch: Any, shape: Shape, ours: Ours, table: Any) -> None:
             sys.exit(f"gpu_counts: {shape}: ours and torch differ at layers {source}, {target}")
 
 
+def measure_paths(torch: Any, shape: Shape, experts: Any, ids: Any, rounds: int) -> dict[str, Any]:
+    """Milliseconds of full paths, the result on the host and in order, after a check of it."""
+    times: dict[str, Any] = {}
+    for kind in ("top1", "set"):
+        mine = count_paths(ids, kind, num_experts=shape.E)
+        theirs = count_paths(experts, kind, num_experts=shape.E)
+        same = (mine.distinct, mine.tokens) == (theirs.distinct, theirs.tokens)
+        if not (
+            same
+            and np.array_equal(mine.paths, theirs.paths)
+            and np.array_equal(mine.counts, theirs.counts)
+        ):
+            sys.exit(f"gpu_counts: {shape}: {kind} paths of the device and the CPU differ")
+        keys = ids[:, :, 0] if kind == "top1" else ids.sort(dim=2).values.flatten(1)
+        actions: dict[str, Callable[[], object]] = {
+            "ours": lambda kind=kind: count_paths(ids, kind, num_experts=shape.E),
+            "torch.unique": lambda keys=keys: torch.unique(keys, dim=0, return_counts=True),
+        }
+        found = alternate(torch, actions, rounds=rounds, repeats=1)
+        start = time.perf_counter()
+        count_paths(experts, kind, num_experts=shape.E)
+        found["cpu"] = [(time.perf_counter() - start) * 1e3]
+        times[kind] = {
+            "distinct": mine.distinct,
+            "median_ms": {n: round(statistics.median(t), 3) for n, t in found.items()},
+        }
+    return times
+
+
 def measure(torch: Any, shape: Shape, tokens: int, rounds: int, bandwidth: float) -> dict[str, Any]:
     experts = make_trace(shape, tokens)
     check_some(torch, shape, np.ascontiguousarray(experts[:CPU_TOKENS]))
@@ -168,6 +199,8 @@ def measure(torch: Any, shape: Shape, tokens: int, rounds: int, bandwidth: float
         "method_ms": {n: round(statistics.median(t), 4) for n, t in by_method.items()},
         "scaled": {"torch bincount": scale, "cpu": tokens / CPU_TOKENS},
         "cpu_ms": round(cpu, 1),
+        "fastest": min(by_method, key=lambda n: statistics.median(by_method[n])),
+        "paths": measure_paths(torch, shape, experts, ids, rounds=3),
         "best_torch": best,
         "speedup": ratio(times[best], times["ours"]),
         "floor_ms": round(experts.nbytes / bandwidth * 1e3, 4),

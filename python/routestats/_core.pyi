@@ -11,6 +11,7 @@ class BuildInfo(TypedDict):
     compiler: str
     isas: tuple[str, ...]
     cuda: bool
+    cuda_reason: str
 
 def build_info() -> BuildInfo: ...
 def count_pairs(

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from routestats.counts import RouteCounts, count
-from routestats.counts._plan import PairPlan, check_hops
+from routestats.counts import RouteCounts, count, count_paths
+from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines.recorder import Recorder, RecorderOptions
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
-from routestats.trace import sort_by_weight
+from routestats.trace import Trace, sort_by_weight
 
 torch = pytest.importorskip("torch", reason="CUDA graphs are made by torch")
 
@@ -218,23 +221,79 @@ def test_a_step_waits_for_nothing() -> None:
     assert sum(len(part[1]) for part in drain_all(ring)) == 32
 
 
-def test_steps_are_counted_on_the_device() -> None:
-    from routestats import _cuda
+def test_abandoned_steps_leave_no_stamp() -> None:
+    model = Model(RouteShape(4, 8, 2), 300, torch.int32, torch.float32)
+    ring = model.ring()
+    kept = [model.step(ring, 40)]
+    for _ in range(150):  # more than there are records
+        ring.begin_step(40)
+        model.graph.replay()
+        ring.abandon_step()
+    kept.append(model.step(ring, 50))
+    ids = np.concatenate([part[1] for part in drain_all(ring)])
+    np.testing.assert_array_equal(ids, np.concatenate([expected_rows(s)[0] for s in kept if s]))
 
+
+def test_lookahead_waits_for_nothing() -> None:
+    from routestats.engines.vllm.lookahead import fetching
+
+    ids = torch.randint(0, 300, (64, 2, 5, 8), dtype=torch.int32, device="cuda")
+    expected = ids.cpu().numpy()
+    fetching(ids, np.dtype(np.uint16))()  # pinned memory is there
+    for dtype, bound in ((np.uint16, 300), (np.uint8, 256)):
+        ids.remainder_(bound)
+        torch.cuda.synchronize()
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            torch.cuda._sleep(2_000_000_000)
+            done = torch.cuda.Event()
+            done.record()
+            fetch = fetching(ids, np.dtype(dtype))
+            ids.add_(1)  # the next step
+            assert not done.query()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        np.testing.assert_array_equal(fetch(), expected % bound)
+        ids.sub_(1)
+
+
+def test_a_run_counts_on_the_device_what_its_trace_keeps(tmp_path: Path) -> None:
     shape = RouteShape(6, 8, 2)
     model = Model(shape, 150, torch.int64, torch.float32)
-    ring = model.ring()
-    plan = PairPlan(check_hops("all", 6), 6)
-    counter = _cuda.PairCounter(layers=6, experts=8, slots=2, layer_pairs=plan.pairs)
-    ring.count_into(counter)
-    taken = []
-    for rows in [40, 64, 1, 63, 30, 64, 17]:
-        model.step(ring, rows)
-        taken += [part[1] for part in drain_all(ring)]
-    counts = RouteCounts.empty(shape, hops="all", pairing="any")
-    counter.read(counts._expert, counts._pairs)
-    counts.tokens = 279
-    assert counts == count(np.concatenate(taken), num_experts=8, device="cpu")
+    recorder = Recorder(
+        tmp_path / "run",
+        shape,
+        list(range(6)),
+        model="m",
+        engine={},
+        settings={},
+        options=RecorderOptions(counts=True, paths=True),
+        hold_records=True,
+        ring=model.ring(),
+        count_device="cuda",
+    )
+    recorder.domains.append("d")
+    prompt = np.arange(4, dtype=np.int32)
+    # A prompt, a step with three drafts of which one is accepted, and all of it a second time.
+    for number, (first, rows, drafts) in enumerate([(0, 2, 0), (2, 4, 3), (4, 2, 0), (0, 6, 0)]):
+        model.route()
+        assert recorder.begin(rows)
+        model.graph.replay()
+        model.positions.copy_(torch.arange(first, first + ROWS))
+        recorder.ring.tag(model.positions, model.tokens)  # type: ignore[attr-defined]
+        new = [NewRequest("a-00000001", "d", prompt)] if number == 0 else []
+        step = StepRows(["a-00000001"], [rows], new=new)
+        step.drafts = {"a-00000001": drafts} if drafts else {}
+        recorder.commit(step)
+    totals = recorder.close()
+    assert totals["error"] is None
+    assert (totals["rows"], totals["rejected_rows"], totals["duplicate_rows"]) == (6, 2, 6)
+    trace = Trace.open(tmp_path / "run")
+    counts = RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    assert counts == count(trace, hops=(0, 1), device="cpu")
+    for kind in ("top1", "set"):
+        table = pq.read_table(tmp_path / "run" / f"paths-{kind}.parquet")
+        assert table.equals(count_paths(trace, kind, top=1000).to_table())
 
 
 def test_compiled_code_keeps_its_writes() -> None:

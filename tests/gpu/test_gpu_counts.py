@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from routestats.counts import RouteCounts, count
-from routestats.counts._cuda_counts import as_device_ids, count_on_cuda, count_paths_on_cuda
+from routestats.counts import LiveCounts, RouteCounts, count, count_paths
+from routestats.counts._cuda_counts import as_device_ids, count_on_cuda
 from routestats.counts._plan import PairPlan, check_hops
 from routestats.counts.reference import expert_counts, pair_counts
 from routestats.errors import InvalidValueError
@@ -19,7 +20,7 @@ from routestats.shape import RouteShape
 
 torch = pytest.importorskip("torch", reason="arrays on the device come from torch")
 
-METHODS = ("scatter", "histogram", "popcount", "tensor")
+METHODS = ("scatter", "histogram", "popcount", "tensor", "lists")
 SLOW = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 
 
@@ -125,6 +126,27 @@ def test_the_first_id_out_of_range_is_named(value: int, dtype: Any) -> None:
     assert counts == RouteCounts.empty(RouteShape(4, 8, 2), hops="all", pairing="any")
 
 
+@pytest.mark.parametrize(("dtype", "experts"), [(torch.int8, 256), (torch.int16, 65_536)])
+def test_negative_ids_are_no_experts_of_many(dtype: Any, experts: int) -> None:
+    ids = torch.zeros((50, 2, 1), dtype=dtype)
+    ids[9, 1, 0] = -1
+    message = rf"experts\[9, 1, 0\] = -1, but num_experts is {experts}"
+    with pytest.raises(InvalidValueError, match=message):
+        count_paths(ids.cuda(), num_experts=experts)
+
+
+@pytest.mark.parametrize("experts", [128, 256, 384])
+def test_lists_of_many_blocks(experts: int) -> None:
+    """More blocks of rows than one share may sum, long lists, and a last block that is short."""
+    shape = RouteShape(2, experts, 8)
+    random = np.random.default_rng(experts)
+    blocks = 3 if "ROUTESTATS_SANITIZE" in os.environ else 70
+    ids = np.tile(draw_ids(random, 2048, shape).astype(np.uint16), (blocks, 1, 1))[:-777]
+    ids[::3] = np.arange(8)  # one expert's counters nearly fill up
+    expected = count(ids, num_experts=experts, device="cpu")
+    assert on_cuda(torch.from_numpy(ids).cuda(), shape, "all", "any", "lists") == expected
+
+
 def test_updates_add_up_across_devices() -> None:
     ids = draw_ids(np.random.default_rng(2), 600, RouteShape(3, 8, 2))
     counts = count(ids[:200], num_experts=8, device="cpu")
@@ -134,7 +156,7 @@ def test_updates_add_up_across_devices() -> None:
 
 @SLOW
 @given(st.data())
-def test_paths_equal_numpys(data: st.DataObject) -> None:
+def test_paths_equal_the_cpus(data: st.DataObject) -> None:
     layers = data.draw(st.integers(1, 12))
     experts = data.draw(st.sampled_from([1, 2, 8, 300]))
     shape = RouteShape(layers, experts, data.draw(st.integers(1, min(experts, 4))))
@@ -142,31 +164,66 @@ def test_paths_equal_numpys(data: st.DataObject) -> None:
     ids = draw_ids(random, data.draw(st.integers(1, 300)), shape)
     ids = ids[random.integers(0, len(ids), 4 * len(ids))]  # most rows repeat another
     start = data.draw(st.integers(0, layers - 1))
-    length = data.draw(st.integers(1, layers - start))
+    window: dict[str, Any] = {
+        "start": start,
+        "length": data.draw(st.integers(1, layers - start)),
+        "top": data.draw(st.sampled_from([0, 3, 1000])),
+        "num_experts": experts,
+    }
     for kind in ("top1", "set"):
-        paths, counts = count_paths_on_cuda(
-            as_device_ids(torch.from_numpy(ids).cuda()),
-            shape,
-            kind=kind,
-            start=start,
-            length=length,
-        )
-        window = ids[:, start : start + length]
-        keys = window[:, :, 0] if kind == "top1" else np.sort(window, axis=2)
-        expected, times = np.unique(keys, axis=0, return_counts=True)
-        order = np.argsort(-times, kind="stable")
-        np.testing.assert_array_equal(paths, expected[order])
-        np.testing.assert_array_equal(counts, times[order])
+        expected = count_paths(ids, kind, **window)
+        on_device = torch.from_numpy(ids).cuda()
+        for got in (
+            count_paths(on_device, kind, **window),
+            count_paths(ids, kind, **window, device="cuda"),
+        ):
+            assert got.device == "cuda"
+            assert (got.tokens, got.distinct) == (expected.tokens, expected.distinct)
+            np.testing.assert_array_equal(got.paths, expected.paths, strict=True)
+            np.testing.assert_array_equal(got.counts, expected.counts, strict=True)
+            for mine, theirs in zip(got.frequencies(), expected.frequencies(), strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+
+
+def test_a_set_path_needs_sets_in_its_window_only() -> None:
+    ids = np.zeros((60, 4, 3), np.int32) + np.arange(3, dtype=np.int32)
+    ids[41, 2, 2] = ids[41, 2, 0]
+    ids[50, 1, 1] = ids[50, 1, 0]
+    for source in (ids, torch.from_numpy(ids).cuda()):
+        for start in (0, 2):
+            with pytest.raises(InvalidValueError) as error:
+                count_paths(source, "set", start, num_experts=8, device="auto")
+            assert str(error.value) == (
+                "experts[41, 2, 2] = 0, which is in slot 0 already; a set needs distinct experts"
+            )
+        assert count_paths(source, "set", 3, num_experts=8).distinct == 1
+        assert count_paths(source, "top1", num_experts=8).tokens == 60
 
 
 def test_a_table_of_paths_grows() -> None:
-    shape = RouteShape(8, 256, 1)
     ids = np.random.default_rng(3).integers(0, 256, (2_500_000, 8, 1)).astype(np.uint8)
     ids[::5] = ids[0]
-    paths, counts = count_paths_on_cuda(
-        as_device_ids(torch.from_numpy(ids).cuda()), shape, kind="top1"
-    )
-    assert int(counts.sum()) == len(ids)
-    assert counts[0] == 500_000
-    np.testing.assert_array_equal(paths[0], ids[0, :, 0])
-    assert len(paths) == len(np.unique(np.ascontiguousarray(ids[:, :, 0]).view(np.uint64)))
+    counts = count_paths(torch.from_numpy(ids).cuda(), num_experts=256)
+    assert (counts.tokens, int(counts.counts[0])) == (len(ids), 500_000)
+    np.testing.assert_array_equal(counts.paths[0], ids[0, :, 0])
+    assert counts.distinct == len(np.unique(np.ascontiguousarray(ids[:, :, 0]).view(np.uint64)))
+
+
+def test_live_counts_beside_an_engine() -> None:
+    """Added by a thread of its own on a stream of its own, in batches of all sizes."""
+    shape = RouteShape(6, 128, 8)
+    ids = draw_ids(np.random.default_rng(4), 9000, shape).astype(np.uint8)
+    ids[5000:] = ids[:4000]
+    live = LiveCounts(shape, hops="all", paths=("top1", "set"), device="cuda")
+    with torch.cuda.device(0), ThreadPoolExecutor(1) as drain:
+        torch.cuda._sleep(2_000_000_000)  # the engine's stream is busy for about a second
+        busy = torch.cuda.Event()
+        busy.record()
+        for first in range(0, 9000, 700):
+            drain.submit(live.add, ids[first : first + 700]).result()
+        assert not busy.query()
+    assert live.counts() == count(ids, num_experts=128, device="cpu")
+    for kind in ("top1", "set"):
+        got, expected = live.paths(kind, top=50), count_paths(ids, kind, top=50, num_experts=128)
+        np.testing.assert_array_equal(got.paths, expected.paths)
+        np.testing.assert_array_equal(got.counts, expected.counts)

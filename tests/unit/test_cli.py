@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from test_trace import write_run
 
+from routestats import _core
 from routestats.cli import main
 
 
@@ -221,3 +222,14 @@ def test_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "data:image/png;base64," in text
     assert 'src="http' not in text
     assert 'href="http' not in text
+
+
+def test_info_says_whether_cuda_was_built_and_why_not() -> None:
+    build = _core.build_info()
+    assert build["cuda"] == (build["cuda_reason"] == "")
+    facts = json.loads(run("info", "--json").stdout)
+    assert "cuda_reason" not in facts
+    if build["cuda"]:
+        assert facts["cuda"].startswith("built for ")
+    else:
+        assert facts["cuda"] == f"no kernels in this build: {build['cuda_reason']}"

@@ -274,7 +274,18 @@ def test_arrays_on_a_device_are_taken_as_they_say() -> None:
     with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
         count(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
     with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
-        count_paths(OnCuda((5, 3, 2), "<i4"), num_experts=4)
+        count_paths(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
+    for strides in ((24, 8, 3), (26, 8, 4)):
+        with pytest.raises(InvalidValueError, match="expected items of int32 at multiples of 4"):
+            count(OnCuda((5, 3, 2), "<i4", strides=strides), num_experts=4)
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="there is a CUDA device")
+@pytest.mark.parametrize("device", ["auto", "cuda"])
+def test_data_on_a_device_are_not_counted_without_it(device: str) -> None:
+    for counting in (count, count_paths):
+        with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
+            counting(OnCuda((5, 3, 2), "<i4"), num_experts=4, device=device)
 
 
 def test_wrong_shapes() -> None:

@@ -14,8 +14,10 @@ from test_trace import write_run
 
 import routestats as rs
 from routestats import _core
-from routestats.counts import count_ngrams, count_paths, reference_paths
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.counts import count_ngrams, count_paths, reference_paths, why_no_cuda
+from routestats.counts._device_paths import fill_table
+from routestats.counts._path_counts import finish_paths, new_table
+from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._paths import _independent, _layer_codes, _markov
 
@@ -48,6 +50,39 @@ def test_known_paths() -> None:
     table = first.to_table()
     assert table["path"].to_pylist() == [[0, 2], [1, 2]]
     assert table["share"].to_pylist() == [2 / 3, 1 / 3]
+
+
+@pytest.mark.parametrize(("experts", "slots"), [(8, 2), (300, 3)])
+def test_paths_that_a_device_has_counted(experts: int, slots: int) -> None:
+    """Distinct paths in any order and their counts make the table that the tokens do."""
+    rng = np.random.default_rng(1)
+    shape = RouteShape(5, experts, slots)
+    ids = np.argsort(rng.random((400, 5, experts)), axis=2)[:, :, :slots].astype(shape.id_dtype)
+    ids = ids[(400 * rng.random(20_000) ** 3).astype(np.int64)]  # from once to very often
+    for kind, start, length in (("top1", 0, 5), ("top1", 4, 1), ("set", 1, 3), ("set", 0, 5)):
+        expected = count_paths(ids, kind, start, length, num_experts=experts)
+        window = ids[:, start : start + length]
+        keys = window[:, :, :1] if kind == "top1" else np.sort(window, axis=2)
+        paths, times = np.unique(keys, axis=0, return_counts=True)
+        order = rng.permutation(len(paths))
+        table = new_table(shape, kind, start, length)
+        fill_table(table, shape, start, paths[order], times[order].astype(np.uint64), threads=2)
+        made = finish_paths(table, shape, expected.layer_ids, kind, start, length, 100)
+        assert (made.tokens, made.distinct) == (20_000, expected.distinct) == (20_000, len(paths))
+        np.testing.assert_array_equal(made.paths, expected.paths, strict=True)
+        np.testing.assert_array_equal(made.counts, expected.counts, strict=True)
+        for mine, theirs in zip(made.frequencies(), expected.frequencies(), strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+        assert (made + expected).tokens == 40_000
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
+        count_paths(IDS, num_experts=4, device="cuda")
+    assert count_paths(IDS, num_experts=4, device="auto").device == "cpu"
+    with pytest.raises(InvalidValueError, match="device: expected 'auto', 'cpu' or 'cuda', got"):
+        count_paths(IDS, num_experts=4, device="tpu")
 
 
 def test_ties_go_to_the_smallest_path() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import routestats as rs
 from routestats.engines._assembler import NewRequest, StepRows
 from routestats.engines.recorder import Outcome, Recorder, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
+from routestats.schema import LookaheadLayout
 from routestats.shape import RouteShape
 
 SHAPE = RouteShape(2, 8, 2)
@@ -128,6 +130,36 @@ def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:
     result = rs.verify(tmp_path / "run")
     dropped = next(check for check in result.checks if check.name == "no drops")
     assert dropped.ok == (totals["dropped_rows"] == 0)
+
+
+def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
+    made = Recorder(
+        tmp_path / "run",
+        SHAPE,
+        [0, 1],
+        model="m",
+        engine={},
+        settings={},
+        options=RecorderOptions(),
+        hold_records=True,
+        lookahead=LookaheadLayout((1,), 2, ("as_is",)),
+    )
+    made.domains.append("d")
+    one = step(0, 5, new=True)
+    ids = np.arange(10, dtype=np.uint8).reshape(5, 1, 1, 2) % 8
+    fetchers: list[str] = []
+
+    def fetch() -> np.ndarray:
+        fetchers.append(threading.current_thread().name)
+        return ids
+
+    one.fetch_lookahead = fetch
+    run_step(made, one)
+    assert made.close()["error"] is None
+    assert fetchers == ["routestats-drain"]
+    trace = rs.Trace.open(tmp_path / "run")
+    (batch,) = trace.iter_lookahead()
+    np.testing.assert_array_equal(batch.lookahead, ids)
 
 
 def test_options_are_checked() -> None:

@@ -20,7 +20,7 @@ def run(args: argparse.Namespace) -> int:
     from routestats import _core
 
     facts: dict[str, Any] = {**_core.build_info(), "python": platform.python_version()}
-    facts["cuda"] = _cuda()
+    facts["cuda"] = _cuda(facts.pop("cuda_reason"))
     for package in ("numpy", "pyarrow", "torch", "transformers"):
         facts[package] = _version(package)
     facts.update(_engine(check=args.check_capture))
@@ -33,12 +33,12 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cuda() -> str:
+def _cuda(reason_of_build: str) -> str:
     """Whether the CUDA kernels were built, and whether there is a device for them."""
     try:
         from routestats import _cuda
     except ImportError:
-        return "no: built without nvcc"
+        return f"no kernels in this build: {reason_of_build}"
     versions = _cuda.versions()
     runtime = f"runtime {versions['runtime'] // 1000}.{versions['runtime'] % 1000 // 10}"
     built = f"built for {versions['architectures']}, {runtime}"

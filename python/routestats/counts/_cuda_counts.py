@@ -26,6 +26,8 @@ class DeviceIds:
     strides : tuple of int
         In bytes.
     dtype : numpy.dtype
+    stream : int or None
+        Handle of a stream that may still be writing it.
     owner : object
         Kept alive for as long as this is.
     """
@@ -34,6 +36,7 @@ class DeviceIds:
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: np.dtype[Any]
+    stream: int | None
     owner: Any
 
     def __len__(self) -> int:
@@ -66,7 +69,14 @@ def as_device_ids(values: Any) -> DeviceIds:
     if strides is None:
         dense = dtype.itemsize * np.cumprod((1, *shape[:0:-1]))
         strides = tuple(int(n) for n in dense[::-1])
-    return DeviceIds(int(interface["data"][0] or 0), shape, tuple(strides), dtype, values)
+    address = int(interface["data"][0] or 0)
+    # A device faults on items that are not aligned, and its context does not survive that.
+    if any(n % dtype.itemsize for n in (address, *strides)):
+        raise InvalidValueError(
+            f"experts: expected items of {dtype} at multiples of {dtype.itemsize} bytes, got "
+            f"strides {tuple(strides)} from address {address} on"
+        )
+    return DeviceIds(address, shape, tuple(strides), dtype, interface.get("stream"), values)
 
 
 def count_on_cuda(
@@ -81,8 +91,9 @@ def count_on_cuda(
 ) -> int:
     """Add the counts of all chunks to `expert` and `pairs`; returns the number of tokens.
 
-    On an error nothing is added. Arrays in the device's memory must be complete: they are read in
-    the order of the legacy default stream, which torch and CuPy use unless told otherwise.
+    On an error nothing is added. Arrays in the device's memory are read in the order of the legacy
+    default stream, on which torch works unless told otherwise, and when the stream that they name
+    themselves (CuPy's do, torch's do not) has run.
 
     Raises
     ------
@@ -99,16 +110,7 @@ def count_on_cuda(
     tokens = 0
     for chunk in chunks:
         if isinstance(chunk, DeviceIds):
-            _check_device(chunk)
-            counter.add(
-                chunk.address,
-                (chunk.shape[0], chunk.shape[1], chunk.shape[2]),
-                (chunk.strides[0], chunk.strides[1], chunk.strides[2]),
-                item_bytes=chunk.dtype.itemsize,
-                is_signed=chunk.dtype.kind == "i",
-                first_token=tokens,
-                method=method,
-            )
+            counter.add(**_in_place(chunk), first_token=tokens, method=method)
         else:
             counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
         tokens += len(chunk)
@@ -117,70 +119,79 @@ def count_on_cuda(
 
 
 def count_paths_on_cuda(
-    ids: DeviceIds,
+    chunks: Iterable[Ids | DeviceIds],
     shape: RouteShape,
     *,
     kind: Literal["top1", "set"],
-    start: int = 0,
-    length: int | None = None,
-) -> tuple[Ids, npt.NDArray[np.uint64]]:
+    start: int,
+    length: int,
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint64]]:
     """Distinct paths through layers ``start .. start + length - 1`` and how often each occurs.
+
+    Arrays in the device's memory are read as by `count_on_cuda`.
 
     Returns
     -------
-    paths : ndarray, shape [n, length] (``top1``) or [n, length, K] (``set``, ids ascending)
+    paths : ndarray of uint8 or uint16, shape [n, length, 1] (``top1``) or [n, length, K] (``set``)
+        In no particular order; ids of a set ascending.
     counts : ndarray of uint64, shape [n]
-        Descending; paths with equal counts in lexicographic order.
 
     Raises
     ------
     InvalidValueError
-        If an id is not below E, a set path names an expert twice, or there are no such layers.
+        If an id is not below E or a set path names an expert twice; the first one is named.
     DeviceError
         If the device fails, e.g. has not the memory.
     """
+    counter = new_path_counter(shape, kind=kind, start=start, length=length)
+    tokens = 0
+    for chunk in chunks:
+        if isinstance(chunk, DeviceIds):
+            counter.add(**_in_place(chunk), first_token=tokens)
+        else:
+            counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
+        tokens += len(chunk)
+    return counter.read()
+
+
+def new_path_counter(
+    shape: RouteShape,
+    *,
+    kind: Literal["top1", "set"],
+    start: int,
+    length: int,
+    stream: Any = None,
+) -> Any:
+    """An empty ``_cuda.PathCounter`` on the current device; its table grows as it fills."""
     from routestats import _cuda
 
-    layers = shape.num_layers - start if length is None else length
-    if not (start >= 0 and 1 <= layers <= shape.num_layers - start):
-        raise InvalidValueError(
-            f"start, length: expected layers within 0 to {shape.num_layers - 1}, "
-            f"got {layers} from {start} on"
-        )
-    _check_device(ids)
-    counter = _cuda.PathCounter(
+    return _cuda.PathCounter(
         first_layer=start,
-        layers=layers,
-        slots=1 if kind == "top1" else shape.top_k,
-        id_bytes=shape.id_dtype.itemsize,
-        expected_paths=min(len(ids), 1 << 20),
-    )
-    sets = counter.add(
-        ids.address,
-        (ids.shape[0], ids.shape[1], ids.shape[2]),
-        (ids.strides[0], ids.strides[1], ids.strides[2]),
-        item_bytes=ids.dtype.itemsize,
-        is_signed=ids.dtype.kind == "i",
+        layers=length,
+        slots=shape.top_k,
         experts=shape.num_experts,
+        sets=kind == "set",
+        expected_paths=1 << 16,
+        stream=stream,
     )
-    if kind == "set" and not sets:
-        raise InvalidValueError(
-            "experts: expected sets, got an expert twice at one layer of a token"
-        )
-    paths, counts = counter.read()
-    columns = paths.reshape(len(paths), -1).T
-    order = np.lexsort((*columns[::-1], -counts.astype(np.int64)))
-    paths = paths[order, :, 0] if kind == "top1" else paths[order]
-    return paths, counts[order]
 
 
-def _check_device(ids: DeviceIds) -> None:
+def _in_place(ids: DeviceIds) -> dict[str, Any]:
+    """Arguments by which a counter reads an array where it lies, on the current device."""
     from routestats import _cuda
 
-    if len(ids) == 0:
-        return
-    there, here = _cuda.device_of(ids.address), _cuda.current_device()
-    if there != here:
-        raise InvalidValueError(
-            f"experts: lie on CUDA device {there}, but the current device is {here}"
-        )
+    if len(ids) > 0:
+        there, here = _cuda.device_of(ids.address), _cuda.current_device()
+        if there != here:
+            raise InvalidValueError(
+                f"experts: lie on CUDA device {there}, but the current device is {here}"
+            )
+        if ids.stream is not None:
+            _cuda.wait_for_stream(ids.stream)
+    return {
+        "address": ids.address,
+        "shape": ids.shape,
+        "strides": ids.strides,
+        "item_bytes": ids.dtype.itemsize,
+        "is_signed": ids.dtype.kind == "i",
+    }

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 
+from routestats import _core
 from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
 
 
 def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
     """The device that ``auto``, ``cpu`` or ``cuda`` stands for: ``cpu`` or ``cuda``.
 
-    ``auto`` counts where the data are.
+    ``auto`` counts where the data are: an array in a CUDA device's memory on that device, or not at
+    all where this build or machine cannot; everything else, so also a trace, on the CPU. Nothing
+    is copied to a device, or from one, unless the device is asked for by name.
 
     Raises
     ------
@@ -37,11 +40,11 @@ def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
 
 
 def why_no_cuda() -> str | None:
-    """Why nothing can be counted on a CUDA device here, or None if it can."""
+    """Why nothing can be counted or captured on a CUDA device here, or None if it can."""
     try:
         from routestats import _cuda
     except ImportError:
-        return "this build of routestats has no CUDA"
+        return f"this build of routestats has no CUDA kernels: {_core.build_info()['cuda_reason']}"
     return _cuda.why_unavailable()
 
 

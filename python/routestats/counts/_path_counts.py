@@ -11,7 +11,9 @@ import pyarrow as pa
 
 from routestats import _core
 from routestats.arguments import check_integer
-from routestats.counts._device import choose_threads
+from routestats.counts._cuda_counts import DeviceIds, count_paths_on_cuda
+from routestats.counts._device import choose_device, choose_threads
+from routestats.counts._device_paths import fill_table
 from routestats.counts._source import Chunks, Source, as_ids, open_source
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
@@ -48,6 +50,8 @@ class PathCounts:
         ascending order. Of equally frequent paths the lexicographically smallest comes first.
     counts : ndarray of uint64, shape [N]
         Tokens on each of `paths`.
+    device : {"cpu", "cuda"}
+        Where they were counted; of a sum, where the last of its tokens were.
     """
 
     shape: RouteShape
@@ -60,6 +64,7 @@ class PathCounts:
     top: int
     paths: Ids
     counts: Numbers
+    device: str
     _table: _core.PathCounter = field(repr=False)
 
     def frequencies(self) -> tuple[Numbers, Numbers]:
@@ -133,11 +138,11 @@ class PathCounts:
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise InvalidValueError(f"{name}: expected {mine} as in the sum, got {theirs}")
-        table = _new_table(self.shape, self.kind, self.start, self.length)
+        table = new_table(self.shape, self.kind, self.start, self.length)
         threads = choose_threads(None)
         table.merge(self._table, threads=threads)
         table.merge(other._table, threads=threads)
-        return _finish(
+        return finish_paths(
             table,
             self.shape,
             self.layer_ids,
@@ -145,6 +150,7 @@ class PathCounts:
             self.start,
             self.length,
             max(self.top, other.top),
+            device=other.device,
         )
 
     def to_table(self) -> pa.Table:
@@ -193,6 +199,7 @@ def count_paths(
     top: int = 100,
     num_experts: int | None = None,
     threads: int | None = None,
+    device: str = "auto",
 ) -> PathCounts:
     """Count the distinct paths of tokens through a window of layers, exactly.
 
@@ -212,7 +219,11 @@ def count_paths(
     num_experts : int, optional
         Experts E per layer; needed unless `source` is a trace.
     threads : int, optional
-        By default one for each CPU that this process may use.
+        Of the CPU; by default one for each CPU that this process may use.
+    device : {"auto", "cpu", "cuda"}
+        ``auto`` counts where the data are: an array in a CUDA device's memory (torch, CuPy,
+        whatever has ``__cuda_array_interface__``) there, everything else on the CPU. The result's
+        ``device`` says where that was, and is all that differs. ``cuda`` has not run on a GPU yet.
 
     Returns
     -------
@@ -221,11 +232,14 @@ def count_paths(
     Raises
     ------
     InvalidTypeError
-        If an array holds no integers, a number is no integer, or `num_experts` is missing.
+        If an array holds no integers, a number is no integer, `num_experts` is missing, or `device`
+        is ``cpu`` and the array lies in a device's memory.
     InvalidValueError
         If an id is not below E (the first one found is named), a layer of a set path names an
         expert twice, the window or the kind does not exist, or the kind is ``top1`` and the trace
         does not know the order of its slots.
+    DeviceUnavailableError
+        If the device is not there.
 
     Examples
     --------
@@ -239,19 +253,29 @@ def count_paths(
     top = check_integer("top", top, 0)
     chosen_threads = choose_threads(threads)
     shape = opened.shape
-    table = _new_table(shape, chosen, first, layers)
-    first_token = 0
-    for chunk in opened.chunks:
-        experts = as_ids(chunk)
-        if experts.shape[1:] != (shape.num_layers, shape.top_k):
-            raise InvalidValueError(
-                f"experts: expected chunks of shape [t, {shape.num_layers}, {shape.top_k}], got "
-                f"{list(experts.shape)}"
-            )
-        table.add(experts, threads=chosen_threads, first_token=first_token)
-        first_token += len(experts)
+    chosen_device = choose_device(device, data_on_cuda=opened.on_cuda)
+    table = new_table(shape, chosen, first, layers)
+    chunks = (_checked_chunk(chunk, shape) for chunk in opened.chunks)
+    if chosen_device == "cuda":
+        found = count_paths_on_cuda(chunks, shape, kind=chosen, start=first, length=layers)
+        fill_table(table, shape, first, *found, threads=chosen_threads)
+    else:
+        first_token = 0
+        for experts in map(as_ids, chunks):
+            table.add(experts, threads=chosen_threads, first_token=first_token)
+            first_token += len(experts)
     layer_ids = opened.layer_ids or tuple(range(shape.num_layers))
-    return _finish(table, shape, layer_ids, chosen, first, layers, top)
+    return finish_paths(table, shape, layer_ids, chosen, first, layers, top, device=chosen_device)
+
+
+def _checked_chunk(chunk: Ids | DeviceIds, shape: RouteShape) -> Ids | DeviceIds:
+    experts = chunk if isinstance(chunk, DeviceIds) else as_ids(chunk)
+    if experts.shape[1:] != (shape.num_layers, shape.top_k):
+        raise InvalidValueError(
+            f"experts: expected chunks of shape [t, {shape.num_layers}, {shape.top_k}], got "
+            f"{list(experts.shape)}"
+        )
+    return experts
 
 
 def check_kind(kind: str, opened: Chunks) -> PathKind:
@@ -288,7 +312,7 @@ def check_window(start: int, length: int | None, num_layers: int) -> tuple[int, 
     return first, layers
 
 
-def _new_table(shape: RouteShape, kind: PathKind, start: int, length: int) -> _core.PathCounter:
+def new_table(shape: RouteShape, kind: PathKind, start: int, length: int) -> _core.PathCounter:
     return _core.PathCounter(
         kind=kind, num_experts=shape.num_experts, top_k=shape.top_k, start=start, length=length
     )
@@ -302,7 +326,7 @@ def _most_frequent(
     return (paths[:, :, 0] if kind == "top1" else paths), counts
 
 
-def _finish(
+def finish_paths(
     table: _core.PathCounter,
     shape: RouteShape,
     layer_ids: tuple[int, ...],
@@ -310,6 +334,8 @@ def _finish(
     start: int,
     length: int,
     top: int,
+    *,
+    device: str = "cpu",
 ) -> PathCounts:
     paths, counts = _most_frequent(table, top, kind, shape)
     return PathCounts(
@@ -323,5 +349,6 @@ def _finish(
         top=top,
         paths=paths,
         counts=counts,
+        device=device,
         _table=table,
     )

@@ -8,7 +8,7 @@ module keeps, per request, how far it has come, and lets each position through o
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -70,6 +70,7 @@ class StepRows:
     once the engine knows: how many tokens the step gave each request that had drafts. So are
     ``positions`` and ``token_ids`` where they come from a device with the routing.
     ``lookahead``, where it is captured, is ``[rows, V, P, M]``: what later gates would have chosen.
+    Where it is still on its way from a device, ``fetch_lookahead`` waits for it.
     """
 
     request_ids: list[str] = field(default_factory=list)
@@ -81,6 +82,7 @@ class StepRows:
     finished: Iterable[str] = ()
     sampled: dict[str, int] | None = None
     lookahead: Ids | None = None
+    fetch_lookahead: Callable[[], Ids] | None = None
 
     @property
     def rows(self) -> int:

@@ -51,6 +51,7 @@ def capture(
     flush_rows: int = 65_536,
     flush_seconds: float = 10.0,
     counts: bool = False,
+    paths: bool = False,
     lookahead: int | Sequence[int] = 0,
     live: bool = True,
 ) -> AbstractContextManager[Capture]:
@@ -76,7 +77,11 @@ def capture(
     flush_rows, flush_seconds
         A Parquet file is written when either is reached.
     counts : bool
-        Also keep counts of loads and adjacent layers (``counts-any.npz``) as rows arrive.
+        Also keep counts of loads, co-activation and adjacent layers (``counts-any.npz``) as rows
+        arrive.
+    paths : bool
+        Also count full paths as rows arrive, and keep the 1,000 most frequent ones
+        (``paths-top1.parquet``, ``paths-set.parquet``).
     lookahead : int or sequence of int
         Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
         experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
@@ -112,6 +117,7 @@ def capture(
         flush_rows=flush_rows,
         flush_seconds=flush_seconds,
         counts=counts,
+        paths=paths,
         lookahead=lookahead_hops(lookahead),
         live=live,
     )

@@ -165,17 +165,6 @@ class DeviceRing:
         """As `CaptureRing.drain`, and int32 ``[rows, 2]``: position and token id of each row."""
         return self._ring.drain(max_rows=max_rows, wait_rows=wait_rows, seconds=seconds)
 
-    def count_into(self, counter: Any) -> None:
-        """Count the rows of every later step on the device, as they come; None ends it.
-
-        Parameters
-        ----------
-        counter : _cuda.PairCounter or None
-            It counts what the engine ran: drafts that are rejected later and second runs after a
-            preemption are among it, which a trace leaves out.
-        """
-        self._ring.count_into(counter)
-
     def close(self) -> None:
         self._ring.close()
 
@@ -201,16 +190,6 @@ class DeviceRing:
 
 def _stream(device: Any) -> int:
     return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
-
-
-def why_no_cuda() -> str | None:
-    """Why rows cannot be captured by our kernels on this machine's GPU, or None if they can."""
-    try:
-        from routestats import _cuda
-    except ImportError:
-        return "this build of routestats has no CUDA"
-    reason: str | None = _cuda.why_unavailable()
-    return reason
 
 
 # The arguments that the kernel writes are declared, so that torch.compile keeps the call, keeps it

@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypedDict
 
+import pyarrow.parquet as pq
+
 from routestats._core import CaptureRing
-from routestats.counts import RouteCounts
+from routestats.counts import LiveCounts, PathKind
 from routestats.engines._assembler import RowAssembler, StepRows, external_id
 from routestats.engines._publisher import Publisher
 from routestats.errors import CaptureError, InvalidValueError, RouteStatsError
@@ -29,6 +31,8 @@ _WAKE_SECONDS = 0.25
 _IDLE_SECONDS = 2.0
 
 COUNTS_FILE = "counts-any.npz"
+PATHS_FILES: dict[PathKind, str] = {"top1": "paths-top1.parquet", "set": "paths-set.parquet"}
+_SAVED_PATHS = 1000
 _DOMAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 
 
@@ -76,6 +80,10 @@ class RecorderOptions:
     counts : bool
         Also count expert loads, co-activation and adjacent layers as rows arrive, and save them
         beside the trace as ``counts-any.npz``.
+    paths : bool
+        Also count full paths, of first choices and of sets, and save the most frequent ones beside
+        the trace as ``paths-top1.parquet`` and ``paths-set.parquet``. All distinct paths are in
+        memory until then.
     lookahead : tuple of int
         Hops at which later gates are applied, ascending; none by default.
     live : bool
@@ -88,6 +96,7 @@ class RecorderOptions:
     flush_rows: int = 65_536
     flush_seconds: float = 10.0
     counts: bool = False
+    paths: bool = False
     lookahead: tuple[int, ...] = ()
     live: bool = True
 
@@ -132,6 +141,9 @@ class Recorder:
         By default one in the host's memory.
     tokenizer : str, optional
         Folder or hub id of the model's tokenizer, told to whoever looks on.
+    count_device : {"cpu", "cuda"}
+        Where counts and paths are kept and counted. Either way of the rows that the trace keeps,
+        once they are confirmed.
 
     Raises
     ------
@@ -153,6 +165,7 @@ class Recorder:
         lookahead: LookaheadLayout | None = None,
         ring: Ring | None = None,
         tokenizer: str | None = None,
+        count_device: str = "cpu",
     ) -> None:
         self.run_dir = run_dir
         self.options = options
@@ -173,13 +186,14 @@ class Recorder:
         self._error: str | None = None
         self._closed = False
         self._counts = (
-            RouteCounts.empty(
+            LiveCounts(
                 shape,
                 hops=(0, 1) if shape.num_layers > 1 else (0,),
-                pairing="any",
                 layer_ids=layer_ids,
+                paths=("top1", "set") if options.paths else (),
+                device=count_device,
             )
-            if options.counts
+            if options.counts or options.paths
             else None
         )
         self._writer = TraceWriter(
@@ -305,6 +319,8 @@ class Recorder:
             start += rows
             if tags:
                 step.positions, step.token_ids = tags[0][part].T
+            if step.fetch_lookahead is not None:
+                step.lookahead, step.fetch_lookahead = step.fetch_lookahead(), None
             self._assembler.add(step, experts[part], None if weights is None else weights[part])
         self._drained += start
         return start
@@ -327,7 +343,7 @@ class Recorder:
         for batch in batches:
             self._writer.write(batch)
             if self._counts is not None:
-                self._counts.update(batch)
+                self._counts.add(batch.experts)
         records = self._assembler.take_records()
         if self._hold_records:
             self._held.extend(records)
@@ -357,9 +373,18 @@ class Recorder:
         self._write()
         self._writer.write_requests([self._with_outcome(record) for record in self._held])
         if self._counts is not None:
-            self._counts.save(self.run_dir / COUNTS_FILE)
+            self._save_counts(self._counts)
         for record in self._held:
             self._check_outcome(record)
+
+    def _save_counts(self, counts: LiveCounts) -> None:
+        if self.options.counts:
+            counts.counts().save(self.run_dir / COUNTS_FILE)
+        if self.options.paths:
+            for kind, name in PATHS_FILES.items():
+                paths = counts.paths(kind, top=_SAVED_PATHS)
+                about = {"tokens": str(paths.tokens), "distinct": str(paths.distinct)}
+                pq.write_table(paths.to_table().replace_schema_metadata(about), self.run_dir / name)
 
     def _outcome(self, record: RequestRecord) -> Outcome:
         return self._outcomes.get(external_id(record.request_id), Outcome())

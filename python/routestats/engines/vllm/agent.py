@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from routestats.counts import why_no_cuda
 from routestats.engines._assembler import StepRows, domain_of
-from routestats.engines.device_ring import why_no_cuda
 from routestats.engines.recorder import Recorder, RecorderOptions
 from routestats.engines.vllm.description import (
     engine_of,
@@ -284,6 +284,8 @@ class Agent:
             lookahead=None if lookahead is None else lookahead.layout,
             ring=self._tap.new_ring(options),
             tokenizer=str(config.model_config.tokenizer),
+            # Kept rows go back to the device that routed them, beside the engine's own work.
+            count_device="cuda" if isinstance(self._tap, DeviceTap) else "cpu",
         )
 
     # --- the steps ---
@@ -342,7 +344,7 @@ class Agent:
             self._tap.close(rows)
             self._tap.take_inputs(step, *read_rows(step, self._runner, scheduler_output))
             if self._lookahead is not None:
-                step.lookahead = self._lookahead.close(rows)
+                step.fetch_lookahead = self._lookahead.close(rows)
             recorder.commit(step)
             self._step = step
         except CaptureError as error:

@@ -124,8 +124,11 @@ class Lookahead:
         """The next forward pass belongs to a step that is captured."""
         self._open, self._written = True, 0
 
-    def close(self, rows: int) -> Ids:
-        """Ids ``[rows, V, P, M]`` of the step that has run.
+    def close(self, rows: int) -> Callable[[], Ids]:
+        """What gives the ids ``[rows, V, P, M]`` of the step that has run, once, on any thread.
+
+        Nothing here waits for a device: the ids are copied in the order of its stream, before the
+        next step changes them, and only the call of what is returned waits for them.
 
         Raises
         ------
@@ -138,8 +141,7 @@ class Lookahead:
                 f"lookahead: expected {len(self._targets)} layers to look ahead, "
                 f"got {self._written}"
             )
-        ids: Ids = self._ids[:rows].cpu().numpy().astype(self._shape.id_dtype)
-        return ids
+        return fetching(self._ids[:rows], self._shape.id_dtype)
 
     def _noting_residual(self, norm: Callable[..., Any]) -> Callable[..., Any]:
         """Note the hidden state that the norm was given, with everything that was added to it."""
@@ -191,6 +193,26 @@ class Lookahead:
             for place, x, score in zip(later, hidden, logits, strict=True)
         ]
         return torch.stack(chosen, dim=1)
+
+
+def fetching(ids: Any, dtype: np.dtype[Any]) -> Callable[[], Ids]:
+    """A copy of `ids` as they are now, in the order of their stream, for `dtype` on the host."""
+    if ids.device.type == "cpu":
+        copy: Ids = ids.numpy().astype(dtype)  # never the memory that the next step changes
+        return lambda: copy
+    # As many bytes as are kept. int16 holds the bits of uint16, which torch hardly knows.
+    narrow = ids.to(torch.uint8 if dtype.itemsize == 1 else torch.int16)
+    host = torch.empty(narrow.shape, dtype=narrow.dtype, pin_memory=True)
+    host.copy_(narrow, non_blocking=True)
+    arrived = torch.cuda.Event()
+    arrived.record()
+
+    def fetch() -> Ids:
+        arrived.synchronize()
+        fetched: Ids = host.numpy().view(dtype)
+        return fetched
+
+    return fetch
 
 
 def _logits(output: Any) -> Any:

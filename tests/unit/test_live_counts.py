@@ -1,0 +1,146 @@
+"""Counts of a capture under way are of the rows that its trace keeps, once they are confirmed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+import routestats as rs
+from routestats.counts import LiveCounts, why_no_cuda
+from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines.recorder import Recorder, RecorderOptions
+from routestats.errors import DeviceUnavailableError
+from routestats.shape import RouteShape
+
+torch = pytest.importorskip("torch")
+
+from routestats.engines.device_ring import DeviceMemory, DeviceRing  # noqa: E402
+
+SHAPE = RouteShape(3, 8, 2)
+A, B = "a-00000001", "b-00000002"
+
+
+def step(
+    parts: dict[str, tuple[int, int]], new: tuple[str, ...] = (), **more: Any
+) -> tuple[StepRows, np.ndarray[Any, Any]]:
+    """A step of `parts`, request: (first position, rows), and the positions of its rows."""
+    positions = np.concatenate(
+        [np.arange(first, first + rows, dtype=np.int32) for first, rows in parts.values()]
+    )
+    requests = [NewRequest(name, "d", np.arange(4, dtype=np.int32)) for name in new]
+    counts = [rows for _, rows in parts.values()]
+    return StepRows(list(parts), counts, positions, positions + 1, new=requests, **more), positions
+
+
+# Drafts that are accepted and rejected, a request that is run again, drafts nobody decides on.
+STEPS = [
+    step({A: (0, 4), B: (0, 4)}, new=(A, B)),
+    step({A: (4, 4), B: (4, 1)}, drafts={A: 3}),
+    step({A: (6, 3), B: (0, 5)}, drafts={A: 2}),
+    step({A: (9, 1), B: (5, 3)}, drafts={B: 2}),
+]
+
+
+class OnHost:
+    """Routers write into the recorder's own ring."""
+
+    ring = None
+
+    def run(self, recorder: Recorder, one: StepRows, positions: Any, seed: int) -> None:
+        assert recorder.begin(one.rows)
+        random = np.random.default_rng(seed)
+        for layer in range(3):
+            ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2].copy()
+            weights = random.random((one.rows, 2)).astype(np.float32)
+            self.write(recorder, layer, ids, weights)
+        self.tag(positions)
+        recorder.commit(one)
+
+    def write(self, recorder: Any, layer: int, ids: Any, weights: Any) -> None:
+        recorder.ring.write_layer(layer, ids, weights)
+
+    def tag(self, positions: Any) -> None:
+        pass
+
+
+class OnEmulatedDevice(OnHost):
+    """Kernels write into a ring in a device's memory, compiled for the host."""
+
+    def __init__(self) -> None:
+        self.memory = DeviceMemory(SHAPE, 64, "cpu")
+        self.ring: Any = DeviceRing(self.memory, capacity=64, weights=True, block=True)
+
+    def write(self, recorder: Any, layer: int, ids: Any, weights: Any) -> None:
+        self.memory.capture(layer, torch.from_numpy(ids), torch.from_numpy(weights))
+
+    def tag(self, positions: Any) -> None:
+        self.ring.tag(torch.from_numpy(positions), torch.from_numpy(positions + 1))
+
+
+@pytest.mark.parametrize("engine", [OnHost, OnEmulatedDevice])
+def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[], OnHost]) -> None:
+    source = engine()
+    recorder = Recorder(
+        tmp_path / "run",
+        SHAPE,
+        [0, 1, 2],
+        model="m",
+        engine={},
+        settings={},
+        options=RecorderOptions(counts=True, paths=True),
+        hold_records=True,
+        ring=source.ring,
+    )
+    recorder.domains.append("d")
+    for seed, (one, positions) in enumerate(STEPS):
+        source.run(recorder, one, positions, seed)
+    totals = recorder.close()
+    assert totals["error"] is None
+    left_out = ("rejected_rows", "duplicate_rows", "unconfirmed_rows")
+    assert {name: totals[name] for name in left_out} == {
+        "rejected_rows": 2,  # 6 and 7 of the first three drafts
+        "duplicate_rows": 5,
+        "unconfirmed_rows": 2,
+    }
+    ran = sum(one.rows for one, _ in STEPS)
+    assert totals["rows"] == ran - 9
+
+    trace = rs.Trace.open(tmp_path / "run")
+    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    assert counts.tokens == totals["rows"]
+    assert counts == rs.count(trace, hops=(0, 1))
+    for kind in ("top1", "set"):
+        expected = rs.count_paths(trace, kind, top=1000)
+        table = pq.read_table(tmp_path / "run" / f"paths-{kind}.parquet")
+        assert table.equals(expected.to_table())
+        assert table.schema.metadata == {
+            b"tokens": str(expected.tokens).encode(),
+            b"distinct": str(expected.distinct).encode(),
+        }
+
+
+def test_pieces_add_up_while_they_come() -> None:
+    random = np.random.default_rng(0)
+    ids = np.argsort(random.random((500, 3, 8)), axis=2)[:, :, :2].astype(np.uint8)
+    live = LiveCounts(SHAPE, hops="all", paths=("top1", "set"))
+    for first in range(0, 500, 37):
+        live.add(ids[first : first + 37])
+        kept = ids[: first + 37]
+        assert live.counts() == rs.count(kept, num_experts=8)
+        sets, expected = live.paths("set", top=7), rs.count_paths(kept, "set", 0, None, 7, 8)
+        np.testing.assert_array_equal(sets.paths, expected.paths)
+        np.testing.assert_array_equal(sets.counts, expected.counts)
+    before = live.counts()
+    live.counts()._expert[:] = 0  # a copy
+    assert live.counts() == before
+
+
+@pytest.mark.skipif(why_no_cuda() is None, reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
+        LiveCounts(SHAPE, hops=0, device="cuda")
