@@ -486,7 +486,7 @@ void methods_are_chosen() {
     return choose_device_method({tokens, experts, slots, distinct, tensor, shared});
   };
   expect(chosen(1'000'000, 8, 2, true, true) == DeviceMethod::tensor, "Mixtral");
-  expect(chosen(1'000'000, 8, 2, true, false) == DeviceMethod::popcount, "without tensor cores");
+  expect(chosen(1'000'000, 8, 2, true, false) == DeviceMethod::lists, "without tensor cores");
   expect(chosen(1'000'000, 8, 2, false, true) == DeviceMethod::histogram, "repeated experts");
   expect(chosen(1'000'000, 512, 1, true, true) == DeviceMethod::histogram, "many experts");
   expect(chosen(1'000'000, 128, 8, true, true) == DeviceMethod::tensor, "Qwen3");

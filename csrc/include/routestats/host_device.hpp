@@ -7,8 +7,8 @@
 #define ROUTESTATS_HOST_DEVICE
 #endif
 
-// Before a loop whose counter indexes what is to stay in registers.
-#if defined(__CUDACC__)
+// Before a loop whose counter indexes what is to stay in a device's registers.
+#if defined(__CUDA_ARCH__)
 #define ROUTESTATS_UNROLL _Pragma("unroll")
 #else
 #define ROUTESTATS_UNROLL
