@@ -28,7 +28,8 @@ std::optional<DeviceMethod> method_named(const std::optional<std::string>& name)
   std::string names;
   for (const DeviceMethod method : kDeviceMethods) {
     if (*name == name_of(method)) return method;
-    names += (names.empty() ? "" : ", ") + std::string(name_of(method));
+    if (!names.empty()) names += ", ";
+    names += name_of(method);
   }
   throw py::value_error("method: expected one of " + names + ", got " + *name);
 }
