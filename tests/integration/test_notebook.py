@@ -118,7 +118,7 @@ _SET = """([figure, widget, value, property]) => {
   const model = find(figure, widget);
   model[property] = value;
 }"""
-_FIND = """
+_FIND = """() => {
 window.find = (figure, name) => {
   for (const document of window.Bokeh.documents) {
     const root = document.roots()[0];
@@ -129,7 +129,7 @@ window.find = (figure, name) => {
   throw new Error(`no ${name} in ${figure}`);
 };
 window.column = (figure, name, key) => Array.from(find(figure, name).data[key]);
-"""
+}"""
 
 
 def settled(page: Any, figures: int) -> None:

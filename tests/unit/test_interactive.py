@@ -354,3 +354,12 @@ def test_without_bokeh_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch
 def test_import_of_routestats_brings_no_bokeh() -> None:
     code = "import sys, routestats; assert 'bokeh' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_diverging_map_is_purple_below_and_orange_above() -> None:
+    """As in the static figures; of a colour `#rrggbb`, blue is the stronger end of purple."""
+    from routestats.plots.interactive._style import diverging
+
+    low, high = (bytes.fromhex(colour[1:7]) for colour in np.array(diverging(1.0).palette)[[0, -1]])
+    assert low[2] > low[0]
+    assert high[0] > high[2]

@@ -125,7 +125,7 @@ def diverging(bound: float) -> Any:
     from bokeh.palettes import PuOr11, interp_palette
 
     bound = _above(0.0, bound)
-    palette = interp_palette(tuple(reversed(PuOr11)), 255)
+    palette = interp_palette(PuOr11, 255)
     return LinearColorMapper(palette=palette, low=-bound, high=bound, nan_color=PALE)
 
 
