@@ -190,7 +190,9 @@ def _predictions(result: HopAccuracy) -> list[View]:
         View(
             f"{measure.label}, {each.label}",
             f"{measure.label} (%)",
-            *(part * 100 for part in each.matrix),
+            each.matrix.value * 100,
+            each.matrix.low * 100,
+            each.matrix.high * 100,
             (each.matrix.value - each.gain.value) * 100,
         )
         for measure in dict.fromkeys((result.main, recall))
