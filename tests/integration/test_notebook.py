@@ -115,20 +115,19 @@ def opened(page_html: str, folder: Path) -> Iterator[Any]:
 
 
 _SET = """([figure, widget, value, property]) => {
-  const model = find(figure, widget);
+  const model = find(figure, widget, property);
   model[property] = value;
 }"""
 _FIND = """() => {
-window.find = (figure, name) => {
+window.find = (figure, name, has) => {
   for (const document of window.Bokeh.documents) {
-    const root = document.roots()[0];
-    if (root.name !== figure) continue;
-    for (const model of document.all_models ?? document._all_models.values())
-      if (model.name === name) return model;
+    if (document.roots()[0].name !== figure) continue;
+    for (const model of document._all_models.values())
+      if (model.name === name && has in model) return model;
   }
-  throw new Error(`no ${name} in ${figure}`);
+  throw new Error(`no ${name} with ${has} in ${figure}`);
 };
-window.column = (figure, name, key) => Array.from(find(figure, name).data[key]);
+window.column = (figure, name, key) => Array.from(find(figure, name, "data").data[key]);
 }"""
 
 
@@ -174,7 +173,7 @@ def test_sliders_move_the_data_in_the_browser(tmp_path: Path) -> None:
         page.evaluate(_SET, [affinity, "hop", "5", "value"])  # layer 3 has none: back to layer 0
         got = page.evaluate(f"column('{affinity}', 'cells', 'affinity')")
         assert np.allclose(got, rs.stats.affinity(counts, 0, 5).matrix.ravel() * 100, atol=1e-3)
-        text = page.evaluate(f"find('{affinity}', 'strongest link').text")
+        text = page.evaluate(f"find('{affinity}', 'strongest link', 'text').text")
         assert "at layer 5, against" in text or text == ""
 
         loads = layouts[1].name
@@ -235,7 +234,7 @@ def test_the_speculation_sliders_follow_the_formula(tmp_path: Path) -> None:
         assert got == pytest.approx([speed_up(0.4, 3e3), speed_up(0.9, 18e3)])
         page.evaluate(_SET, [name, "hop", "4", "value"])
         assert page.evaluate(f"column('{name}', 'predictors', 'predictor')") == ["marginal"]
-        assert "Best here: marginal" in page.evaluate(f"find('{name}', 'verdict').text")
+        assert "Best here: marginal" in page.evaluate(f"find('{name}', 'verdict', 'text').text")
 
 
 def test_the_committed_notebook_works_in_a_browser(tmp_path: Path, committed: Any) -> None:
@@ -246,6 +245,6 @@ def test_the_committed_notebook_works_in_a_browser(tmp_path: Path, committed: An
         settled(page, figures)
         name = "affinity of any two layers"
         before = page.evaluate(f"column('{name}', 'cells', 'affinity')")
-        slider = page.evaluate(f"find('{name}', 'source layer').value")
+        slider = page.evaluate(f"find('{name}', 'source layer', 'value').value")
         page.evaluate(_SET, [name, "source layer", slider - 1, "value"])
         assert page.evaluate(f"column('{name}', 'cells', 'affinity')") != before
