@@ -268,14 +268,14 @@ def test_timing_stacks_the_stages_of_every_kind_of_step(tmp_path: Path) -> None:
     stages, overhead = source(layout, "stages"), source(layout, "overhead")
     assert layout.select_one({"name": "steps"}).options == [g.label for g in times.groups]
     for place, group in enumerate(times.groups):
-        for part in ("gate", "experts", "host", "unexplained"):
+        for part in ("gate", "experts", "host"):
             assert np.allclose(stages[f"us_{part}_{place}"], group.part_ns[part].value / 1e3)
             share = group.share_of_moe[part].value * 100
             assert np.allclose(stages[f"share_{part}_{place}"], share, atol=1e-4)
         share = group.share_of_moe["overhead"].value * 100
         assert np.allclose(overhead[f"value_{place}"], share, atol=1e-4)
     stacked = sum(stages[part] for part in ("gate", "topk", "dispatch", "experts", "combine"))
-    assert np.allclose(stacked + stages["host"] + stages["unexplained"], 100, atol=0.1)
+    assert np.allclose(stacked + stages["host"], 100, atol=0.1)
     from bokeh.models import BoxAnnotation
 
     (band,) = layout.select({"type": BoxAnnotation})
