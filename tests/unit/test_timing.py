@@ -268,7 +268,8 @@ def run_steps(clock: object, steps: int) -> np.ndarray:
 
 def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from routestats.engines.vllm.clocks import HostClock, ProfilerClock
+    from routestats.engines.vllm.clocks import HostClock
+    from routestats.engines.vllm.profiler import ProfilerClock
 
     trace = tmp_path / "timing" / "chrome-trace-000000.json.gz"
     for ns in (run_steps(HostClock(2), 3), run_steps(ProfilerClock(2, trace, 8), 3)):
@@ -284,7 +285,8 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
 
 def test_the_profiler_stops_listening(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    from routestats.engines.vllm.clocks import ProfilerClock, clocked
+    from routestats.engines.vllm.clocks import clocked
+    from routestats.engines.vllm.profiler import ProfilerClock
 
     clock = ProfilerClock(2, tmp_path / "trace.json.gz", 2)
     gate = clocked(clock, 0, "gate", lambda: None)
@@ -323,6 +325,22 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
     assert ns[0, 0, STAGES.index("gate")] == 4000
     assert ns[0, 0, STAGES.index("block")] == 3000
     assert ns[0, 0, STAGES.index("rest")] == 1000
+    # On the CPU every operator pays for being put down, and does so where it stands.
+    events = [
+        event("step", "cpu_op", 0.0, 100.0),
+        event("block/0", "cpu_op", 1.0, 20.0),
+        event("gate/0", "cpu_op", 2.0, 8.0),
+        {"ph": "X", "name": "aten::linear", "cat": "cpu_op", "ts": 3.0, "dur": 4.0},
+        {"ph": "X", "name": "aten::mm", "cat": "cpu_op", "ts": 4.0, "dur": 2.0},
+        {"ph": "X", "name": "aten::empty", "cat": "cpu_op", "ts": 12.0, "dur": 2.0},
+        {"ph": "X", "name": "aten::add", "cat": "cpu_op", "ts": 50.0, "dur": 2.0},
+    ]
+    with gzip.open(path, "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    ns = stages_of_chrome_trace(path, 1, 1, op_ns=500.0)
+    assert ns[0, 0, STAGES.index("gate")] == 8000 - 2 * 500
+    assert ns[0, 0, STAGES.index("block")] == 12000 - 500
+    assert ns.sum() == 20_000 - 3 * 500
     with pytest.raises(CaptureError, match="expected 2 steps in the profile, got 1"):
         stages_of_chrome_trace(path, 1, 2)
 
@@ -427,6 +445,26 @@ def test_a_kernel_in_one_piece_is_refused() -> None:
     module = SimpleNamespace(routed_experts=SimpleNamespace(quant_method=method))
     with pytest.raises(CaptureError, match=r"layers\.0\.moe\.experts.*stages cannot be told apart"):
         kernel_of(layer_of(module))
+
+
+def test_a_router_inside_its_kernel_is_refused() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("vllm")
+    from routestats.engines.vllm.routers import find_layers
+    from routestats.errors import CaptureError
+
+    model = torch.nn.Module()
+    model.experts = torch.nn.Module()
+    model.experts.router = SimpleNamespace(
+        set_capture_fn=None, _compute_routing=lambda: None, top_k=2
+    )
+    model.experts.layer_id = 3
+    model.experts._quant_method = SimpleNamespace(is_monolithic=False)
+    (layer,) = find_layers(model, 8)
+    assert (layer.layer_id, layer.top_k) == (3, 2)
+    model.experts._quant_method.is_monolithic = True
+    with pytest.raises(CaptureError, match="layer experts: its kernel .* routes inside"):
+        find_layers(model, 8)
 
 
 def test_layers_without_gate_or_decoder_are_named() -> None:

@@ -14,9 +14,9 @@ from routestats.engines.vllm.clocks import (
     Clock,
     EventClock,
     HostClock,
-    ProfilerClock,
     clocked,
 )
+from routestats.engines.vllm.profiler import ProfilerClock
 from routestats.engines.vllm.routers import MoELayer
 from routestats.engines.vllm.stages import (
     Wrapping,
