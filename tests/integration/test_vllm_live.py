@@ -59,22 +59,20 @@ def test_the_dashboard_follows_a_generating_engine(tmp_path: Path) -> None:
     loads: set[int] = set()
     with DashboardServer(run, port=0) as server:
         while engine.poll() is None or seen[-1][0] not in ("finished", "waiting"):
-            session = pull_session(url=server.url)
-            try:
-                shown = session.document.get_model_by_name("counters").text
-                state = re.search(r"● (\w+)", shown)
-                rows = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
-                assert state is not None
-                assert rows is not None
-                seen.append((state[1], int(rows[1].replace(",", ""))))
-                tokens = session.document.get_model_by_name("tokens")
-                if tokens is not None and seen[-1][0] == "live":
-                    texts.update(tokens.data["text"])
-                    load = session.document.get_model_by_name("load").data["tokens"]
-                    loads.add(int(load[0].sum()))
-            finally:
-                session.close()
-            time.sleep(0.3)
+            time.sleep(1.0)
+            session = pull_session(url=server.url)  # a page as it is opened now
+            shown = session.document.get_model_by_name("counters").text
+            state = re.search(r"● (\w+)", shown)
+            rows = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
+            assert state is not None
+            assert rows is not None
+            seen.append((state[1], int(rows[1].replace(",", ""))))
+            tokens = session.document.get_model_by_name("tokens")
+            if tokens is not None and seen[-1][0] == "live":
+                texts.update(tokens.data["text"])
+                load = session.document.get_model_by_name("load").data["tokens"]
+                loads.add(int(load[0].sum()))
+            session.close()
     output, errors = engine.communicate()
     assert engine.returncode == 0, errors[-3000:]
     rows = int(output.split()[-1])

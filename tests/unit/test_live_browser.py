@@ -69,7 +69,9 @@ class Page:
         """A column of what is drawn, as the browser holds it."""
         found = self.page.evaluate(
             """([name, column]) => {
-                const source = Bokeh.documents[0]?.get_model_by_name(name)
+                // Bokeh takes its time to let go of panels that are no longer shown.
+                const models = [...Bokeh.documents[0]?._all_models.values() ?? []]
+                const source = models.filter(model => model.name == name).at(-1)
                 const values = source?.data?.[column] ?? []
                 return Array.from(values, value => value?.length !== undefined
                     && typeof value != 'string' ? Array.from(value).flat() : value)
@@ -125,7 +127,7 @@ def test_a_capture_is_watched_through_the_death_of_its_engine(tmp_path: Path, br
             page.wait(lambda: page.load().sum() == 256 * 4 * 2)
             hot = page.load().reshape(4, 8)
             np.testing.assert_array_equal(hot, np.tile([0, 256, 256, 0, 0, 0, 0, 0], (4, 1)))
-            assert len(page.data("tokens", "text")) == 34
+            assert len(page.data("tokens", "text")) == 32
             assert not any(text.startswith("[") for text in page.data("tokens", "text"))
             assert set(np.array(page.data("token-experts", "first")[0])) == {1}
             accuracy = page.data("predictability", "single_hop")
@@ -160,7 +162,7 @@ def test_a_large_model_with_timing(tmp_path: Path, browser: Any) -> None:
         page = Page(browser, server.url)
         page.wait(lambda: page.load().size == 58 * 256 and page.load().sum() > 1_000)
         page.wait(lambda: page.data("stages", "experts") == [2.0] * 58)
-        assert len(page.data("token-experts", "choice7")[0]) == 34 * 58
+        assert len(page.data("token-experts", "choice7")[0]) == 32 * 58
         sizes = page.page.evaluate(
             "() => [document.body.scrollWidth, document.documentElement.clientWidth]"
         )

@@ -99,7 +99,7 @@ def test_a_session_holds_the_run(finished: Path) -> None:
         try:
             document = session.document
             tokens = document.get_model_by_name("tokens").data
-            assert len(tokens["text"]) == 34
+            assert len(tokens["text"]) == 32
             load = document.get_model_by_name("load").data["tokens"][0]
             assert load.sum() == 160 * 4 * 2
             assert "160" in document.get_model_by_name("counters").text

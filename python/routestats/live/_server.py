@@ -84,7 +84,13 @@ class DashboardServer:
         asyncio.set_event_loop(policy_loop)
         self._loop = IOLoop.current()
         application = Application(FunctionHandler(lambda document: _keep(document, Page, self)))
-        tornado = BokehTornado({"/": application}, extra_websocket_origins=list(self.origins))
+        tornado = BokehTornado(
+            {"/": application},
+            extra_websocket_origins=list(self.origins),
+            # Pages that nobody looks at any more are kept up for this long.
+            unused_session_lifetime_milliseconds=5_000,
+            check_unused_sessions_milliseconds=2_500,
+        )
         http = HTTPServer(tornado)
         http.add_sockets(self._sockets)
         server = BaseServer(self._loop, tornado, http)

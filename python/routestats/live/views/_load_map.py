@@ -17,7 +17,7 @@ from routestats.live._measures import imbalance, times_even
 from routestats.live._state import LiveState
 from routestats.live.views._style import FONT, label_layers, panel
 
-_HEIGHT = 400
+_HEIGHT = 370
 _OCTAVES = 2
 _COLD_TO_HOT = interp_palette(PuOr11, 255)
 

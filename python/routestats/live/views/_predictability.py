@@ -8,7 +8,7 @@ from bokeh.models import ColumnDataSource, HoverTool, Range1d
 from routestats.live._state import LiveState
 from routestats.live.views._style import BLUE, FONT, VERMILION, label_layers, panel
 
-_HEIGHT = 320
+_HEIGHT = 310
 _TOPS = (10, 25, 50, 75)
 
 

@@ -17,7 +17,7 @@ from routestats.live.views._style import (
     panel,
 )
 
-_HEIGHT = 230
+_HEIGHT = 210
 _PARTS = ("gate", "topk", "dispatch", "experts", "combine")
 _COLOURS = (BLUE, GREEN, PURPLE, ORANGE, VERMILION)
 

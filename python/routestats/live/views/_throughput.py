@@ -9,7 +9,7 @@ from bokeh.models import ColumnDataSource, DataRange1d, DatetimeTickFormatter
 from routestats.live._state import LiveState
 from routestats.live.views._style import BLUE, FONT, VERMILION, panel
 
-_HEIGHT = 230
+_HEIGHT = 210
 POINTS = 1_200
 """Ten minutes of two a second; older ones are let go."""
 

@@ -35,8 +35,8 @@ from routestats.live.views._style import (
 )
 from routestats.schema import DECODE, PHASES
 
-TOKENS = 34
-_HEIGHT = 740
+TOKENS = 32
+_HEIGHT = 690
 _TEXT_WIDTH = 250
 _MOST_CHARACTERS = 16
 _FEW = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, YELLOW, "#404040")
