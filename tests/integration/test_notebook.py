@@ -247,4 +247,11 @@ def test_the_committed_notebook_works_in_a_browser(tmp_path: Path, committed: An
         before = page.evaluate(f"column('{name}', 'cells', 'affinity')")
         slider = page.evaluate(f"find('{name}', 'source layer', 'value').value")
         page.evaluate(_SET, [name, "source layer", slider - 1, "value"])
-        assert page.evaluate(f"column('{name}', 'cells', 'affinity')") != before
+        after, load = (
+            page.evaluate(f"column('{name}', 'cells', '{c}')") for c in ("affinity", "load")
+        )
+        assert after != before
+        first = rs.count(rs.Trace.open(ROOT / "study" / "tiny-humaneval-gsm8k"), pairing="top1")
+        expected = rs.stats.affinity(first, slider - 1, slider)
+        assert np.allclose(after, expected.matrix.ravel() * 100, atol=1e-3)
+        assert np.allclose(load[:8], expected.target_share * 100, atol=1e-3)

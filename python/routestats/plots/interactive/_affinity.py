@@ -44,8 +44,9 @@ const load = take(loads.data.load, dst * side, side);
 const tokens = take(loads.data.tokens, src * side, side);
 const view = cell_source.data;
 view.affinity = affinity;
-view.load = view.target.map((e) => load[e]);
-view.tokens = view.source.map((e) => tokens[e]);
+// Not target.map: integers come as a typed array, whose map would cut these values to integers.
+view.load = Array.from(view.target, (e) => load[e]);
+view.tokens = Array.from(view.source, (e) => tokens[e]);
 view.difference = affinity.map((a, i) => a - view.load[i]);
 cell_source.change.emit();
 plot.title.text = `layer ${layers[src]} to layer ${layers[dst]}`;
