@@ -16,6 +16,8 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.uint8]
 
 TYPES = 20_000
+# Drawing the types' paths takes seconds at the large shapes, which a quick round cannot spare.
+FEW_TOKENS, FEW_TYPES = 100_000, 2_000
 DRIFT = 0.35  # chance per layer that a token that is not clean turns into another type
 # Share of clean tokens. At 1 million tokens about 22 % and 75 % repeat an earlier full path.
 REPETITION = {"low": 0.25, "high": 0.78}
@@ -42,14 +44,15 @@ SHAPES = {
 def make_trace(shape: Shape, tokens: int, *, repetition: str = "low", seed: int = 0) -> Ids:
     """Ids [T, L, K], distinct within a layer, slot 0 the first choice."""
     rng = np.random.default_rng(seed)
-    paths = _paths(shape, rng)
-    share = 1 / (np.arange(TYPES) + 2.7) ** 1.05
+    types = TYPES if tokens >= FEW_TOKENS else FEW_TYPES
+    paths = _paths(shape, types, rng)
+    share = 1 / (np.arange(types) + 2.7) ** 1.05
     limits = np.cumsum(share / share.sum())
 
     def draw(count: int) -> npt.NDArray[np.int32]:
         # The last limit may fall short of 1 by rounding.
         drawn = np.searchsorted(limits, rng.random(count, np.float32))
-        return np.minimum(drawn, TYPES - 1).astype(np.int32)
+        return np.minimum(drawn, types - 1).astype(np.int32)
 
     kind = draw(tokens)
     drifting = np.flatnonzero(rng.random(tokens, np.float32) >= REPETITION[repetition])
@@ -61,12 +64,12 @@ def make_trace(shape: Shape, tokens: int, *, repetition: str = "low", seed: int 
     return experts
 
 
-def _paths(shape: Shape, rng: np.random.Generator) -> Ids:
-    """The types' paths, [L, TYPES, K]: the largest K of popularity plus Gumbel noise per layer."""
-    paths = np.empty((shape.L, TYPES, shape.K), np.uint8)
+def _paths(shape: Shape, types: int, rng: np.random.Generator) -> Ids:
+    """The types' paths, [L, types, K]: the largest K of popularity plus Gumbel noise per layer."""
+    paths = np.empty((shape.L, types, shape.K), np.uint8)
     for layer in range(shape.L):
         popularity = -0.6 * np.log(rng.permutation(shape.E) + 1 + shape.E / 16)
-        noise = rng.random((TYPES, shape.E), np.float32)
+        noise = rng.random((types, shape.E), np.float32)
         score = popularity.astype(np.float32) - np.log(-np.log(np.maximum(noise, 1e-7)))
         best = np.argpartition(-score, shape.K - 1, axis=1)[:, : shape.K]
         order = np.argsort(-np.take_along_axis(score, best, axis=1), axis=1)

@@ -15,13 +15,15 @@ from pathlib import Path
 
 from _compare import parser
 
+QUICK_TOKENS = 10_000  # so that all scripts together take less than a minute
 SCRIPTS = ("pair_counts.py", "paths.py", "prediction.py")
 
 
 def main() -> int:
     options = parser(__doc__.splitlines()[0])
     args = options.parse_args()
-    handed_on = ["--shape", args.shape, "--tokens", str(args.tokens), "--rounds", str(args.rounds)]
+    tokens = min(args.tokens, QUICK_TOKENS) if args.quick else args.tokens
+    handed_on = ["--shape", args.shape, "--tokens", str(tokens), "--rounds", str(args.rounds)]
     start = time.perf_counter()
     rows: list[object] = []
     failed = []

@@ -186,6 +186,18 @@ std::vector<LayerPair> hop_pairs(std::size_t layers, const std::vector<std::size
   return pairs;
 }
 
+// Each method has shapes that want it.
+void test_choice() {
+  for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
+    require(choose_method({32, 8, 2, 528}, isa) == Method::bitmap, "few experts, all pairs");
+    require(choose_method({48, 128, 8, 1176}, isa) != Method::block_lists, "all pairs");
+    require(choose_method({48, 128, 8, 95}, isa) == Method::block_lists, "adjacent layers");
+    require(choose_method({58, 256, 8, 115}, isa) != Method::lists, "adjacent layers, E = 256");
+    require(choose_method({48, 128, 1, 95}, isa) == Method::direct, "first choices");
+  }
+  require(choose_method({48, 128, 8, 1176}, Isa::avx512) == Method::lists, "all pairs, wide");
+}
+
 // Lists of a block: several blocks, parts, windows of source layers, rows per source and threads;
 // layers of less, exactly and more than half a row; experts that stand twice in one block, at a
 // source or only at a target.
@@ -309,6 +321,7 @@ void test_out_of_range() {
 int main() {
   routestats::test_shapes();
   routestats::test_wide_counts();
+  routestats::test_choice();
   routestats::test_block_lists();
   routestats::test_long_block();
   routestats::test_row_order();
