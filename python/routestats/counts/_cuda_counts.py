@@ -151,7 +151,8 @@ def count_paths_on_cuda(
         else:
             counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
         tokens += len(chunk)
-    return counter.read()
+    paths, counts = counter.read()
+    return paths, counts
 
 
 def new_path_counter(
