@@ -182,6 +182,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path)
     parser.add_argument("--more", action="store_true", help="add to the pairs that --json holds")
     args = parser.parse_args()
+    if args.more and args.json is None:
+        parser.error("--more: expected --json FILE beside it, got none")
     before = json.loads(args.json.read_text())["seconds"] if args.more else []
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")

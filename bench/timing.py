@@ -92,7 +92,9 @@ def missed(timing: Any) -> list[str]:
         if group.unexplained is None:
             lines.append(f"{group.label}: was not clocked from outside")
         elif abs(left := float(group.unexplained.value[0])) > UNEXPLAINED:
-            lines.append(f"{group.label}: {left:.1%} unexplained; expected {UNEXPLAINED:.0%}")
+            lines.append(
+                f"{group.label}: {left:.1%} unexplained; expected at most {UNEXPLAINED:.0%}"
+            )
     if not timing.agreement:
         lines.append("no kind of step was timed by the profiler, too")
     lines += [
@@ -106,7 +108,9 @@ def missed(timing: Any) -> list[str]:
 def figures_of(timing: Any) -> dict[str, Any]:
     """What is kept: medians of the MoE block's parts, with intervals."""
 
-    def rounded(estimate: Any) -> list[float | None]:
+    def rounded(estimate: Any) -> list[float | None] | None:
+        if estimate is None:
+            return None
         values = [float(part[0]) for part in estimate]
         return [None if value != value else round(value, 5) for value in values]
 
@@ -123,7 +127,7 @@ def figures_of(timing: Any) -> dict[str, Any]:
         "clock_call_ns": round(timing.call_ns, 1),
         "clock_cost": rounded(timing.clock_cost),
         "clock_pairs": timing.clock_pairs,
-        "unexplained": round(timing.unexplained, 5),
+        "unexplained": None if timing.unexplained is None else round(timing.unexplained, 5),
         "groups": [
             {
                 "steps_of": group.label,

@@ -24,8 +24,9 @@ class HostPieces {
     const std::uint64_t most = std::min(piece, array.tokens) * row_bytes;
     if (most > bytes_) {
       // Twice as much at least: batches of a live capture come in all sizes.
-      bytes_ = std::max(most, std::min(2 * bytes_, kMostBytes));
-      memory_ = stream_array<char>(bytes_, stream);
+      const std::uint64_t bytes = std::max(most, std::min(2 * bytes_, kMostBytes));
+      memory_ = stream_array<char>(bytes, stream);
+      bytes_ = bytes;  // only when there is so much
     }
     for (std::uint64_t first = 0; first < array.tokens; first += piece) {
       IdView part = array.from(first, std::min(piece, array.tokens - first));

@@ -289,9 +289,10 @@ void PairCounter::count_by_lists(const IdView& block) {
   if (!rows_) {
     const std::uint64_t tokens = block_tokens(DeviceMethod::lists);
     const std::uint64_t most = tokens / kListBlockTokens;
-    rows_ = stream_array<std::uint32_t>(layout.row_word(layout.groups(), tokens, 0, 0), stream_);
     entries_ = stream_array<std::uint16_t>(layout.entries(most, 0), stream_);
     begins_ = stream_array<std::uint32_t>(layout.begins(most, 0), stream_);
+    // Last, because it stands for all three.
+    rows_ = stream_array<std::uint32_t>(layout.row_word(layout.groups(), tokens, 0, 0), stream_);
   }
   const std::uint64_t making = layout.making_bytes();
   reserve_shared(make_lists, making);

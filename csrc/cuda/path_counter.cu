@@ -144,8 +144,9 @@ void PathCounter::count(const IdView& view) {
   const std::uint64_t most =
       std::clamp<std::uint64_t>(kBatchBytes / (words * sizeof(std::uint32_t)), 1, 1u << 20);
   if (const std::uint64_t rows = std::min(most, view.tokens); rows > batch_rows_) {
-    batch_rows_ = std::min(std::max(rows, 2 * batch_rows_), most);
-    batch_ = stream_array<std::uint32_t>(batch_rows_ * words, stream_);
+    const std::uint64_t more = std::min(std::max(rows, 2 * batch_rows_), most);
+    batch_ = stream_array<std::uint32_t>(more * words, stream_);
+    batch_rows_ = more;  // only when there is room for so many
   }
   for (std::uint64_t first = 0; first < view.tokens; first += batch_rows_) {
     const IdView part = view.from(first, std::min(batch_rows_, view.tokens - first));

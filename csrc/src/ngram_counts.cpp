@@ -46,8 +46,8 @@ void append_single(std::span<const Length> lengths, std::span<const std::uint32_
 }
 
 // Whether so many tokens of a sample have a path of their own that finding equal paths would cost
-// more than the sweep over the tokens that it saves. A step of the sweep costs more the more experts
-// there are.
+// more than the sweep over the tokens that it saves. A step of the sweep costs more the more
+// experts there are.
 bool mostly_distinct(ExpertView view, const PathShape& shape, unsigned threads) {
   if (view.tokens < kLeastSampled) return false;
   const std::size_t every = (view.tokens + kSampleTokens - 1) / kSampleTokens;

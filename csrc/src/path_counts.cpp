@@ -102,6 +102,8 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
       const std::size_t before = table.size();
       table.reserve(expected.load(std::memory_order_relaxed));
       count_partition(*item, slices_of(block.tokens));
+      // Block by block, so that it fits the tables if a later block is refused.
+      if (*item == 0) tokens_ += block.tokens;
       // New keys come no faster later on.
       const double fresh = static_cast<double>(table.size() - before) /
                            static_cast<double>(block.tokens) *
@@ -113,7 +115,6 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
       }
     }
   });
-  tokens_ += view.tokens;
 }
 
 // Adds the tokens of a packed block whose keys belong to a partition.

@@ -31,7 +31,9 @@ class PbwtSweep {
     // A result stays in the transform until the second step after it. One that is read for longer
     // takes its arrays along and leaves some of these in their place.
     for (unsigned i = 0; i < team; ++i) spare_.emplace_back(sorted_.order().size());
-    run_workers(team, team, [this](ItemQueue& queue) { work(queue.next().value()); });
+    run_workers(team, team, [this](ItemQueue& queue) {
+      if (const auto item = queue.next()) work(*item);
+    });
   }
 
  private:

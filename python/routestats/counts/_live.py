@@ -97,20 +97,23 @@ class LiveCounts:
         Raises
         ------
         InvalidValueError
-            If an id is not below E.
+            If an id is not below E, or sets are counted and a row names an expert twice.
         DeviceError
             If the device fails.
         """
         with self._lock:
             if self.device == "cpu":
+                # Sets first: they alone refuse an expert twice, and then nothing has been counted.
+                for kind in sorted(self._tables):
+                    self._tables[kind].add(
+                        experts, threads=choose_threads(None), first_token=self._tokens
+                    )
                 self._counts.update(experts, device="cpu")
-                for table in self._tables.values():
-                    table.add(experts, threads=choose_threads(None), first_token=self._tokens)
             else:
                 dense = np.ascontiguousarray(experts)
+                for kind in sorted(self._on_device):
+                    self._on_device[kind].add_host(dense, first_token=self._tokens)
                 self._pairs.add_host(dense, first_token=self._tokens)
-                for counter in self._on_device.values():
-                    counter.add_host(dense, first_token=self._tokens)
             self._tokens += len(experts)
 
     def counts(self) -> RouteCounts:
@@ -142,7 +145,8 @@ class LiveCounts:
                 table.merge(self._tables[kind], threads=threads)
             else:
                 found, counts = self._on_device[kind].read()
-                fill_table(table, self._shape, 0, found, counts, threads=threads)
+        if self.device != "cpu":
+            fill_table(table, self._shape, 0, found, counts, threads=threads)
         return finish_paths(
             table,
             self._shape,

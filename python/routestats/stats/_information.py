@@ -223,12 +223,12 @@ def information(
     whose tokens correlate by 0.3, nominal 95 % cover 93 to 98 % for tables of up to 8 x 8 cells
     (``bench/interval_coverage.py``). They cover 79 to 86 % where the information is hardly more
     than its own error, since it is never negative and its estimate is far from normal there: then
-    read the nulls' p. With 164 groups of 40 tokens they would cover 89 % at 16 x 16 cells and next
-    to nothing at 32 x 32, because no bias can be estimated from cells that were never seen. A table
-    of n x n cells biases the plug-in value of N independent tokens by (n - 1)^2 / (2 N ln 2) bits,
-    so where the estimated bias is above 1 / (2 * 4 ln 2) = 0.18 bits there are fewer than about 4
-    independent tokens per cell, and `mi_bits` and `mean_by_hop` have no interval (NaN): read the
-    excess over a null, which has about the same bias.
+    read the nulls' p. With many cells and few tokens none would hold, because no bias can be
+    estimated from cells that were never seen. A table of n x n cells biases the plug-in value of N
+    independent tokens by (n - 1)^2 / (2 N ln 2) bits, so where the estimated bias is above
+    1 / (2 * 4 ln 2) = 0.18 bits there are fewer than about 4 independent tokens per cell, and
+    `mi_bits` and `mean_by_hop` have no interval (NaN): read the excess over a null, which has about
+    the same bias.
 
     The excess over the token null has no interval of its own: permutations within a token id cross
     prompt groups, and leaving one out changes every draw.
