@@ -57,8 +57,12 @@ def test_the_dashboard_follows_a_generating_engine(tmp_path: Path) -> None:
     seen: list[tuple[str, int]] = []
     texts: set[str] = set()
     loads: set[int] = set()
+    deadline = time.monotonic() + 400
     with DashboardServer(run, port=0) as server:
         while engine.poll() is None or seen[-1][0] not in ("finished", "waiting"):
+            if time.monotonic() > deadline:
+                engine.kill()
+                raise AssertionError(f"the run did not finish: {seen[-3:]}")
             time.sleep(1.0)
             session = pull_session(url=server.url)  # a page as it is opened now
             shown = session.document.get_model_by_name("counters").text
@@ -120,8 +124,11 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
             with urllib.request.urlopen(request) as answer:
                 usage = json.load(answer)["usage"]
             rows += usage["prompt_tokens"] + usage["completion_tokens"] - 1
-            time.sleep(1)  # the feed is written four times a second
-            found = _metrics(url)
+            for _ in range(60):  # the feed is written four times a second
+                time.sleep(0.5)
+                found = _metrics(url)
+                if found["routestats_rows_total"] == rows:
+                    break
             assert found["routestats_rows_total"] == rows
             assert found["routestats_window_rows"] == rows
             assert found["routestats_up"] == 1
@@ -148,7 +155,7 @@ def _metrics(url: str) -> dict[str, float]:
 
 
 def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
+    for _ in range(600):
         assert server.poll() is None, "the server ended"
         try:
             with urllib.request.urlopen(url):

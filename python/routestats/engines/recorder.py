@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from routestats.errors import CaptureError, RouteStatsError
 from routestats.schema import LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
+from routestats.trace._files import write_atomically
 
 # How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
 # pieces of work leave the engine's Python alone.
@@ -214,12 +216,14 @@ class Recorder:
             self._finish()  # what a failed run has taken in is kept, too
         except RouteStatsError as error:
             self._error = self._error or str(error)
-        self._publisher.close(**self._standing())
-        totals = self._totals()
+        totals, standing = self._totals(), self._standing()
         try:
             self._writer.close(complete=self._error is None, **totals)
         except RouteStatsError as error:
             totals["error"] = self._error or str(error)
+        finally:
+            # After the last file, which whoever looks on would else take for new rows.
+            self._publisher.close(**standing)
         return totals
 
     # --- drain thread ---
@@ -318,7 +322,8 @@ class Recorder:
             for kind, name in PATHS_FILES.items():
                 paths = counts.paths(kind, top=_SAVED_PATHS)
                 about = {"tokens": str(paths.tokens), "distinct": str(paths.distinct)}
-                pq.write_table(paths.to_table().replace_schema_metadata(about), self.run_dir / name)
+                table = paths.to_table().replace_schema_metadata(about)
+                write_atomically(self.run_dir / name, partial(pq.write_table, table))
 
     def _outcome(self, record: RequestRecord) -> Outcome:
         return self._outcomes.get(external_id(record.request_id), Outcome())

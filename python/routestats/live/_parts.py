@@ -76,6 +76,8 @@ class PartFollower:
         return file
 
     def _rows(self, file: pq.ParquetFile) -> npt.NDArray[np.void]:
+        if file.num_row_groups == 0:
+            return np.zeros(0, row_dtype(self._shape))
         columns = ["request_id", "position", "token_id", "phase", "experts"]
         with _files.reading(self._run_dir):
             # A part's last row group; of one that someone else wrote, that is enough to go on.
@@ -86,7 +88,7 @@ class PartFollower:
         rows["request"] = _by_name(table["request_id"], request_number)
         rows["position"] = table["position"].to_numpy()
         rows["token_id"] = table["token_id"].to_numpy()
-        rows["phase"] = _by_name(table["phase"], lambda name: PHASES.index(name))
+        rows["phase"] = _by_name(table["phase"], _phase_number)
         width = (len(table), self._shape.num_layers, self._shape.top_k)
         experts = table["experts"].combine_chunks().flatten().to_numpy().reshape(width)
         if experts.size and experts.max() >= self._shape.num_experts:
@@ -96,6 +98,12 @@ class PartFollower:
             )
         rows["experts"] = experts
         return rows
+
+
+def _phase_number(name: str) -> int:
+    if name not in PHASES:
+        raise TraceError(f"phase: expected one of {', '.join(PHASES)}, got {name!r}")
+    return PHASES.index(name)
 
 
 def _by_name(column: pa.ChunkedArray, number: Any) -> npt.NDArray[np.int64]:

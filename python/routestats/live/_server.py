@@ -110,7 +110,8 @@ class DashboardServer:
         """Serve on a thread of its own, which does not keep the process alive."""
         self._thread = threading.Thread(target=self.run, name="routestats-live", daemon=True)
         self._thread.start()
-        self._ready.wait(timeout=30)
+        if not self._ready.wait(timeout=60):
+            raise RouteStatsError("live view: expected its server to start within 60 s, it did not")
         return self
 
     def stop(self) -> None:

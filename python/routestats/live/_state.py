@@ -173,7 +173,9 @@ class LiveState:
             times = None
             try:
                 sources = timing_sources(self.run_dir)
-                times = read_timings(self.run_dir, sources[0]) if sources else None
+                # An outline has no stages to show.
+                staged = [source for source in sources if source != "outline"]
+                times = read_timings(self.run_dir, staged[0]) if staged else None
             except RouteStatsError:
                 times = None
             self._timing = (key, times)

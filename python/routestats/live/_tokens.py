@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -63,8 +64,9 @@ class TokenText:
 def _find(name: str) -> Path | None:
     path = Path(name)
     for candidate in (path, path / _FILE):
-        if candidate.is_file() and candidate.name == _FILE:
-            return candidate
+        with contextlib.suppress(OSError):  # a folder that only the engine may read
+            if candidate.is_file() and candidate.name == _FILE:
+                return candidate
     if name == "tiny":
         return Path(str(files("routestats"))) / "models" / "tiny" / _FILE
     try:

@@ -198,11 +198,11 @@ def load_baseline(path: str | Path) -> RouteCounts:
     path = Path(path)
     if path.is_dir():
         beside = path / _COUNTS_FILE
-        counts = (
-            RouteCounts.load(beside)
-            if beside.is_file()
-            else count(Trace.open(path), hops=(0,), pairing="any")
-        )
+        trace = Trace.open(path)
+        counts = RouteCounts.load(beside) if beside.is_file() else None
+        # The file holds the last capture into the run, which may be one of several.
+        if counts is None or counts.tokens != len(trace):
+            counts = count(trace, hops=(0,), pairing="any")
     else:
         counts = RouteCounts.load(path)
     if counts.pairing != "any":

@@ -82,7 +82,13 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> str:
     ]
     return html.table(
         "stages",
-        ("Steps of", "Steps", *FIVE, "All but experts", "That, of the decoder layer"),
+        (
+            "Steps of",
+            "Steps",
+            *FIVE,
+            "Gate, top-k, dispatch, combine",
+            "Those, of the decoder layer",
+        ),
         rows,
         caption=f"Shares of the MoE layer's time, medians over steps with {confidence:.0%} "
         "intervals.",

@@ -158,7 +158,11 @@ class FeedWriter:
             self.path.parent.mkdir(exist_ok=True)
             self._file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
             try:
-                os.posix_fallocate(self._file, 0, _PAGE + self.capacity * self.dtype.itemsize)
+                size = _PAGE + self.capacity * self.dtype.itemsize
+                if hasattr(os, "posix_fallocate"):  # not on macOS
+                    os.posix_fallocate(self._file, 0, size)
+                else:
+                    os.ftruncate(self._file, size)
                 os.pwrite(self._file, head, 0)
                 self._write_block(0, FeedCounters(0, 0, 0, time.time_ns(), False))
                 temporary.replace(self.path)
@@ -196,8 +200,9 @@ class FeedWriter:
             return
         with contextlib.suppress(OSError):  # whoever looks on can do without it
             self._write_block(self._published, FeedCounters(rows, dropped, 0, time.time_ns(), True))
-        os.close(self._file)
-        self._file = -1
+        file, self._file = self._file, -1
+        with contextlib.suppress(OSError):
+            os.close(file)
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
             self.path.parent.rmdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -147,7 +148,7 @@ def caption(*parts: str) -> Any:
     """A line below the plots."""
     from bokeh.models import Div
 
-    text = "  ·  ".join(part for part in parts if part)
+    text = html.escape("  ·  ".join(part for part in parts if part))
     return Div(text=text, styles={"color": GREY, "font-size": "12px"}, width=WIDTH)
 
 
@@ -155,7 +156,11 @@ def headline(title: str) -> Any:
     """The figure's title."""
     from bokeh.models import Div
 
-    return Div(text=f"<b>{title}</b>", styles={"color": DARK, "font-size": "15px"}, width=WIDTH)
+    return Div(
+        text=f"<b>{html.escape(title)}</b>",
+        styles={"color": DARK, "font-size": "15px"},
+        width=WIDTH,
+    )
 
 
 def stack(name: str, *rows: Any) -> Any:
