@@ -37,7 +37,7 @@ for (const name of ["value", "low", "high", "baseline"]) {
 mapper.low = ranges[at][0];
 mapper.high = ranges[at][1];
 line_plot.y_range.end = ranges[at][2];
-bar.title = line_plot.yaxis[0].axis_label = units[at];
+bar.title = line_plot.left[0].axis_label = units[at];
 cells.change.emit();
 """
 _ROW = """

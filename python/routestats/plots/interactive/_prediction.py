@@ -30,7 +30,7 @@ for (const source of sources) {
   }
   source.change.emit();
 }
-plot.yaxis[0].axis_label = `${select.value} (%)`;
+plot.left[0].axis_label = `${select.value} (%)`;
 """
 
 

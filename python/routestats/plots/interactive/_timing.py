@@ -35,7 +35,7 @@ for (const part of parts) {
 for (const name of ["value", "low", "high"]) {
   overhead.data[name] = overhead.data[`${name}_${at}`];
 }
-bars.yaxis[0].axis_label = unit === "share" ? "of the MoE layer's time (%)" : "microseconds";
+bars.left[0].axis_label = unit === "share" ? "of the MoE layer's time (%)" : "microseconds";
 bars.y_range.end = unit === "share" ? 105 : tops[at];
 stacked.change.emit();
 overhead.change.emit();
