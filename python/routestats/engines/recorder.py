@@ -216,14 +216,13 @@ class Recorder:
             self._finish()  # what a failed run has taken in is kept, too
         except RouteStatsError as error:
             self._error = self._error or str(error)
-        totals, standing = self._totals(), self._standing()
+        # First, because a run without rows takes its folder away.
+        self._publisher.close(**self._standing())
+        totals = self._totals()
         try:
             self._writer.close(complete=self._error is None, **totals)
         except RouteStatsError as error:
             totals["error"] = self._error or str(error)
-        finally:
-            # After the last file, which whoever looks on would else take for new rows.
-            self._publisher.close(**standing)
         return totals
 
     # --- drain thread ---
