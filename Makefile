@@ -103,9 +103,10 @@ bench: $(VENV)/.installed
 	$(BIN)/python bench/capture_overhead.py hidden-1024
 	$(BIN)/python bench/timing.py
 	$(BIN)/python bench/lookahead_fidelity.py --prompts 4 --max-tokens 8
-	$(BIN)/python bench/live_overhead.py hidden-1024
+	$(BIN)/python bench/live_overhead.py hidden-1024 \
+	  --json bench/results/live_overhead_hidden_1024.json
 
-# The published trace anew, and the picture of README from it.
+# The published trace anew, and the pictures of README.
 study: $(VENV)/.installed
 	rm -rf study/tiny-humaneval-gsm8k
 	$(BIN)/routestats profile tiny --data humaneval --data gsm8k --limit gsm8k=500 \
@@ -114,6 +115,7 @@ study: $(VENV)/.installed
 picture: $(VENV)/.installed
 	$(BIN)/routestats report study/tiny-humaneval-gsm8k -o runs/study
 	cp runs/study/prediction.png docs/images/
+	$(BIN)/python tools/live_screenshot.py $(if $(GSM8K),--gsm8k-file '$(GSM8K)')
 
 # A new capture and timing pass of the built-in model, and every figure from it and from the published
 # trace. PATH, as the kernel calls this Python by name.

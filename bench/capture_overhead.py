@@ -19,39 +19,13 @@ import argparse
 import contextlib
 import json
 import os
-import random
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-WIDTH = 0.01
-
-
-def hidden_1024(folder: Path) -> Path:
-    """A random Mixtral of hidden size 1,024: 8 layers of the proposal's 8 experts, top-2."""
-    from routestats.engines.tiny import make_mixtral
-
-    return make_mixtral(
-        folder / "mixtral-hidden-1024",
-        hidden_size=1024,
-        num_layers=8,
-        num_experts=8,
-        top_k=2,
-        intermediate_size=2048,
-        seed=0,
-        dtype="bfloat16",
-    )
-
-
-def median_interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
-    """Median and its 95 % percentile-bootstrap interval."""
-    draws = np.random.default_rng(seed).choice(ratios, size=(2000, len(ratios)))
-    low, high = np.percentile(np.median(draws, axis=1), [2.5, 97.5])
-    return float(np.median(ratios)), float(low), float(high)
+from _paired import alternate, figures_of, line_of, model_path, prompts
 
 
 class Side:
@@ -85,32 +59,8 @@ def measure(captured: Side, plain: Side, minutes: float) -> dict[str, Any]:
     check = rs.verify(captured.run)
     assert check.ok, check.render()
 
-    pairs: list[tuple[float, float]] = []
-    order = random.Random(0)
-    end = time.monotonic() + 60 * minutes
-    median = low = high = float("nan")
-    while time.monotonic() < end:
-        sides = [captured, plain]
-        order.shuffle(sides)
-        took = {side is captured: side.seconds() for side in sides}
-        pairs.append((took[True], took[False]))
-        if len(pairs) >= 20 and len(pairs) % 5 == 0:
-            times = np.array(pairs)
-            median, low, high = median_interval(times[:, 0] / times[:, 1])
-            print(f"  {len(pairs)} pairs: {median:.4f} [{low:.4f}, {high:.4f}]", flush=True)
-            if high - low <= WIDTH:
-                break
-    times = np.array(pairs)
-    median, low, high = median_interval(times[:, 0] / times[:, 1])
-    return {
-        "pairs": len(pairs),
-        "ratio_median": round(median, 4),
-        "ratio_low": round(low, 4),
-        "ratio_high": round(high, 4),
-        "plain_s_median": round(float(np.median(times[:, 1])), 4),
-        "plain_s_iqr": [round(float(x), 4) for x in np.percentile(times[:, 1], [25, 75])],
-        "tokens_per_run": sum(map(len, plain.tokens())),
-    }
+    pairs = alternate(captured.seconds, plain.seconds, minutes)
+    return {**figures_of(pairs), "tokens_per_run": sum(map(len, plain.tokens()))}
 
 
 def main() -> int:
@@ -126,19 +76,10 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
     import routestats as rs
-    from routestats.engines.tiny import tiny_model
 
-    prompts = [
-        f"Question: {3 + i} boxes hold {12 + i} pens each. How many pens are there?\nAnswer:"
-        for i in range(args.requests)
-    ]
+    questions = prompts(args.requests)
     with tempfile.TemporaryDirectory() as folder:
-        if args.model == "tiny":
-            model = tiny_model()
-        elif args.model == "hidden-1024":
-            model = hidden_1024(Path(folder))
-        else:
-            model = Path(args.model)
+        model = model_path(args.model, Path(folder))
         from vllm import LLM, SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
@@ -154,8 +95,8 @@ def main() -> int:
         other = engine() if args.compiled else None  # before the hooks are asked for
         rs.enable()
         llm = engine()
-        captured = Side(llm, prompts, params, Path(folder) / "run")
-        plain = Side(other or llm, prompts, params, None)
+        captured = Side(llm, questions, params, Path(folder) / "run")
+        plain = Side(other or llm, questions, params, None)
         figures = measure(captured, plain, args.minutes)
         for one in {llm, other or llm}:
             one.llm_engine.engine_core.shutdown()  # an exit hook of tempfile's would hinder it
@@ -167,8 +108,7 @@ def main() -> int:
     }
     print(
         f"{figures['model']}{' compiled' if args.compiled else ''}: captured / plain = "
-        f"{figures['ratio_median']:.4f}, 95 % interval [{figures['ratio_low']:.4f}, "
-        f"{figures['ratio_high']:.4f}], {figures['pairs']} pairs of {figures['plain_s_median']} s"
+        + line_of(figures)
     )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")

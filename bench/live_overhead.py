@@ -16,7 +16,6 @@ import argparse
 import contextlib
 import json
 import os
-import random
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,7 @@ from typing import Any
 
 import numpy as np
 
-from capture_overhead import WIDTH, hidden_1024, median_interval
+from _paired import alternate, figures_of, line_of, model_path, prompts
 
 
 class Side:
@@ -145,28 +144,9 @@ def measure(live: Side, plain: Side, minutes: float, before: list[list[float]]) 
     for side in (live, plain, live, plain):  # warm up both
         side.seconds()
     assert live.tokens == plain.tokens, "the feed changed the output"
-    pairs = [tuple(pair) for pair in before]
-    order = random.Random(len(pairs))
-    end = time.monotonic() + 60 * minutes
-    while time.monotonic() < end:
-        sides = [live, plain]
-        order.shuffle(sides)
-        took = {side.live: side.seconds() for side in sides}
-        pairs.append((took[True], took[False]))
-        if len(pairs) >= 15 and len(pairs) % 5 == 0:
-            times = np.array(pairs)
-            median, low, high = median_interval(times[:, 0] / times[:, 1])
-            print(f"  {len(pairs)} pairs: {median:.4f} [{low:.4f}, {high:.4f}]", flush=True)
-            if high - low <= WIDTH:
-                break
-    times = np.array(pairs)
-    median, low, high = median_interval(times[:, 0] / times[:, 1])
+    pairs = alternate(live.seconds, plain.seconds, minutes, before)
     return {
-        "pairs": len(pairs),
-        "ratio_median": round(median, 4),
-        "ratio_low": round(low, 4),
-        "ratio_high": round(high, 4),
-        "plain_s_median": round(float(np.median(times[:, 1])), 4),
+        **figures_of(pairs),
         "tokens_per_run": sum(map(len, plain.tokens)),
         "seconds": [[round(x, 4) for x in pair] for pair in pairs],
     }
@@ -189,18 +169,11 @@ def main() -> int:
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
 
     import routestats as rs
-    from routestats.engines.tiny import tiny_model
 
-    prompts = [
-        f"Question: {3 + i} boxes hold {12 + i} pens each. How many pens are there?\nAnswer:"
-        for i in range(args.requests)
-    ]
+    questions = prompts(args.requests)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if args.model == "tiny":
-            model = tiny_model()
-        else:
-            model = hidden_1024(folder) if args.model == "hidden-1024" else Path(args.model)
+        model = model_path(args.model, folder)
         from vllm import LLM, SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
@@ -208,8 +181,8 @@ def main() -> int:
         llm = LLM(
             model=str(model), max_model_len=1024, enforce_eager=True, enable_prefix_caching=False
         )
-        live = Side(llm, prompts, params, folder / "live", live=True)
-        plain = Side(llm, prompts, params, folder / "plain", live=False)
+        live = Side(llm, questions, params, folder / "live", live=True)
+        plain = Side(llm, questions, params, folder / "plain", live=False)
         check(live)
         with viewer(live.run) if args.viewer else contextlib.nullcontext():
             figures = measure(live, plain, args.minutes, before)
@@ -229,8 +202,7 @@ def main() -> int:
     }
     print(
         f"{figures['model']}{', looked at' if args.viewer else ''}: with the feed / without = "
-        f"{figures['ratio_median']:.4f}, 95 % interval [{figures['ratio_low']:.4f}, "
-        f"{figures['ratio_high']:.4f}], {figures['pairs']} pairs of {figures['plain_s_median']} s"
+        + line_of(figures)
     )
     if args.json:
         args.json.write_text(json.dumps(figures, indent=1) + "\n")

@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from capture_overhead import hidden_1024
+from _paired import model_path
 
 RESULTS = Path(__file__).parent / "results" / "timing.json"
 MODELS = ("tiny", "hidden-1024")
@@ -41,14 +41,13 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
     """A timing pass of a model into `run`."""
     import routestats as rs
     from routestats.cli._timing import measure
-    from routestats.engines.tiny import tiny_model
 
     rs.enable()
     from vllm import LLM
 
     # Short, since the random model takes every byte for a token; of one length, hence of one kind.
     prompts = [f"{100 + i} pens, {101 + i} lost:" for i in range(252)]
-    model = tiny_model() if name == "tiny" else hidden_1024(run.parent)
+    model = model_path(name, run.parent)
     llm = LLM(
         model=str(model),
         served_model_name=name,

@@ -281,7 +281,8 @@ def test_a_run_counts_on_the_device_what_its_trace_keeps(tmp_path: Path) -> None
         assert recorder.begin(rows)
         model.graph.replay()
         model.positions.copy_(torch.arange(first, first + ROWS))
-        recorder.ring.tag(model.positions, model.tokens)  # type: ignore[attr-defined]
+        assert isinstance(recorder.ring, DeviceRing)
+        recorder.ring.tag(model.positions, model.tokens)
         new = [NewRequest("a-00000001", "d", prompt)] if number == 0 else []
         step = StepRows(["a-00000001"], [rows], new=new)
         step.drafts = {"a-00000001": drafts} if drafts else {}

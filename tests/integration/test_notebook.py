@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 
+import headless
 import routestats as rs
 import run_notebook
 from routestats.plots import interactive
-
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("bokeh")
 
 # Warnings of its own libraries are not ours to raise; those in the outputs are looked for.
 pytestmark = pytest.mark.filterwarnings("default")
 
 ROOT = Path(__file__).parents[2]
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
 LIMIT_S = 1200  # far above what an idle machine takes: this one may be shared
 
 
@@ -61,8 +58,7 @@ def test_faults_are_found(committed: Any) -> None:
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any
 ) -> None:
-    pytest.importorskip("vllm")
-    pytest.importorskip("ipykernel")
+    pytest.importorskip("vllm", reason="it runs vLLM's engine")
     for folder in ("study", "bench"):
         (tmp_path / folder).symlink_to(ROOT / folder)
     packages = str(Path(rs.__file__).parents[1])
@@ -83,15 +79,12 @@ def test_the_notebook_runs_from_top_to_bottom(
 @contextmanager
 def opened(page_html: str, folder: Path) -> Iterator[Any]:
     """The page in Chromium; at the end, no error and no request to any network."""
-    if BROWSER is None:
-        pytest.skip("no chromium")
-    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
+    if headless.CHROMIUM is None:
+        pytest.skip(headless.NO_CHROMIUM)
     file = folder / "page.html"
     file.write_text(page_html, encoding="utf-8")
     wrong: list[str] = []
-    with sync_playwright() as playwright:
-        flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=flags)
+    with headless.chromium() as browser:
         page = browser.new_page(viewport={"width": 1100, "height": 900})
         page.on("pageerror", lambda error: wrong.append(f"error: {error}"))
         page.on(
@@ -110,7 +103,6 @@ def opened(page_html: str, folder: Path) -> Iterator[Any]:
         )
         page.goto(file.as_uri())
         yield page
-        browser.close()
     assert wrong == []
 
 

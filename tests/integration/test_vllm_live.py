@@ -17,8 +17,7 @@ import pytest
 from routestats.engines.tiny import tiny_model
 from routestats.live import DashboardServer
 
-pytest.importorskip("vllm")
-pytest.importorskip("bokeh")
+pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
 
 QUIET = {

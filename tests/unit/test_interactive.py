@@ -16,8 +16,6 @@ from test_timing import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError
-
-pytest.importorskip("bokeh")
 from routestats.plots import interactive
 
 LAYERS, EXPERTS, TOKENS = 6, 8, 400

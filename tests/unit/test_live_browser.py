@@ -12,39 +12,18 @@ import numpy as np
 import pytest
 from live_cases import FakeEngine, wait_until
 
+import headless
 from routestats.live import DashboardServer
 from routestats.shape import RouteShape
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
 
-pytest.importorskip("bokeh")
-playwright = pytest.importorskip("playwright.sync_api")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
-
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+pytestmark = pytest.mark.skipif(headless.CHROMIUM is None, reason=headless.NO_CHROMIUM)
 
 
 @pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    with playwright.sync_playwright() as driver:
-        context = driver.chromium.launch_persistent_context(
-            tmp_path_factory.mktemp("profile"),
-            executable_path=CHROMIUM,
-            headless=True,
-            args=FLAGS,
-            viewport={"width": 1440, "height": 1060},
-        )
-        yield context
-        context.close()
+def browser() -> Iterator[Any]:
+    with headless.chromium() as found:
+        yield found.new_context(viewport={"width": 1440, "height": 1060})
 
 
 class Page:

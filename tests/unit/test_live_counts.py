@@ -18,7 +18,7 @@ from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import DeviceUnavailableError
 from routestats.shape import RouteShape
 
-torch = pytest.importorskip("torch")
+torch = pytest.importorskip("torch", reason="the ring is made of torch's memory")
 
 from routestats.engines.device_ring import DeviceMemory, DeviceRing  # noqa: E402
 

@@ -10,14 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live_cases import SHAPE, FakeEngine, wait_until
+from prometheus_client import parser
 
 import routestats as rs
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.live import metrics
 from routestats.shape import RouteShape
-
-prometheus = pytest.importorskip("prometheus_client")
-parser = pytest.importorskip("prometheus_client.parser")
 
 
 def scrape(port: int) -> dict[tuple[str, ...], float]:

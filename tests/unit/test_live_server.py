@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 from live_cases import FakeEngine
 from test_cli import fails, run
@@ -19,7 +21,6 @@ import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError
 from routestats.live import DashboardServer
 
-pytest.importorskip("bokeh")
 pytestmark = pytest.mark.filterwarnings("ignore::bokeh.util.warnings.BokehUserWarning")
 
 
@@ -130,9 +131,6 @@ def test_show_serves_on_a_thread_and_takes_captures(finished: Path) -> None:
 
 @pytest.mark.filterwarnings("default")
 def test_show_in_a_notebook_goes_on_while_its_cell_is_busy(finished: Path) -> None:
-    nbclient = pytest.importorskip("nbclient")
-    nbformat = pytest.importorskip("nbformat")
-    pytest.importorskip("ipykernel")
     code = f"""
 import subprocess, sys
 import routestats as rs

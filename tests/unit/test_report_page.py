@@ -17,6 +17,7 @@ from test_lookahead import LAYOUT, PAIRS, random_ids
 from test_lookahead import write_run as write_lookahead_run
 from test_report import some_trace
 
+import headless
 import routestats as rs
 from routestats.cli import main
 from routestats.errors import InvalidValueError
@@ -24,17 +25,6 @@ from routestats.report import Analysis, Compared, analyse_run, compare_with, wri
 from routestats.report._findings import Finding, best_predictor, findings
 from routestats.trace.timings import write_overhead
 
-CHROMIUM = "/usr/bin/chromium"
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 SECTIONS = {
     "run": "What was run",
     "verification": "Is the capture sound?",
@@ -325,13 +315,10 @@ def test_the_command_line_compares(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.fixture(scope="module")
 def browser() -> Any:
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"there is no {CHROMIUM}")
-    with api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    if headless.CHROMIUM is None:
+        pytest.skip(headless.NO_CHROMIUM)
+    with headless.chromium() as found:
+        yield found
 
 
 @pytest.fixture
