@@ -422,7 +422,8 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
             measured[calibrated].append(clock.finish().sum())
             assert clock.call_ns > 0 or not calibrated
         Thing.inner, Thing.outer = inner, outer
-    bare, raw, corrected = (np.median(x) for x in (plain, measured[False], measured[True]))
+    # The least of each: what else runs on the machine can only add.
+    bare, raw, corrected = (np.min(x) for x in (plain, measured[False], measured[True]))
     assert raw > 2 * bare  # the clock costs more than what it measures here
     assert abs(corrected - bare) < 0.25 * (raw - bare)
 
