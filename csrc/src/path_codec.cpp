@@ -55,8 +55,6 @@ void pack_layers(const ExpertView& view, unsigned bits, std::uint64_t* keys, con
   switch (bits) {
     case 3:
       return pack_layers_of<3>(view, bits, keys, field);
-    case 7:
-      return pack_layers_of<7>(view, bits, keys, field);
     case 8:
       return pack_layers_of<8>(view, bits, keys, field);
     default:
@@ -133,7 +131,23 @@ bool pack_masks(const ExpertView& view, unsigned bits, std::uint64_t* keys) {
   return repeated == 0;
 }
 
+// Bits of a first choice: as few as hold an id, but a byte where that is one more, because bytes
+// are packed several times faster.
+unsigned field_bits(std::size_t experts) {
+  const unsigned bits = std::max(1u, static_cast<unsigned>(std::bit_width(experts - 1)));
+  return bits == 7 ? 8 : bits;
+}
+
 }  // namespace
+
+FirstChoices first_choices(Isa isa, std::size_t slots) {
+#if defined(__x86_64__)
+  if (isa != Isa::portable) return first_choices_avx2(slots);
+#endif
+  static_cast<void>(isa);
+  static_cast<void>(slots);
+  return nullptr;
+}
 
 SetSort set_sort(Isa isa, std::size_t slots) {
 #if defined(__x86_64__)
@@ -156,7 +170,7 @@ SetSort set_masks(Isa isa, std::size_t experts, std::size_t slots) {
 
 PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std::size_t layers,
                      Isa isa)
-    : kind_(kind), experts_(experts), slots_(slots), layers_(layers), sort_(nullptr) {
+    : kind_(kind), experts_(experts), slots_(slots), layers_(layers) {
   if (experts == 0 || experts > kMaxExperts || slots == 0 || layers == 0) {
     throw std::invalid_argument("path: expected 1 to 65536 experts, a slot and a layer");
   }
@@ -166,7 +180,8 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
   std::size_t fields = layers;
   if (kind == PathKind::top1) {
     code_ = Code::first_choice;
-    bits_ = std::max(1u, static_cast<unsigned>(std::bit_width(experts - 1)));
+    bits_ = field_bits(experts);
+    if (bits_ == 8) choose_ = first_choices(isa, slots);
   } else if (experts <= kWordBits && experts <= 8 * slots) {
     code_ = Code::mask;
     bits_ = static_cast<unsigned>(experts);
@@ -182,6 +197,13 @@ PathCodec::PathCodec(PathKind kind, std::size_t experts, std::size_t slots, std:
 }
 
 bool PathCodec::pack(const ExpertView& view, std::uint64_t* keys) const {
+  if (choose_ != nullptr && is_dense_bytes(view, slots_)) {
+    for (std::size_t t = 0; t < view.tokens; ++t) {
+      const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;
+      choose_(reinterpret_cast<const std::uint8_t*>(row), layers_, keys + t * words_);
+    }
+    return true;
+  }
   if (sort_ != nullptr && is_dense_bytes(view, slots_)) {
     for (std::size_t t = 0; t < view.tokens; ++t) {
       const std::byte* row = view.data + static_cast<std::ptrdiff_t>(t) * view.token_stride;

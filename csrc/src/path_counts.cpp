@@ -26,7 +26,7 @@ constexpr std::size_t kMaxSliceTokens = 4096;
 // longer ones would cost more than it saves.
 constexpr std::size_t kMaxMovedWords = 8;
 // A block's keys stay in the third-level cache between packing and counting.
-constexpr std::size_t kBlockBytes = 8u << 20;
+constexpr std::size_t kBlockBytes = 16u << 20;
 constexpr std::size_t kMaxBlockTokens = std::size_t{1} << 20;
 // How far a guess of the distinct keys to come may exceed those that are known.
 constexpr std::size_t kMostGrowth = 4;

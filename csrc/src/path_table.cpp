@@ -90,6 +90,7 @@ void PathTable::prefetch_known(const KeyRef& ref) const {
   const std::uint64_t* known = key(found);
   const std::size_t words = std::min(words_, kMaxPrefetchedWords);
   for (std::size_t i = 0; i < words; i += kCacheLineWords) __builtin_prefetch(known + i);
+  __builtin_prefetch(known + words - 1);  // keys begin anywhere in a cache line
 }
 
 // kWords is the words of a key where they are known to the compiler, else 0.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,3 +154,14 @@ def test_ngrams_equal_reference(case: Case, top: int, threads: int) -> None:
         assert list(zip(rows, counts.tolist(), strict=True)) == expected[:top]
     beyond = np.add.outer(np.arange(L), np.arange(L)) >= L
     assert not ngrams.distinct[beyond].any()
+
+
+def test_first_choices_of_all_lengths() -> None:
+    """Bytes are packed a word of eight layers at a time; the last word is rarely full."""
+    rng = np.random.default_rng(0)
+    for E, K, L in itertools.product((64, 65, 128, 129, 256), (3, 4, 8), range(1, 26)):
+        kinds = rng.permuted(np.tile(np.arange(E, dtype=np.uint8), (6, L, 1)), axis=2)[:, :, :K]
+        case = Case(kinds[rng.integers(0, 6, 40)], E, 0, L)
+        counts = case.count(case.experts, "top1", top=6)
+        found = zip(map(tuple, counts.paths.tolist()), counts.counts.tolist(), strict=True)
+        assert list(found) == case.expected("top1")

@@ -5,6 +5,7 @@
 
 #include "routestats/cpu.hpp"
 #include "routestats/expert_view.hpp"
+#include "routestats/first_choices.hpp"
 #include "routestats/set_sort.hpp"
 
 namespace routestats {
@@ -16,9 +17,9 @@ enum class PathKind { top1, set };
 // A path as a key of 64-bit words, one layer after the other from the most significant bits down,
 // so that keys compare as the paths do lexicographically (a set as its ids in ascending order).
 //
-// A first choice takes as few bits as an id needs. A set takes a mask of one bit per expert where
-// that is no longer than its ids in bytes, and its sorted ids in 8 or 16 bits each otherwise. No
-// field straddles two words.
+// A first choice takes as few bits as an id needs, but 8 instead of 7. A set takes a mask of one
+// bit per expert where that is no longer than its ids in bytes, and its sorted ids in 8 or 16 bits
+// each otherwise. No field straddles two words.
 class PathCodec {
  public:
   // `slots` is K, also for top1. Throws std::invalid_argument where something is 0 or too large.
@@ -49,7 +50,9 @@ class PathCodec {
   unsigned bits_;         // of a field
   std::size_t per_word_;  // fields
   std::size_t words_;
-  SetSort sort_;  // null where there is none for this shape
+  // Null where there is none for this shape.
+  SetSort sort_ = nullptr;
+  FirstChoices choose_ = nullptr;
 };
 
 }  // namespace routestats
