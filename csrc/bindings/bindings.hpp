@@ -6,6 +6,7 @@
 namespace routestats::bindings {
 
 void bind_build_info(pybind11::module_& module);
+void bind_call_clock(pybind11::module_& module);
 void bind_counts(pybind11::module_& module);
 void bind_groups(pybind11::module_& module);
 void bind_history(pybind11::module_& module);

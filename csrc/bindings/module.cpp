@@ -5,6 +5,7 @@
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of routestats; use it through the Python package.";
   routestats::bindings::bind_build_info(module);
+  routestats::bindings::bind_call_clock(module);
   routestats::bindings::bind_counts(module);
   routestats::bindings::bind_groups(module);
   routestats::bindings::bind_history(module);

@@ -1,6 +1,6 @@
 """The C++ core: `routestats.counts` counts and ranks by it, capture drains its ring."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypedDict
 
 import numpy as np
@@ -142,6 +142,13 @@ class WeightType:
     float32: ClassVar[WeightType]
     float16: ClassVar[WeightType]
     bfloat16: ClassVar[WeightType]
+
+class CallClock:
+    def __init__(self) -> None: ...
+    def wrap(self, codes: dict[int, int], function: Callable[..., Any]) -> Callable[..., Any]: ...
+    def begin(self) -> None: ...
+    def end(self) -> None: ...
+    def take(self) -> list[npt.NDArray[np.int64]]: ...
 
 class CaptureRing:
     def __init__(

@@ -14,8 +14,6 @@ attributes of their own is slower to call.
 
 from __future__ import annotations
 
-import statistics
-import time
 import timeit
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -25,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routestats import _core
 from routestats.trace.timings import STAGES
 
 Nanoseconds = npt.NDArray[np.int64]
@@ -80,20 +79,17 @@ class Clock(Protocol):
 
 
 def own_times(
-    marks: Iterable[tuple[int, float]],
-    layers: int,
-    cost_of: Callable[[int], CallCost] = lambda code: FREE,
+    marks: Iterable[tuple[int, float]], layers: int, cost: CallCost = FREE
 ) -> Nanoseconds:
     """What each stage took by itself, without the stages inside it.
 
     Parameters
     ----------
     marks : iterable of (int, float)
-        In the order of time: what was entered (a number from 0 whose remainder by
-        ``layers * stages`` is ``layer * stages + stage``) or left (its bitwise complement), and
-        when, in nanoseconds.
+        In the order of time: what was entered (``layer * stages + stage``) or left (its bitwise
+        complement), and when, in nanoseconds.
     layers : int
-    cost_of : function
+    cost : CallCost
         What clocking each of them costs. It is taken off: the inner part from the stage itself, the
         outer from the one around it.
 
@@ -101,17 +97,15 @@ def own_times(
     -------
     ndarray of int64, shape [L, stages]
     """
-    places = layers * len(STAGES)
-    own = [0.0] * places
+    own = [0.0] * (layers * len(STAGES))
     open_places: list[int] = []
     last = 0.0
     for code, now in marks:
         if open_places:
             own[open_places[-1]] += now - last
         if code >= 0:
-            open_places.append(code % places)
+            open_places.append(code)
         else:
-            cost = cost_of(~code)
             own[open_places.pop()] -= cost.inside
             if open_places:
                 own[open_places[-1]] -= cost.outside
@@ -121,133 +115,74 @@ def own_times(
 
 
 class HostClock:
-    """The monotonic clock of the host; what it costs a call is measured, and taken off.
+    """The monotonic clock of the host, read in C++; what it costs a call is measured and taken off.
+
+    In Python, reading it would cost a call 0.5 microseconds where everything lies in the caches and
+    several times that inside an engine, where nothing does: more than the smallest stages take.
 
     Parameters
     ----------
     layers : int
-    cost : function, optional
-        `CallCost` of a call with so many positional and keyword arguments.
+    cost : CallCost, optional
+        What a clocked call costs.
     """
 
-    name = "time.perf_counter_ns"
+    name = "std::chrono::steady_clock"
 
-    def __init__(self, layers: int, cost: Callable[[int, int], CallCost] | None = None) -> None:
+    def __init__(self, layers: int, cost: CallCost | None = None) -> None:
         self._layers = layers
-        # Flat: a code (-1 for the end of what is open) and a time for each reading.
-        self._marks: list[int] = []
-        self._steps: list[list[int]] = []
-        self._arguments: list[tuple[int, int] | None] = []  # of each wrapped function
-        self._cost = host_call_cost if cost is None else cost
+        self._clock = _core.CallClock()
+        self._cost = host_call_cost() if cost is None else cost
 
     def wrap(self, places: Places, function: Method) -> Method:
-        mark, now = self._marks.append, time.perf_counter_ns
-        # Functions differ in how they are called, and so in their numbers.
-        number, size = len(self._arguments), self._layers * len(STAGES)
-        arguments = self._arguments
-        arguments.append(None)
-        codes = {
-            key: number * size + layer * len(STAGES) + STAGES.index(stage)
-            for key, (layer, stage) in places.items()
-        }
-        code_of = codes.get
-
-        def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
-            code = code_of(id(owner))
-            if code is None:
-                return function(owner, *args, **kwargs)
-            if arguments[number] is None:
-                arguments[number] = len(args), len(kwargs)
-            mark(code)
-            mark(now())
-            result = function(owner, *args, **kwargs)
-            at = now()
-            mark(-1)
-            mark(at)
-            return result
-
-        return timed
+        return self._clock.wrap(_codes_of(places), function)
 
     def begin(self) -> None:
-        self._marks.clear()
+        self._clock.begin()
 
     def end(self) -> None:
-        # No more than this between two steps: what the clock costs a run should be the readings.
-        self._steps.append(self._marks.copy())
-        self._marks.clear()
+        self._clock.end()
 
     def finish(self) -> Nanoseconds:
         steps = [
-            own_times(marks_of(step[::2], step[1::2]), self._layers, self._cost_of)
-            for step in self._steps
+            own_times(marks.tolist(), self._layers, self._cost) for marks in self._clock.take()
         ]
         return _stacked(steps, self._layers)
 
     @property
     def call_ns(self) -> float:
-        costs = [sum(self._cost(*counts)) for counts in self._arguments if counts]
-        return statistics.fmean(costs) if costs else 0.0
-
-    def _cost_of(self, code: int) -> CallCost:
-        counts = self._arguments[code // (self._layers * len(STAGES))]
-        return FREE if counts is None else self._cost(*counts)
-
-
-def marks_of(codes: Iterable[int], times: Iterable[int]) -> list[tuple[int, float]]:
-    """Marks as `own_times` takes them; of the codes, -1 is the end of what is open."""
-    found: list[tuple[int, float]] = []
-    open_codes: list[int] = []
-    for code, at in zip(codes, times, strict=True):
-        if code < 0:
-            found.append((~open_codes.pop(), at))
-        else:
-            open_codes.append(code)
-            found.append((code, at))
-    return found
+        return sum(self._cost)
 
 
 @cache
-def host_call_cost(positional: int, keywords: int) -> CallCost:
-    """What `HostClock` costs a call with so many arguments, by one of a function without work.
+def host_call_cost() -> CallCost:
+    """What `HostClock` costs a call, by those of a function without work.
 
-    The least of several medians: what else runs on the machine can only add to one, and for longer
-    than a few rounds.
+    From the least of many rounds of each: what else runs on the machine can only add to them.
     """
-    calls, rounds, medians = 1000, 15, 5
-    clock = HostClock(1, lambda _, __: FREE)
-    names = [f"argument_{i}" for i in range(positional + keywords)]
-    given = [f"{name}=0" if i >= positional else "0" for i, name in enumerate(names)]
-    setup = f"""
+    calls, rounds = 2000, 40
+    clock = HostClock(1, FREE)
+    setup = """
 class Owner:
-    def nothing({", ".join(["self", *names])}): return None
+    def nothing(self, a, b, *, c): return None
 owner = Owner()
 Owner.nothing = wrap(owner, Owner.nothing)"""
 
     def timer(wrap: Callable[..., Any]) -> timeit.Timer:
-        return timeit.Timer(f"owner.nothing({', '.join(given)})", setup, globals={"wrap": wrap})
+        return timeit.Timer("owner.nothing(0, 0, c=0)", setup, globals={"wrap": wrap})
 
     empty, bare = timeit.Timer(), timer(lambda _, function: function)
     under_clock = timer(lambda owner, f: clock.wrap({id(owner): (0, STAGES[0])}, f))
-
-    def per_call(what: timeit.Timer) -> float:
-        return what.timeit(calls) / calls * 1e9
-
-    def one_round() -> tuple[float, float]:
-        loop, one = per_call(empty), per_call(bare)
-        clock.begin()
-        whole = per_call(under_clock)
-        clock.end()
-        within = float(clock.finish()[-1].sum())
-        clock._steps.clear()
-        return whole - one, within / calls - (one - loop)
-
     found = []
-    for _ in range(medians):
-        total, inside = zip(*(one_round() for _ in range(rounds)), strict=True)
-        found.append((statistics.median(total), statistics.median(inside)))
-    whole, inside_ns = min(found)
-    each = max(inside_ns, 0.0)
-    return CallCost(each, max(whole - each, 0.0))
+    for _ in range(rounds):
+        loop, one = empty.timeit(calls), bare.timeit(calls)
+        clock.begin()
+        whole = under_clock.timeit(calls)
+        clock.end()
+        found.append((loop, one, whole, float(clock.finish().sum()) / 1e9))
+    loop, one, whole, within = (min(times) / calls * 1e9 for times in zip(*found, strict=True))
+    inside = max(within - (one - loop), 0.0)
+    return CallCost(inside, max(whole - one - inside, 0.0))
 
 
 class EventClock:
@@ -267,9 +202,7 @@ class EventClock:
         self._steps: list[Nanoseconds] = []
 
     def wrap(self, places: Places, function: Method) -> Method:
-        codes = {
-            key: layer * len(STAGES) + STAGES.index(stage) for key, (layer, stage) in places.items()
-        }
+        codes = _codes_of(places)
 
         def timed(owner: Any, *args: Any, **kwargs: Any) -> Any:
             code = codes.get(id(owner))
@@ -304,6 +237,13 @@ class EventClock:
 
     def finish(self) -> Nanoseconds:
         return _stacked(self._steps, self._layers)
+
+
+def _codes_of(places: Places) -> dict[int, int]:
+    """What `own_times` calls the layer and stage of each object."""
+    return {
+        key: layer * len(STAGES) + STAGES.index(stage) for key, (layer, stage) in places.items()
+    }
 
 
 def _stacked(steps: list[Nanoseconds], layers: int) -> Nanoseconds:

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+namespace routestats::bindings {
+
+// Readings of the monotonic clock where clocked calls begin and end, step by step. Everything
+// happens under the GIL, in the order of time.
+class CallClock {
+ public:
+  struct Mark {
+    std::int64_t code;  // what begins, or the complement of what ends
+    std::int64_t ns;
+  };
+
+  void begin_call(std::int32_t code) { step_.push_back({code, now_ns()}); }
+  void end_call(std::int32_t code) {
+    const std::int64_t at = now_ns();  // before the memory that the mark may need
+    step_.push_back({~static_cast<std::int64_t>(code), at});
+  }
+
+  void begin_step() { step_.clear(); }
+  void end_step() {
+    steps_.push_back(step_);
+    step_.clear();  // its memory is the next step's
+  }
+
+  // Of the steps that ended since the last call.
+  std::vector<std::vector<Mark>> take_steps() { return std::exchange(steps_, {}); }
+
+ private:
+  static std::int64_t now_ns() {
+    return std::chrono::duration_cast<std::chrono::nanoseconds>(
+               std::chrono::steady_clock::now().time_since_epoch())
+        .count();
+  }
+
+  std::vector<Mark> step_;
+  std::vector<std::vector<Mark>> steps_;
+};
+
+}  // namespace routestats::bindings

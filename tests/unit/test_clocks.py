@@ -1,0 +1,261 @@
+"""Clocks on the stages of a forward pass."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import inspect
+import json
+import sys
+import time
+import weakref
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from routestats import _core
+from routestats.trace.timings import STAGES
+
+
+class Layer:
+    """Stages that take a known time."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def gate(self) -> str:
+        time.sleep(0.004)
+        return "gate"
+
+    def experts(self) -> str:
+        time.sleep(0.012)
+        return "experts"
+
+
+def run_steps(clock: object, steps: int) -> np.ndarray:
+    from routestats.engines.vllm.clocks import clocked
+
+    layer, other = Layer(), Layer()
+    made_of = {id(layer): (1, "gate")}
+    gate = partial(clock.wrap(made_of, Layer.gate), layer)
+    unclocked = partial(clock.wrap(made_of, Layer.gate), other)
+    experts = clocked(clock, 1, "experts", layer.experts)
+    whole = clocked(
+        clock, 1, "block", lambda: (time.sleep(0.002), gate(), experts(), experts())[1:]
+    )
+    whole()  # outside a step
+    for _ in range(steps):
+        clock.begin()
+        assert whole() == ("gate", "experts", "experts")
+        assert unclocked() == "gate"
+        clock.end()
+    return clock.finish()
+
+
+def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import HostClock
+    from routestats.engines.vllm.profiler import ProfilerClock
+
+    trace = tmp_path / "timing" / "chrome-trace-000000.json.gz"
+    for ns in (run_steps(HostClock(2), 3), run_steps(ProfilerClock(2, trace, 8), 3)):
+        assert ns.shape == (3, 2, len(STAGES))
+        assert (ns[:, 0] == 0).all()
+        names = ("gate", "experts", "block")
+        gate, experts, block = (ns[:, 1, STAGES.index(name)] / 1e6 for name in names)
+        assert ((gate >= 3.9) & (gate < 12)).all()
+        assert ((experts >= 23.9) & (experts < 60)).all()
+        assert ((block >= 1.9) & (block < 12)).all()  # without what is inside it
+    assert trace.is_file()
+
+
+def test_the_profiler_stops_listening(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import clocked
+    from routestats.engines.vllm.profiler import ProfilerClock
+
+    clock = ProfilerClock(2, tmp_path / "trace.json.gz", 2)
+    gate = clocked(clock, 0, "gate", lambda: None)
+    for _ in range(2):
+        assert not clock.full
+        clock.begin()
+        gate()
+        clock.end()
+    assert clock.full
+    gate()
+    assert clock.finish().shape == (2, 2, len(STAGES))
+
+
+def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.chrome_trace import stages_of_chrome_trace
+    from routestats.errors import CaptureError
+
+    def event(name: str, cat: str, ts: float, dur: float) -> dict[str, object]:
+        return {"ph": "X", "name": f"routestats/{name}", "cat": cat, "ts": ts, "dur": dur}
+
+    events = [
+        event("step", "user_annotation", 0.0, 100.0),
+        event("gate/0", "user_annotation", 1.0, 9.0),
+        event("step", "gpu_user_annotation", 50.0, 30.0),
+        event("block/0", "gpu_user_annotation", 51.0, 7.0),
+        event("gate/0", "gpu_user_annotation", 51.0, 2.5),
+        event("gate/0", "gpu_user_annotation", 55.0, 1.5),
+        event("rest/0", "gpu_user_annotation", 60.0, 1.0),
+        {"ph": "X", "name": "gemm", "cat": "kernel", "ts": 51.0, "dur": 2.0},
+    ]
+    path = tmp_path / "trace.json.gz"
+    with gzip.open(path, "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    ns = stages_of_chrome_trace(path, 1, 1)
+    assert ns[0, 0, STAGES.index("gate")] == 4000
+    assert ns[0, 0, STAGES.index("block")] == 3000
+    assert ns[0, 0, STAGES.index("rest")] == 1000
+    # On the CPU every operator pays for being put down, and does so where it stands.
+    events = [
+        event("step", "cpu_op", 0.0, 100.0),
+        event("block/0", "cpu_op", 1.0, 20.0),
+        event("gate/0", "cpu_op", 2.0, 8.0),
+        {"ph": "X", "name": "aten::linear", "cat": "cpu_op", "ts": 3.0, "dur": 4.0},
+        {"ph": "X", "name": "aten::mm", "cat": "cpu_op", "ts": 4.0, "dur": 2.0},
+        {"ph": "X", "name": "aten::empty", "cat": "cpu_op", "ts": 12.0, "dur": 2.0},
+        {"ph": "X", "name": "aten::add", "cat": "cpu_op", "ts": 50.0, "dur": 2.0},
+    ]
+    with gzip.open(path, "wt") as file:
+        json.dump({"traceEvents": events}, file)
+    ns = stages_of_chrome_trace(path, 1, 1, op_ns=500.0)
+    assert ns[0, 0, STAGES.index("gate")] == 8000 - 2 * 500
+    assert ns[0, 0, STAGES.index("block")] == 12000 - 500
+    assert ns.sum() == 20_000 - 3 * 500
+    with pytest.raises(CaptureError, match="expected 2 steps in the profile, got 1"):
+        stages_of_chrome_trace(path, 1, 2)
+
+
+def test_events_are_read_after_the_step() -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import EventClock, clocked
+
+    ticks = iter(range(1000))
+
+    def event() -> SimpleNamespace:
+        made = SimpleNamespace(at=None, synchronize=lambda: None)
+        made.record = lambda: setattr(made, "at", next(ticks))
+        made.elapsed_time = lambda later: (later.at - made.at) / 1000  # milliseconds
+        return made
+
+    clock = EventClock(1, event)
+    gate = clocked(clock, 0, "gate", lambda: "done")
+    block = clocked(clock, 0, "block", gate)
+    clock.begin()
+    assert block() == "done"
+    gate()
+    clock.end()
+    clock.begin()
+    clock.end()
+    ns = clock.finish()
+    assert ns[0, 0, STAGES.index("gate")] == 2000  # two calls of one tick each
+    assert ns[0, 0, STAGES.index("block")] == 2000  # a tick before the gate and one after it
+    assert (ns[1] == 0).all()
+
+
+def test_a_stretch_of_time_belongs_to_the_innermost_call() -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import CallCost, own_times
+
+    gate, block, rest = (STAGES.index(name) for name in ("gate", "block", "rest"))
+    other = len(STAGES) + gate
+    marks = [
+        (rest, 0), (block, 100), (gate, 150), (~gate, 170), (gate, 200), (~gate, 210),
+        (~block, 260), (~rest, 300), (other, 1000), (~other, 1007),
+    ]  # fmt: skip
+    own = own_times(marks, 2)
+    assert own[0, [gate, block, rest]].tolist() == [30, 130, 140]
+    assert own[1, gate] == 7
+    assert own.sum() == 307
+    own = own_times(marks, 2, CallCost(2.0, 3.0))
+    assert own[0, [gate, block, rest]].tolist() == [30 - 4, 130 - 6 - 2, 140 - 3 - 2]
+    assert own[1, gate] == 5
+
+
+def test_what_the_host_clock_costs_is_taken_off() -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import FREE, HostClock, host_call_cost
+
+    class Thing:
+        def inner(self, a: int, b: int, *, c: int, d: int) -> None:
+            return None
+
+        def outer(self) -> None:
+            for _ in range(1000):
+                self.inner(1, 2, c=3, d=4)
+
+    plain, measured = [], {False: [], True: []}
+    thing, inner, outer = Thing(), Thing.inner, Thing.outer
+    for _ in range(60):
+        begin = time.perf_counter_ns()
+        thing.outer()
+        plain.append(time.perf_counter_ns() - begin)
+        for calibrated in measured:
+            clock = HostClock(1, host_call_cost() if calibrated else FREE)
+            Thing.inner = clock.wrap({id(thing): (0, "gate")}, inner)
+            Thing.outer = clock.wrap({id(thing): (0, "block")}, outer)
+            clock.begin()
+            thing.outer()
+            clock.end()
+            measured[calibrated].append(clock.finish().sum())
+            assert clock.call_ns > 0 or not calibrated
+        Thing.inner, Thing.outer = inner, outer
+    # The least of each: what else runs on the machine can only add.
+    bare, raw, corrected = (np.min(x) for x in (plain, measured[False], measured[True]))
+    assert raw > 1.5 * bare  # the clock costs as much as what it measures here
+    assert abs(corrected - bare) < 0.5 * (raw - bare)
+
+
+def test_a_clocked_function_is_called_as_the_function_is() -> None:
+    pytest.importorskip("torch")
+    from routestats.engines.vllm.clocks import FREE, HostClock
+
+    class Thing:
+        def method(self, a: int, /, b: int, *rest: int, c: int = 3, **more: int) -> object:
+            if a < 0:
+                raise ValueError("negative")
+            return self, a, b, rest, c, more
+
+    thing, other = Thing(), Thing()
+    expected = inspect.signature(Thing.method)
+    clock = HostClock(1, FREE)
+    function = Thing.method
+    Thing.method = clock.wrap({id(thing): (0, "gate")}, function)
+    clock.begin()
+    assert thing.method(1, 2, 7, 8, c=4, d=5) == (thing, 1, 2, (7, 8), 4, {"d": 5})
+    assert thing.method(*(1,), **{"b": 2}) == (thing, 1, 2, (), 3, {})
+    assert Thing.method(thing, 1, 2) == (thing, 1, 2, (), 3, {})
+    bound = thing.method
+    assert bound(1, 2) == (thing, 1, 2, (), 3, {})
+    assert other.method(1, 2) == (other, 1, 2, (), 3, {})  # goes by
+    with pytest.raises(ValueError, match="negative"):
+        thing.method(-1, 2)
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'"):
+        thing.method(1)
+    clock.end()
+    assert inspect.signature(Thing.method) == expected
+    (marks,) = clock._clock.take()
+    assert [code >= 0 for code in marks[:, 0]] == [True, False] * 6  # what raises ends, too
+    assert (np.diff(marks[:, 1]) >= 0).all()
+    assert clock._clock.take() == []
+    watched, kept = weakref.ref(thing), sys.getrefcount(function)
+    del thing, bound, Thing.method
+    gc.collect()
+    assert watched() is None
+    assert sys.getrefcount(function) == kept - 1
+
+
+def test_codes_that_are_none_are_refused() -> None:
+    clock = _core.CallClock()
+    with pytest.raises(ValueError, match="codes: expected them not to be negative"):
+        clock.wrap({1: -1}, print)
+    with pytest.raises(TypeError):
+        clock.wrap({"one": 1}, print)
