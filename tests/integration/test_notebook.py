@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,6 +40,34 @@ def test_the_committed_notebook_holds_the_outputs_of_its_own_code(committed: Any
     text = "\n".join(cell.source for cell in committed.cells if cell.cell_type == "markdown")
     headings = [line for line in text.splitlines() if line.startswith("## ")]
     assert [line[3] for line in headings if line[3].isdigit()] == list("123456789")
+
+
+# The plain figure of the same, for viewers that run no JavaScript.
+TWINS = {
+    "affinity": "affinity_grid",
+    "domain_difference": "load_difference",
+    "expert_load": "load_by_domain",
+    "layer_pairs": "layer_matrix",
+    "path_flow": "path_flow",
+    "prediction": "prediction|lookahead",
+    "speculation": "speculation",
+    "timing": "timing",
+}
+
+
+def test_every_interactive_figure_follows_a_plain_one_of_the_same(committed: Any) -> None:
+    shown: dict[str, int] = dict.fromkeys(TWINS, 0)
+    drawn: list[str] = []  # in this section
+    for cell in committed.cells:
+        if cell.cell_type == "markdown":
+            drawn = [] if cell.source.startswith("## ") else drawn
+            continue
+        if any("image/png" in output.get("data", {}) for output in cell.outputs):
+            drawn += re.findall(r"rs\.plots\.(\w+)", cell.source)
+        for name in re.findall(r"show\(interactive\.(\w+)", cell.source):
+            shown[name] += 1
+            assert set(TWINS[name].split("|")) & set(drawn), (name, drawn)
+    assert min(shown.values()) > 0
 
 
 def test_faults_are_found(committed: Any) -> None:

@@ -248,6 +248,10 @@ def test_domain_difference_shows_both_phases_and_the_null() -> None:
     cells, layers = source(layout, "cells"), source(layout, "layers")
     points = (one.load_share[0] - one.load_share[1]) * 100
     assert np.allclose(cells["points"], points.ravel(), atol=1e-4)
+    assert np.allclose(cells["expert_q"], one.experts.q_value.ravel(), atol=1e-6)
+    veiled = np.asarray(cells["chance_1"]) > 0
+    assert np.array_equal(veiled, ~one.experts.beyond().ravel())
+    assert veiled.sum() > 0
     assert np.allclose(layers["bits"], one.load.bits, atol=1e-6)
     assert np.allclose(layers["null"], one.load.null_mean_bits, atol=1e-6)
     assert np.allclose(layers["q_1"], one.load.q_value, atol=1e-6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from routestats.live._follow import RunFollower
 from routestats.live._state import LiveState
 from routestats.live._tokens import TokenText
 from routestats.shape import RouteShape
+from routestats.trace import TraceWriter
 from routestats.trace.feed import feed_path
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
 
@@ -67,6 +69,60 @@ def test_from_the_first_row_to_the_finished_run_and_on(tmp_path: Path) -> None:
     assert taker.poll().state == "finished"
     np.testing.assert_array_equal(taker.all(), np.concatenate(captured))
     assert taker.follower.epoch == 1
+    taker.follower.close()
+
+
+def test_no_row_comes_twice_where_the_feed_closes_before_the_last_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = FakeEngine(tmp_path / "run")
+    taker = Taker(tmp_path / "run")
+    captured = [engine.step() for _ in range(3)]
+    wait_until(lambda: taker.poll().rows == 48)
+    captured.append(engine.step())
+    close = TraceWriter.close
+    between: list[_follow.Standing] = []
+
+    def polled_before(writer: TraceWriter, *args: Any, **totals: Any) -> None:
+        assert not feed_path(tmp_path / "run").exists()
+        between.extend(taker.poll() for _ in range(3))
+        close(writer, *args, **totals)
+
+    monkeypatch.setattr(TraceWriter, "close", polled_before)
+    engine.close()
+    assert [s.rows for s in between] == [64] * 3
+    assert between[-1].state == "incomplete"
+    last = [taker.poll() for _ in range(2)]
+    assert [(s.state, s.rows, s.skipped) for s in last] == [("finished", 64, 0)] * 2
+    np.testing.assert_array_equal(taker.all(), np.concatenate(captured))
+
+
+def test_counts_stay_while_nothing_can_be_read(tmp_path: Path) -> None:
+    run, description = tmp_path / "run", tmp_path / "run" / "run.json"
+    taker = Taker(run)
+    with FakeEngine(run):
+        wait_until(lambda: taker.poll().rows > 100)
+        whole = description.read_text()
+        before = taker.poll()
+        description.write_text("{")
+        for _ in range(2):
+            lost = taker.poll()
+            assert (lost.state, lost.rows, lost.dropped) == ("lost", before.rows, 0)
+        description.unlink()
+        gone = taker.poll()
+        assert (gone.state, gone.rows) == ("waiting", before.rows)
+        description.write_text(whole)
+        after = wait_until(lambda: (s := taker.poll()).rows > before.rows and s)
+        assert (after.state, after.skipped, taker.follower.epoch) == ("live", 0, 1)
+        assert taker.rows == after.rows
+    shutil.rmtree(run)
+    taker.poll()
+    rows = taker.poll().rows
+    assert rows >= after.rows
+    engine = FakeEngine(run, RouteShape(3, 8, 2), seed=1)
+    new = taker.poll()
+    assert (new.state, new.rows, taker.follower.epoch) == ("idle", 0, 2)
+    engine.close()
     taker.follower.close()
 
 

@@ -139,6 +139,22 @@ def test_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
             assert scrape(port)["routestats_up",] == 1
 
 
+def test_a_counter_is_not_reset_while_a_run_cannot_be_read(tmp_path: Path) -> None:
+    description = tmp_path / "run" / "run.json"
+    with FakeEngine(tmp_path / "run") as engine, metrics.serve(tmp_path / "run", port=0) as port:
+        rows = wait_until(lambda: scrape(port)["routestats_rows_total",])
+        whole = description.read_text()
+        for damaged in ("{", None):
+            description.write_text(damaged) if damaged else description.unlink()
+            series = scrape(port)
+            assert series["routestats_up",] == 0
+            assert series["routestats_rows_total",] >= rows
+            description.write_text(whole)
+            rows = series["routestats_rows_total",]
+        assert wait_until(lambda: scrape(port)["routestats_rows_total",] > rows)
+    assert engine.recorder.progress()["rows"] > rows
+
+
 def test_scrapes_at_once(tmp_path: Path) -> None:
     with FakeEngine(tmp_path / "run", pause=0.0), metrics.serve(tmp_path / "run", port=0) as port:
         wait_until(lambda: scrape(port)["routestats_window_rows",] > 200)

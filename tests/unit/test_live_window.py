@@ -126,7 +126,7 @@ def test_too_few_rows_give_no_figure() -> None:
 def test_millions_of_rows_stay_in_bounds(tmp_path: Path) -> None:
     FakeEngine(tmp_path / "run").close()  # a run of which nothing but its description is used
     shape, capacity = SHAPE, 4096
-    feed = FeedWriter(tmp_path / "run", shape, layer_ids=range(4), capacity=capacity)
+    feed = FeedWriter(tmp_path / "run", shape, layer_ids=range(4), capture="c", capacity=capacity)
     size = feed.path.stat().st_size
     experts = skewed(50_000, shape, 4).astype(np.uint8)
     state = LiveState(tmp_path / "run", window=2048, least_seconds=0.0)

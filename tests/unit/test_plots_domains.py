@@ -27,7 +27,7 @@ def test_a_load_difference_is_of_the_first_less_the_second(trace: rs.Trace) -> N
     result = rs.stats.compare_domains(trace, permutations=99, hops=())
     figure = rs.plots.load_difference(result, note="a note")
     axes, bar = figure.axes
-    (image,) = axes.get_images()
+    image, veil = axes.get_images()
     first, second = (
         rs.stats.expert_load(rs.count(trace.filter(domain=name), hops=(), pairing="any")).share
         for name in "ab"
@@ -39,8 +39,13 @@ def test_a_load_difference_is_of_the_first_less_the_second(trace: rs.Trace) -> N
     (dots,) = axes.get_lines()
     beyond = np.flatnonzero(result.load.q_value <= 0.05)
     assert np.array_equal(dots.get_ydata(), beyond)
-    (entry,) = axes.get_legend().get_texts()
-    assert entry.get_text() == f"layer differs beyond chance (q ≤ 0.05): {len(beyond)} of 4"
+    chance = ~result.experts.beyond(0.05)
+    assert np.array_equal(~np.ma.getmaskarray(veil.get_array()), chance)
+    assert veil.get_alpha() > 0.5
+    assert [entry.get_text() for entry in axes.get_legend().get_texts()] == [
+        f"expert: may be chance (q > 0.05): {chance.sum()} of 20",
+        f"layer: differs beyond chance (q ≤ 0.05): {len(beyond)} of 4",
+    ]
     assert "Which experts a uses more than b (prefill)" in figure.get_suptitle()
     assert "99 permutations of prompts" in figure.get_supxlabel()
 
@@ -60,6 +65,9 @@ def test_only_layers_that_differ_are_marked() -> None:
     axes = axes_of_ones_own()
     assert rs.plots.load_difference(result, ax=axes) is axes
     assert axes.get_lines()[0].get_ydata().tolist() == [1]
+    shown = np.ma.getmaskarray(axes.get_images()[1].get_array())
+    assert shown[1].all()
+    assert not shown[[0, 2]].any()
     divergence = rs.plots.domain_divergence(result, ax=axes_of_ones_own())
     heights = {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in divergence.patches}
     assert [heights[layer] for layer in range(3)] == pytest.approx(result.load.bits)

@@ -218,6 +218,7 @@ def test_the_summary_says_what_the_results_say(analysis: Analysis, compared: Com
     domains = numbers(found["Do code and maths differ?"])
     for difference in analysis.differences:
         assert str(int((difference.load.q_value <= 0.05).sum())) in domains
+        assert str(int(difference.experts.beyond(0.05).sum())) in domains
         assert f"{difference.load.bits.mean():.4f}" in domains
         assert f"{difference.load.null_mean_bits.mean():.4f}" in domains
     moved = analysis.transfer

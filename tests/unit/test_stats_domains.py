@@ -9,7 +9,7 @@ from stats_cases import make_trace as small_trace
 
 import routestats as rs
 from routestats.errors import InvalidValueError
-from routestats.stats import _domains, _tables
+from routestats.stats import _domains, _expert_difference, _tables
 
 
 def make_trace(seed: int, *, shift: bool = False, groups: int = 20, phase: str = "prefill"):  # type: ignore[no-untyped-def]
@@ -48,7 +48,8 @@ def test_divergences_equal_the_definition() -> None:
         rows = _tables.divergence_bits(first, second)
         pooled = (first + second).sum(axis=1)
         assert found.affinity.bits[i] == pytest.approx((rows * pooled).sum() / pooled.sum())
-    assert found.to_table().num_rows == 3 + 2
+    kinds = found.to_table()["kind"].to_pylist()
+    assert [kinds.count(kind) for kind in ("load", "affinity", "expert")] == [3, 2, 3 * 4]
     assert "of 3 layers" in found.summary()
 
 
@@ -130,6 +131,104 @@ def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
     for i in range(40):
         above = [p[j] * 40 / rank[j] for j in range(40) if rank[j] >= rank[i]]
         assert found.q_value[i] == pytest.approx(min(1.0, *above))
+
+
+def test_expert_differences_equal_the_definition() -> None:
+    trace = make_trace(3, shift=True)
+    found = rs.stats.compare_domains(trace, hops=(), permutations=99, seed=5)
+    experts = found.experts
+    share = [
+        rs.stats.expert_load(rs.count(trace.filter(domain=d), hops=(), pairing="any")).share
+        for d in "ab"
+    ]
+    np.testing.assert_allclose(experts.difference, share[0] - share[1], atol=1e-14)
+    # The same labellings, prompt by prompt.
+    requests = np.array(trace.rows["request_id"].to_pylist())
+    names = sorted(set(requests))
+    sides = np.array([int(name[1:]) >= 20 for name in names])
+    by_prompt = np.stack(
+        [
+            [np.bincount(trace.experts[requests == n, layer].ravel(), minlength=4) for n in names]
+            for layer in range(3)
+        ]
+    )
+    labels = _domains._labels(sides.astype(np.intp), 99, 5) == 1
+    null = np.array(
+        [
+            [layer[one].sum(0) / layer[one].sum() - layer[~one].sum(0) / layer[~one].sum()]
+            for one in labels[1:]
+            for layer in by_prompt
+        ]
+    )
+    null = null.reshape(99, 3, 4)
+    np.testing.assert_allclose(experts.null_mean_abs, np.abs(null).mean(axis=0))
+    size = np.abs(share[0] - share[1]) - 1e-12
+    expected = (1 + (np.abs(null) >= size).sum(axis=0)) / 100
+    np.testing.assert_array_equal(experts.p_value, expected)
+    # Adjusted over all experts of all layers at once.
+    from scipy.stats import false_discovery_control
+
+    q = false_discovery_control(expected.ravel(), method="bh").reshape(3, 4)
+    np.testing.assert_allclose(experts.q_value, q)
+    np.testing.assert_array_equal(experts.beyond(), q <= 0.05)
+    assert experts.beyond()[:, 0].all()  # the one that b prefers
+    assert (experts.difference[:, 0] < 0).all()
+
+
+def test_expert_differences_are_written_down() -> None:
+    found = rs.stats.compare_domains(make_trace(3, shift=True), permutations=199)
+    beyond = found.experts.beyond()
+    (line,) = [line for line in found.summary().splitlines() if "experts " in line]
+    assert f"{beyond.sum()} of 12 experts beyond chance at q <= 0.05, most expert 0" in line
+    rows = [row for row in found.to_table().to_pylist() if row["kind"] == "expert"]
+    for row in rows:
+        at = row["source"], row["expert"]
+        assert row["source"] == row["target"]
+        assert row["bits"] is None
+        for name in ("difference", "null_mean_abs", "p_value", "q_value"):
+            assert row[name] == getattr(found.experts, name)[at]
+    assert len({(row["source"], row["expert"]) for row in rows}) == 12
+    assert found.to_dict()["experts"]["q_value"] == found.experts.q_value.tolist()
+    alike = rs.stats.compare_domains(make_trace(5), permutations=19).experts
+    assert alike.summary() == "0 of 12 experts beyond chance at q <= 0.05"
+
+
+def test_p_values_of_experts_are_uniform_where_nothing_differs() -> None:
+    """Prompts of 100 to 900 tokens that have tastes of their own, in domains that are drawn alike.
+
+    As a check of the check: tokens permuted one by one would call most of them different.
+    """
+    from scipy.stats import chi2_contingency, kstest
+
+    rng = np.random.default_rng(3)
+    sides = np.repeat([0, 1], [10, 14])
+    prompts, tokens = [], []
+    for _ in range(400):
+        sizes = rng.integers(100, 900, len(sides))
+        load = rng.multinomial(sizes, rng.dirichlet(np.ones(6), len(sides))).astype(float)
+        labels = _domains._labels(sides, 199, int(rng.integers(1 << 30)))
+        p = _expert_difference.permuted_differences(labels @ load, load.sum(axis=0))[2]
+        prompts.append(p[rng.integers(6)])
+        tokens.append(chi2_contingency([load[sides == 0].sum(0), load[sides == 1].sum(0)])[1])
+    # They are multiples of 1/200, which adds at most that to the distance from uniform.
+    assert kstest(prompts, "uniform").statistic < 1.63 / np.sqrt(400) + 0.005  # 1 % level
+    assert min(prompts) <= 0.02
+    assert np.mean(np.array(tokens) <= 0.05) > 0.9
+
+
+def test_experts_that_differ_are_found_among_thousands_and_few_others() -> None:
+    """Of 2,000 experts, a tenth have twice the load in one domain or in the other."""
+    rng = np.random.default_rng(0)
+    sides = np.repeat([0, 1], 50)
+    share = np.ones((100, 2000))
+    share[:50, :100] = share[50:, 100:200] = 2
+    taste = rng.gamma(5.0, 1 / 5, share.shape) * share
+    load = rng.poisson(40 * taste).astype(float)
+    labels = _domains._labels(sides, 999, 0)
+    p = _expert_difference.permuted_differences(labels @ load, load.sum(axis=0))[2]
+    found = _expert_difference.adjusted(p) <= 0.05
+    assert found[:200].mean() > 0.9
+    assert found[200:].sum() < 0.1 * found.sum()
 
 
 def test_what_has_no_divergence_has_no_p_and_a_permutation_without_one_counts_against() -> None:

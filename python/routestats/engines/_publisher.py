@@ -21,6 +21,8 @@ class Publisher:
     shape : RouteShape
     layer_ids : list of int
     tokenizer : str or None
+    capture : str
+        `TraceWriter.capture` of the run's files.
     on : bool
         Whether to publish at all.
     """
@@ -32,12 +34,15 @@ class Publisher:
         layer_ids: list[int],
         *,
         tokenizer: str | None,
+        capture: str,
         on: bool,
     ) -> None:
         self._feed: FeedWriter | None = None
         if on:
             try:
-                self._feed = FeedWriter(run_dir, shape, layer_ids=layer_ids, tokenizer=tokenizer)
+                self._feed = FeedWriter(
+                    run_dir, shape, layer_ids=layer_ids, tokenizer=tokenizer, capture=capture
+                )
             except TraceError as error:
                 self._give_up(error)
 

@@ -145,7 +145,14 @@ class Recorder:
             flush_seconds=options.flush_seconds,
         )
         self._handed_over = self._drained = 0  # rows
-        self._publisher = Publisher(run_dir, shape, layer_ids, tokenizer=tokenizer, on=options.live)
+        self._publisher = Publisher(
+            run_dir,
+            shape,
+            layer_ids,
+            tokenizer=tokenizer,
+            capture=self._writer.capture,
+            on=options.live,
+        )
         self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
         self._thread.start()
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +35,8 @@ class Standing:
         has nothing to do. ``lost``: a writer has gone without a word. ``finished``: complete.
         ``incomplete``: nobody publishes it; its files may still grow.
     rows, dropped : int
-        Of the whole run.
+        Of the whole run. Neither goes down before another run is there: what a killed writer had
+        published and not saved stays counted, and while nothing can be read the last known holds.
     lag_rows : int
         Rows that the engine has handed over and that nobody outside can see yet.
     skipped : int
@@ -95,8 +97,8 @@ class RunFollower:
         self._run: _Run | None = None
         self._feed: FeedReader | None = None
         self._parts: PartFollower | None = None
-        self._standing = Standing()
-        self._skipped = 0
+        self._rows = self._dropped = self._skipped = 0
+        self._seen: dict[str, int] = {}  # rows that feeds gave or skipped, by capture
         self._last_rows = float("-inf")
         self.tokenizer: str | None = None
 
@@ -117,20 +119,24 @@ class RunFollower:
 
     def poll(self) -> tuple[npt.NDArray[np.void] | None, Standing]:
         """New rows, or None where there is no run, and how the run stands; never raises."""
+        rows: npt.NDArray[np.void] | None = None
         try:
-            if not self._look():
-                self._standing = Standing("waiting", skipped=self._skipped)
-                return None, self._standing
-            rows, self._standing = self._from_feed() or self._from_files()
+            if self._look():
+                rows, standing = self._from_feed() or self._from_files()
+            else:
+                standing = Standing("waiting")
         except (RouteStatsError, OSError) as error:
             # Half of a folder that is being replaced, or a damaged one: look again next time.
             self._drop_feed()
-            problem = _files.one_line(error)
-            self._standing = Standing("lost", skipped=self._skipped, problem=problem)
-            return None, self._standing
-        if len(rows):
+            standing = Standing("lost", problem=_files.one_line(error))
+        if rows is not None and len(rows):
             self._last_rows = time.monotonic()
-        return rows, self._standing
+        # A counter that went down would be taken for a restart, by Prometheus for one.
+        self._rows = max(self._rows, standing.rows)
+        self._dropped = max(self._dropped, standing.dropped)
+        return rows, replace(
+            standing, rows=self._rows, dropped=self._dropped, skipped=self._skipped
+        )
 
     def close(self) -> None:
         """Let go of the feed."""
@@ -149,7 +155,8 @@ class RunFollower:
         found = _Run(_files.read_run_file(self.run_dir), stamp)
         if self._run is None or found.identity != self._run.identity:
             self.epoch += 1
-            self._skipped = 0
+            self._rows = self._dropped = self._skipped = 0
+            self._seen.clear()
             self._last_rows = float("-inf")
             self._parts = PartFollower(self.run_dir, found.shape)
             self._drop_feed()
@@ -162,27 +169,40 @@ class RunFollower:
             self._feed = None
 
     def _from_feed(self) -> tuple[npt.NDArray[np.void], Standing] | None:
-        assert self._run is not None
         if self._feed is None:
-            if not feed_path(self.run_dir).is_file():
-                return None
-            self._feed = FeedReader(self.run_dir)
-            if self._feed.shape != self._run.shape:
-                raise TraceError(f"{self._feed.path}: is of another shape than the run")
-            self.tokenizer = self._feed.tokenizer or self.tokenizer
-        feed = self._feed
+            self._feed = self._open_feed()
+        if (feed := self._feed) is None:
+            return None
         rows, skipped, counters = feed.read(self._limit)
         self._skipped += skipped
+        self._seen[feed.capture] = feed.position
         if counters.closed or feed.replaced:
             self._drop_feed()
-            if counters.closed:
-                self._pass_over_files()
         return rows, self._of_feed(len(rows), counters)
 
-    def _pass_over_files(self) -> None:
-        """What the feed gave is not to be given again."""
+    def _open_feed(self) -> FeedReader | None:
+        """The run's feed, to be read on from where it was left; None where there is none."""
+        assert self._run is not None
         assert self._parts is not None
-        self._parts.read(0)
+        try:
+            feed = FeedReader(self.run_dir)
+        except TraceError:
+            if feed_path(self.run_dir).is_file():
+                raise
+            return None
+        try:
+            if feed.shape != self._run.shape:
+                raise TraceError(f"{feed.path}: is of another shape than the run")
+            if feed.capture not in self._seen:
+                # Files of earlier captures are older than what comes; its own are in the feed.
+                _, skipped = self._parts.read(0, {**self._seen, feed.capture: sys.maxsize})
+                self._skipped += skipped
+        except TraceError:
+            feed.close()
+            raise
+        feed.position = self._seen.setdefault(feed.capture, 0)
+        self.tokenizer = feed.tokenizer or self.tokenizer
+        return feed
 
     def _of_feed(self, new: int, counters: FeedCounters) -> Standing:
         silent = max(time.time_ns() - counters.beat_ns, 0) / 1e9
@@ -191,20 +211,18 @@ class RunFollower:
         if silent > LOST_SECONDS and not counters.closed:
             state = "lost"
         return Standing(
-            state, counters.rows, counters.dropped, counters.waiting, self._skipped, silent
+            state, counters.rows, counters.dropped, counters.waiting, silent_seconds=silent
         )
 
     def _from_files(self) -> tuple[npt.NDArray[np.void], Standing]:
         assert self._run is not None
         assert self._parts is not None
-        before = self._parts.rows
-        rows = self._parts.read(self._limit)
-        self._skipped += self._parts.rows - before - len(rows)
+        rows, skipped = self._parts.read(self._limit, self._seen)
+        self._skipped += skipped
         totals = self.info.get("totals") or {}
         state: State = "finished" if self.info.get("complete") else "incomplete"
         return rows, Standing(
             state,
             int(totals.get("rows", self._parts.rows)),
             int(totals.get("dropped_rows", self._parts.dropped)),
-            skipped=self._skipped,
         )

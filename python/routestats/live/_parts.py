@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,43 +29,61 @@ class PartFollower:
     Attributes
     ----------
     rows, dropped : int
-        Of all files seen so far.
+        Of all files seen so far, rows that were seen elsewhere included.
     """
 
     def __init__(self, run_dir: Path, shape: RouteShape) -> None:
         self._run_dir = run_dir
         self._shape = shape
         self._last: dict[str, str] = {}  # name of the last part seen, by domain
+        self._pending: list[tuple[Path, int]] = []  # parts seen and not read, and their new rows
         self.rows = 0
         self.dropped = 0
 
-    def read(self, limit: int) -> npt.NDArray[np.void]:
+    def read(self, limit: int, seen: Mapping[str, int]) -> tuple[npt.NDArray[np.void], int]:
         """At most `limit` rows of the files that are new, the newest, oldest first.
+
+        Parameters
+        ----------
+        limit : int
+        seen : mapping of str to int
+            What a feed gave: by capture, the number of its first row that is still to come.
+
+        Returns
+        -------
+        rows : structured ndarray of `row_dtype`
+        skipped : int
+            Rows beyond `limit` that were not seen before either.
 
         Raises
         ------
         TraceError
-            If a file cannot be read, or is of another shape.
+            If a file cannot be read, or is of another shape. It is passed over from then on.
         """
+        for path in self._new_parts():
+            self._last[path.parent.name] = path.name
+            self._pending.append((path, self._count(path, seen)))
+        new = sum(count for _, count in self._pending)
         newest: list[npt.NDArray[np.void]] = []
-        for file in reversed([self._count(path) for path in self._new_parts()]):
-            if limit > 0:
-                rows = self._rows(file)[-limit:]
-                limit -= len(rows)
-                newest.append(rows)
-        return np.concatenate(newest[::-1]) if newest else np.empty(0, row_dtype(self._shape))
+        taken = 0
+        while self._pending:
+            path, count = self._pending.pop()
+            if (want := min(count, limit - taken)) > 0:
+                newest.append(self._rows(_files.open_parquet(path))[-want:])
+                taken += len(newest[-1])
+        rows = np.concatenate(newest[::-1]) if newest else np.empty(0, row_dtype(self._shape))
+        return rows, new - taken
 
     def _new_parts(self) -> list[Path]:
         """Parts behind the last one seen of each domain, in the order of writing."""
         found: list[tuple[int, Path]] = []
         for folder in sorted(self._run_dir.glob("tokens/domain=*")):
             parts = [p for p in _files.parts(folder) if p.name > self._last.get(folder.name, "")]
-            if parts:
-                self._last[folder.name] = parts[-1].name
             found.extend((path.stat().st_mtime_ns, path) for path in parts)
         return [path for _, path in sorted(found)]
 
-    def _count(self, path: Path) -> pq.ParquetFile:
+    def _count(self, path: Path, seen: Mapping[str, int]) -> int:
+        """Take note of a file; how many of its rows are new."""
         file = _files.open_parquet(path)
         meta = _files.file_metadata(file)
         shape = (self._shape.num_layers, self._shape.num_experts, self._shape.top_k)
@@ -73,7 +92,7 @@ class PartFollower:
             raise TraceError(f"{path}: expected layers, experts and choices {shape}, got {found}")
         self.rows += file.metadata.num_rows
         self.dropped += _files.file_figures(file).get("dropped_rows", 0)
-        return file
+        return _files.rows_from(file, seen)
 
     def _rows(self, file: pq.ParquetFile) -> npt.NDArray[np.void]:
         if file.num_row_groups == 0:

@@ -131,8 +131,6 @@ class LiveState:
 
     def _count_rate(self, now: float) -> None:
         counted = self._counted
-        if counted and self.standing.rows < counted[-1][1]:
-            counted.clear()  # a writer that starts again
         counted.append((now, self.standing.rows))
         while len(counted) > 2 and now - counted[1][0] >= _RATE_SECONDS:
             counted.popleft()

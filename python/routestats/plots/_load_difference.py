@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LEVEL = 0.05
+VEIL, VEIL_ALPHA = "#B4B4B4", 0.85
 
 
 @overload
@@ -39,9 +40,10 @@ def load_difference(
 ) -> Figure | Axes:
     """Heat map [layer, expert] of the first domain's share of load less the second's.
 
-    In percentage points of the layer's load, around 0: orange is more in the first domain. A dot
-    at the right edge marks each layer whose loads differ beyond chance (q of Benjamini and
-    Hochberg over the layers, of the permutation of prompts, at most 0.05).
+    In percentage points of the layer's load, around 0: orange is more in the first domain. Grey
+    lies over the experts whose difference may be chance, a dot at the right edge marks each layer
+    whose loads differ beyond it (q of Benjamini and Hochberg over all experts, and over the layers,
+    of the permutation of prompts, at most 0.05).
 
     Parameters
     ----------
@@ -82,33 +84,25 @@ def load_difference(
         pad=0.04,
         aspect=45,
     )
-    beyond = np.flatnonzero(result.load.q_value <= LEVEL)
-    (dots,) = axes.plot(
-        np.full(len(beyond), 1.012),
-        beyond,
-        "o",
-        color=DARK,
-        markersize=4,
-        clip_on=False,
-        transform=axes.get_yaxis_transform(),
-        label=f"layer differs beyond chance (q ≤ {LEVEL}): {len(beyond)} of {shape.num_layers}",
-    )
-    # Without any dot, their extent would be taken for a point at the figure's corner.
-    dots.set_in_layout(len(beyond) > 0)
+    marks = _mark(axes, result)
     expert_axis(axes, shape.num_experts, 32 if figure is not None else 12)
     label_ticks(axes.yaxis, result.layer_ids, 34 if figure is not None else 17)
     axes.set_ylabel(LAYER_AXIS, fontsize=10)
     axes.legend(
+        handles=marks,
         loc="lower right",
         bbox_to_anchor=(1.03, 1.0),
+        ncols=2 if figure is not None else 1,
+        columnspacing=1.5,
         frameon=False,
         fontsize=9,
-        handletextpad=0.2,
+        handletextpad=0.5,
         borderpad=0.1,
+        handlelength=1.2,
     )
     title = f"Which experts {first} uses more than {second} ({result.phase})"
     if figure is None:
-        small_title(axes, title, pad=20)  # above the legend
+        small_title(axes, title, pad=34)  # above the legend
         return axes
     return finish(
         figure,
@@ -123,3 +117,40 @@ def load_difference(
             note,
         ),
     )
+
+
+def _mark(axes: Axes, result: DomainDifference) -> list[Any]:
+    """Grey over experts that may differ by chance, dots beside layers that differ beyond it.
+
+    Grey over what may be chance can be seen at any size of the cells; a mark in a cell cannot.
+    """
+    from matplotlib.colors import ListedColormap
+    from matplotlib.patches import Patch
+
+    shape = result.shape
+    chance = ~result.experts.beyond(LEVEL)
+    axes.imshow(
+        np.ma.masked_equal(chance, False),
+        cmap=ListedColormap([VEIL]),
+        alpha=VEIL_ALPHA,
+        aspect="auto",
+        interpolation="nearest",
+    )
+    veil = Patch(
+        color=VEIL,
+        label=f"expert: may be chance (q > {LEVEL}): {chance.sum():,} of {chance.size:,}",
+    )
+    beyond = np.flatnonzero(result.load.q_value <= LEVEL)
+    (dots,) = axes.plot(
+        np.full(len(beyond), 1.012),
+        beyond,
+        "o",
+        color=DARK,
+        markersize=4,
+        clip_on=False,
+        transform=axes.get_yaxis_transform(),
+        label=f"layer: differs beyond chance (q ≤ {LEVEL}): {len(beyond)} of {shape.num_layers}",
+    )
+    # Without any dot, their extent would be taken for a point at the figure's corner.
+    dots.set_in_layout(len(beyond) > 0)
+    return [veil, dots]

@@ -187,7 +187,8 @@ def _domains(analysis: Analysis) -> Iterator[Finding]:
 def _beyond(found: Sequence[DomainDifference]) -> str:
     return "; ".join(
         f"{d.phase}: loads differ at {int((d.load.q_value <= LEVEL).sum())} of {len(d.layer_ids)} "
-        "layers"
+        f"layers and for {int(d.experts.beyond(LEVEL).sum()):,} of {d.experts.q_value.size:,} "
+        "experts"
         for d in found
     )
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from routestats.report import _html as html
 from routestats.report._analysis import SEGMENT, Analysis
-from routestats.report._cells import Cell, number, percent, points, share
+from routestats.report._cells import NONE, Cell, number, percent, points, share
 from routestats.report._figures import Pictures
 from routestats.stats import DomainDifference, Transfer
 
@@ -165,6 +165,7 @@ def difference_table(found: tuple[DomainDifference, ...], name: str, between: st
     """Loads and affinities of two sides, each beside permuted prompts."""
     rows: list[html.Row] = []
     for result in found:
+        several = result.experts.beyond(LEVEL)
         for what, part in (("load", result.load), ("affinity", result.affinity)):
             if len(part.bits):
                 beyond = int((part.q_value <= LEVEL).sum())
@@ -178,6 +179,16 @@ def difference_table(found: tuple[DomainDifference, ...], name: str, between: st
                         Cell(f"{beyond} of {len(part.bits)}", (beyond,)),
                     ]
                 )
+        rows.append(
+            [
+                f"{result.domains[0]} – {result.domains[1]}",
+                result.phase,
+                "load of an expert",
+                Cell(NONE),
+                Cell(NONE),
+                Cell(f"{several.sum():,} of {several.size:,}", (int(several.sum()),)),
+            ]
+        )
     return html.table(
         name,
         (
@@ -190,7 +201,8 @@ def difference_table(found: tuple[DomainDifference, ...], name: str, between: st
         ),
         rows,
         text_columns=(0, 1, 2),
-        caption="Jensen-Shannon divergence: load over layers, affinity over adjacent layers. "
+        caption="Jensen-Shannon divergence: load over layers, affinity over adjacent layers; of an "
+        "expert its share of the layer's load, over all experts of all layers. "
         f"{found[0].permutations:,} permutations of prompts between the two; q is Benjamini and "
         "Hochberg's.",
     )

@@ -161,11 +161,13 @@ def read_differences(found: Sequence[DomainDifference]) -> str:
     for result in found:
         beyond = int((result.load.q_value <= 0.05).sum())
         worst = int(np.nanargmax(result.load.bits))
+        several = result.experts.beyond()
         texts.append(
             f"{result.phase.capitalize()}: the loads differ beyond chance at {beyond} of "
             f"{len(result.layer_ids)} layers, most at layer {result.layer_ids[worst]} "
             f"({result.load.bits[worst]:.4f} bits, permuted prompts "
-            f"{result.load.null_mean_bits[worst]:.4f})."
+            f"{result.load.null_mean_bits[worst]:.4f}); so do those of {several.sum():,} of "
+            f"{several.size:,} experts."
         )
     return " ".join(texts)
 

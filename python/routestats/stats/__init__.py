@@ -15,6 +15,7 @@ from routestats.stats._correlation import correlation as correlation
 from routestats.stats._domains import Divergence as Divergence
 from routestats.stats._domains import DomainDifference as DomainDifference
 from routestats.stats._domains import compare_domains as compare_domains
+from routestats.stats._expert_difference import ExpertDifference as ExpertDifference
 from routestats.stats._expert_load import ExpertLoad as ExpertLoad
 from routestats.stats._expert_load import expert_load as expert_load
 from routestats.stats._history import History as History
@@ -65,6 +66,7 @@ __all__ = [
     "Divergence",
     "DomainDifference",
     "Estimate",
+    "ExpertDifference",
     "ExpertLoad",
     "History",
     "HistoryHits",

@@ -13,6 +13,11 @@ from routestats.errors import InvalidValueError
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._checks import check_integer, check_integers, check_trace, checked_experts
+from routestats.stats._expert_difference import (
+    ExpertDifference,
+    adjusted,
+    permuted_differences,
+)
 from routestats.stats._intervals import Floats
 from routestats.stats._result import Result
 from routestats.stats._tables import divergence_bits
@@ -79,6 +84,8 @@ class DomainDifference(Result):
         Share of assignments (over all K slots) in each domain.
     load : Divergence
         Of the load shares, per layer.
+    experts : ExpertDifference
+        Of the load shares, per layer and expert.
     affinity_pairs : ndarray of int, shape [P, 2]
         Source and target layer of each entry of `affinity`.
     affinity : Divergence
@@ -98,21 +105,28 @@ class DomainDifference(Result):
     seed: int
     load_share: Floats
     load: Divergence
+    experts: ExpertDifference
     affinity_pairs: npt.NDArray[np.int64]
     affinity: Divergence
 
     def to_table(self) -> pa.Table:
-        """One row per layer (kind ``load``) and per layer pair (kind ``affinity``)."""
+        """One row per layer (kind ``load``), layer pair (``affinity``) and expert (``expert``).
+
+        An expert has no divergence, layers and pairs have no expert and no difference: null.
+        """
         layers = np.arange(self.shape.num_layers)
         places = np.concatenate((np.stack((layers, layers), axis=1), self.affinity_pairs))
         kinds = ["load"] * len(layers) + ["affinity"] * len(self.affinity_pairs)
         columns = {"kind": kinds, "source": places[:, 0], "target": places[:, 1]}
         for name in DIVERGENCE_COLUMNS:
             columns[name] = np.concatenate((getattr(self.load, name), getattr(self.affinity, name)))
-        return pa.table(columns)
+        experts = self.experts.to_table().rename_columns({"layer": "source"})
+        experts = experts.append_column("target", experts["source"])
+        experts = experts.append_column("kind", [["expert"] * len(experts)])
+        return pa.concat_tables([pa.table(columns), experts], promote_options="default")
 
     def summary(self, level: float = 0.05) -> str:
-        """Two lines: load and affinity."""
+        """A line each: load, experts and affinity."""
         first, second = self.domains
         lines = [
             f"{first} against {second} ({self.pairing}), {self.phase}: {self.tokens[0]:,} and "
@@ -125,6 +139,8 @@ class DomainDifference(Result):
         ):
             if len(found.bits):
                 lines.append(f"  {name:9s} {found.summary(level, places)}")
+            if name == "load":
+                lines.append(f"  {'experts':9s} {self.experts.summary(level)}")
         return "\n".join(lines)
 
 
@@ -153,7 +169,8 @@ def compare_domains(
         Distances of the layer pairs whose affinity is compared; empty for load alone.
     permutations : int
         B. Take 999 or more: the smallest p is ``1 / (1 + B)``, so fewer cannot reach a small q
-        at one of many layer pairs. Less is for trying out.
+        at one of many layer pairs. Less is for trying out. Where few of many experts differ, it
+        takes more: with fewer than ``20 L E / (1 + B)`` of them, none can reach q = 0.05.
     seed : int
         Of the permutations.
 
@@ -192,21 +209,21 @@ def compare_domains(
 
     # One layer after the other in memory: each is read for several pairs.
     columns = np.ascontiguousarray(checked_experts(part).transpose(1, 0, 2))
-    loads = np.stack([_by_group(column, groups, len(sides), experts) for column in columns])
-    totals = loads.sum(axis=1)
-    side_loads = [labels @ load for load in loads]
-    observed_load = np.stack([side[0] for side in side_loads])
-    load = _test(
-        [
-            divergence_bits(side, total - side)
-            for side, total in zip(side_loads, totals, strict=True)
-        ]
+    share = np.empty((2, layers, experts))
+    divergences, differences = [], []
+    for layer, column in enumerate(columns):
+        by_group = _by_group(column, groups, len(sides), experts)
+        first_side, total = labels @ by_group, by_group.sum(axis=0)
+        share[:, layer] = first_side[0], total - first_side[0]
+        divergences.append(divergence_bits(first_side, total - first_side))
+        differences.append(permuted_differences(first_side, total))
+    difference, null_mean_abs, p_value = (
+        np.stack(parts) for parts in zip(*differences, strict=True)
     )
     pairs = [(src, src + hop) for hop in hops for src in range(layers - hop)]
     affinity = _test(
         [_affinity_divergence(columns, pair, groups, labels, experts) for pair in pairs]
     )
-    share = np.stack((observed_load, totals - observed_load))
     tokens = np.bincount(sides[groups], minlength=2)
     return DomainDifference(
         shape=trace.shape,
@@ -219,7 +236,10 @@ def compare_domains(
         permutations=permutations,
         seed=seed,
         load_share=share / share.sum(axis=2, keepdims=True),
-        load=load,
+        load=_test(divergences),
+        experts=ExpertDifference(
+            tuple(trace.layer_ids), difference, null_mean_abs, p_value, adjusted(p_value)
+        ),
         affinity_pairs=np.array(pairs, np.int64).reshape(-1, 2),
         affinity=affinity,
     )
@@ -333,17 +353,12 @@ def _test(divergences: list[Floats]) -> Divergence:
     if not divergences:
         none = np.empty(0)
         return Divergence(none, none, none, none)
-    from scipy.stats import false_discovery_control
-
     values = np.stack(divergences)
     observed, null = values[:, 0], values[:, 1:]
     # Equal sums in another order differ in the last digits: these reach the observed value too.
     # So does a permutation without a value: it cannot speak for a difference.
     reach = (~(null < observed[:, None] - 1e-12)).sum(axis=1)
     p = np.where(np.isnan(observed), np.nan, (1 + reach) / (1 + null.shape[1]))
-    q = np.full_like(p, np.nan)
-    if (known := np.isfinite(p)).any():
-        q[known] = false_discovery_control(p[known], method="bh")
     valued = np.isfinite(null)
     mean = np.divide(
         np.where(valued, null, 0.0).sum(axis=1),
@@ -351,4 +366,4 @@ def _test(divergences: list[Floats]) -> Divergence:
         out=np.full_like(p, np.nan),
         where=valued.any(axis=1),
     )
-    return Divergence(observed, mean, p, q)
+    return Divergence(observed, mean, p, adjusted(p))

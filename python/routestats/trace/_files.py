@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -19,8 +19,11 @@ from routestats.schema import FORMAT_VERSION, METADATA_KEY
 
 RUN_FILE = "run.json"
 LOCK_FILE = ".lock"
+FEED_FILE = "live/feed.bin"
 FILE_KEY = b"routestats.file"
 """Key of a file's own figures (rows, dropped rows) in its Parquet footer."""
+CAPTURE_KEY = b"routestats.capture"
+"""Key of what tells a file's rows from all others: the capture's id, and their numbers in it."""
 
 _TEMPORARY = ".tmp-"
 _DOMAIN = re.compile(r"[A-Za-z0-9_.-]+")
@@ -50,7 +53,9 @@ def parts(folder: Path) -> list[Path]:
 
 
 def remove_temporaries(run_dir: Path) -> None:
-    """Remove what a killed writer left half-written."""
+    """Remove what a killed writer left: what is half-written, and its feed."""
+    with suppress(OSError):  # a run can do without a feed
+        (run_dir / FEED_FILE).unlink(missing_ok=True)
     for path in run_dir.rglob(f"{_TEMPORARY}*"):
         path.unlink(missing_ok=True)
 
@@ -129,6 +134,32 @@ def file_figures(file: pq.ParquetFile) -> dict[str, int]:
     """What the writer noted of this file: ``rows`` and ``dropped_rows``."""
     figures: dict[str, int] = json.loads((file.metadata.metadata or {}).get(FILE_KEY, b"{}"))
     return figures
+
+
+def extend_runs(runs: list[list[int]], first: int, count: int) -> None:
+    """Add rows `first` to ``first + count - 1`` to `runs` of ``[first, count]``, in place."""
+    if runs and sum(runs[-1]) == first:
+        runs[-1][1] += count
+    else:
+        runs.append([first, count])
+
+
+def rows_from(file: pq.ParquetFile, seen: Mapping[str, int]) -> int:
+    """How many rows of `file`, its last ones, are not among those `seen`.
+
+    Parameters
+    ----------
+    file : ParquetFile
+    seen : mapping of str to int
+        By capture, the number of its first row that was not seen. Of a capture that is not in it,
+        as of a file that does not say what it is of, nothing was seen.
+    """
+    text = (file.metadata.metadata or {}).get(CAPTURE_KEY)
+    if text is None:
+        return int(file.metadata.num_rows)
+    about = json.loads(text)
+    start = seen.get(about["id"], 0)
+    return sum(max(0, first + count - max(first, start)) for first, count in about["runs"])
 
 
 @contextmanager

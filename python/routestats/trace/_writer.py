@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -81,6 +82,8 @@ class TraceWriter:
             raise InvalidValueError(
                 f"layer_ids: expected {shape.num_layers}, one per layer, got {len(self.layer_ids)}"
             )
+        self.capture = secrets.token_hex(8)
+        """Tells this writer's rows, numbered from 0 in the order of `write`, from all others."""
         self.rows_written = 0
         self.dropped_rows = 0
         """Rows that the source of the batches has dropped so far; kept by the caller."""
@@ -90,6 +93,7 @@ class TraceWriter:
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
         self._buffer: dict[str, list[RoutingBatch]] = {}
+        self._numbers: dict[str, list[list[int]]] = {}
         self._oldest: dict[str, float] = {}
         self._records: list[RequestRecord] = []
         self._drops_on_disk = 0
@@ -196,6 +200,8 @@ class TraceWriter:
         waiting = self._buffer.setdefault(batch.domain, [])
         self._oldest.setdefault(batch.domain, time.monotonic())
         waiting.append(batch)
+        numbers = self._numbers.setdefault(batch.domain, [])
+        _files.extend_runs(numbers, self.rows_written, len(batch))
         self.rows_written += len(batch)
         if sum(map(len, waiting)) >= self._flush_rows:
             self._flush_domain(batch.domain)
@@ -289,7 +295,12 @@ class TraceWriter:
         del self._oldest[domain]
         drops = self.dropped_rows - self._drops_on_disk
         rows = sum(map(len, batches))
-        figures = {"rows": rows, "dropped_rows": drops}
+        footer = {
+            _files.FILE_KEY: json.dumps({"rows": rows, "dropped_rows": drops}),
+            _files.CAPTURE_KEY: json.dumps(
+                {"id": self.capture, "runs": self._numbers.pop(domain)}, separators=(",", ":")
+            ),
+        }
         schema = self._schema
 
         def write(file: Any) -> None:
@@ -302,7 +313,7 @@ class TraceWriter:
             )
             with writer:
                 writer.write_table(_table(batches, schema), row_group_size=65_536)
-                writer.add_key_value_metadata({_files.FILE_KEY: json.dumps(figures)})
+                writer.add_key_value_metadata(footer)
 
         self._write_part(_files.domain_dir(self.run_dir, domain), write)
         self._drops_on_disk = self.dropped_rows

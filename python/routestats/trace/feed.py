@@ -30,9 +30,7 @@ import numpy.typing as npt
 from routestats.errors import RouteStatsError, TraceError
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace._files import one_line
-
-FOLDER, FILE = "live", "feed.bin"
+from routestats.trace._files import FEED_FILE, one_line
 
 _MAGIC = b"RSFEED01"
 _PAGE = 16_384
@@ -47,7 +45,7 @@ _LEAST_ROWS, _MOST_ROWS = 1_024, 65_536
 
 def feed_path(run_dir: str | Path) -> Path:
     """Where the feed of a run lies."""
-    return Path(run_dir) / FOLDER / FILE
+    return Path(run_dir) / FEED_FILE
 
 
 def row_dtype(shape: RouteShape) -> np.dtype[np.void]:
@@ -115,6 +113,8 @@ class FeedWriter:
         A run's folder, which exists.
     shape : RouteShape
     layer_ids : sequence of int, length L
+    capture : str
+        `TraceWriter.capture` of whoever writes the same rows, in the same order, to files.
     tokenizer : str, optional
         Where the model's tokenizer is to be had: a folder or a hub id.
     capacity : int, optional
@@ -132,6 +132,7 @@ class FeedWriter:
         shape: RouteShape,
         *,
         layer_ids: Sequence[int],
+        capture: str,
         tokenizer: str | None = None,
         capacity: int | None = None,
     ) -> None:
@@ -145,6 +146,7 @@ class FeedWriter:
             "shape": asdict(shape),
             "layer_ids": [int(i) for i in layer_ids],
             "tokenizer": tokenizer,
+            "capture": capture,
             "capacity": self.capacity,
             "row_bytes": self.dtype.itemsize,
         }
@@ -153,7 +155,7 @@ class FeedWriter:
             raise TraceError(f"{self.path}: its description takes {len(text)} bytes")
         head = _MAGIC + len(text).to_bytes(8, "little") + text
         # A reader must never find a feed half made, so it appears by renaming.
-        temporary = self.path.with_name(f".tmp-{FILE}-{os.getpid()}")
+        temporary = self.path.with_name(f".tmp-{self.path.name}-{os.getpid()}")
         try:
             self.path.parent.mkdir(exist_ok=True)
             self._file = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -208,13 +210,14 @@ class FeedWriter:
             self.path.parent.rmdir()
 
     def _write_rows(self, rows: npt.NDArray[np.void]) -> None:
-        self._published += len(rows)
+        published = self._published + len(rows)
         rows = rows[-self.capacity :]
-        first = (self._published - len(rows)) % self.capacity
+        first = (published - len(rows)) % self.capacity
         before_end = min(len(rows), self.capacity - first)
         for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
             if len(part):
                 _write_all(self._file, part.tobytes(), _PAGE + place * self.dtype.itemsize)
+        self._published = published  # not before: half of a batch is none
 
     def _write_block(self, reserved: int, counters: FeedCounters) -> None:
         self._sequence += 1
@@ -244,6 +247,11 @@ class FeedReader:
 
     Attributes
     ----------
+    capture : str
+        Whose rows these are.
+    position : int
+        Number of the next row to be read, of all rows since the feed's first. Set it to go on
+        where another reader of the same capture was.
     shape : RouteShape
     layer_ids : tuple of int
     tokenizer : str or None
@@ -257,7 +265,7 @@ class FeedReader:
 
     def __init__(self, run_dir: str | Path) -> None:
         self.path = feed_path(run_dir)
-        self._position = 0
+        self.position = 0
         try:
             self._file = os.open(self.path, os.O_RDONLY)
         except OSError as error:
@@ -278,6 +286,7 @@ class FeedReader:
             self.shape = RouteShape(**description["shape"])
             self.layer_ids = tuple(int(i) for i in description["layer_ids"])
             self.tokenizer: str | None = description["tokenizer"]
+            self.capture = str(description["capture"])
             self.capacity = int(description["capacity"])
             self.dtype = row_dtype(self.shape)
             size = os.fstat(self._file).st_size
@@ -308,13 +317,13 @@ class FeedReader:
         """
         _, end, counters = self._block()
         most = self.capacity if limit is None else min(limit, self.capacity)
-        start = max(self._position, end - most)
+        start = max(self.position, end - most)
         rows = self._rows(start, end)
         reserved, _, _ = self._block()  # what was overwritten in the meantime is not to be had
         lost = min(max(reserved - self.capacity - start, 0), len(rows))
         rows = rows[lost:]
-        skipped = start + lost - self._position
-        self._position = end
+        skipped = start + lost - self.position
+        self.position = end
         experts = rows["experts"]
         if experts.size and int(experts.max()) >= self.shape.num_experts:
             raise TraceError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routestats.errors import InvalidValueError
+from routestats.plots._load_difference import LEVEL, VEIL, VEIL_ALPHA
 from routestats.plots.interactive._style import (
     add_hover,
     caption,
@@ -39,6 +40,8 @@ plot.title.text = titles[at];
 
 def domain_difference(*results: DomainDifference) -> Any:
     """Difference of two domains' load by layer and expert, and the divergence of each layer.
+
+    Grey lies over the experts whose difference may be chance, by q over all experts.
 
     Parameters
     ----------
@@ -77,12 +80,15 @@ def domain_difference(*results: DomainDifference) -> Any:
         cell_data[f"first_{place}"] = percent_small(each.load_share[0])
         cell_data[f"second_{place}"] = percent_small(each.load_share[1])
         cell_data[f"points_{place}"] = percent_small(each.load_share[0] - each.load_share[1])
+        cell_data[f"expert_q_{place}"] = small(each.experts.q_value)
+        chance = np.where(each.experts.beyond(LEVEL), 0.0, VEIL_ALPHA)
+        cell_data[f"chance_{place}"] = small(chance)
         layer_data[f"bits_{place}"] = small(each.load.bits)
         layer_data[f"null_{place}"] = small(each.load.null_mean_bits)
         layer_data[f"p_{place}"] = small(each.load.p_value)
         layer_data[f"q_{place}"] = small(each.load.q_value)
     for data, names in (
-        (cell_data, ("first", "second", "points")),
+        (cell_data, ("first", "second", "points", "expert_q", "chance")),
         (layer_data, ("bits", "null", "p", "q")),
     ):
         for name in names:
@@ -100,18 +106,23 @@ def domain_difference(*results: DomainDifference) -> Any:
         float(np.nanmax(np.abs(e.load_share[0] - e.load_share[1]), initial=0.0)) for e in results
     )
     mapper = diverging(bound * 100)
-    drawn = plot.rect(
+    plot.rect(
         "expert", "layer", 1, 1, source=cells, line_color=None, name="difference",
         fill_color={"field": "points", "transform": mapper},
+    )  # fmt: skip
+    veil = plot.rect(
+        "expert", "layer", 1, 1, source=cells, line_color=None, name="chance",
+        fill_color=VEIL, fill_alpha="chance",
     )  # fmt: skip
     colour_bar(plot, mapper, "points")
     add_hover(
         plot,
-        [drawn],
+        [veil],
         [
             ("expert", "@expert of layer @layer_id"),
             ("shares", "@first{0.0}% and @second{0.0}%"),
             ("difference", "@points{+0.0} points"),
+            ("q over all experts", "@expert_q{0.000}"),
         ],
     )
     top = max(float(np.nanmax(e.load.bits, initial=0.0)) for e in results)
@@ -159,5 +170,10 @@ def domain_difference(*results: DomainDifference) -> Any:
         headline("Two domains: difference of load by expert, divergence by layer"),
         select,
         [plot, lines],
-        caption(tokens, f"pairing: {first.pairing}", f"{first.permutations} permutations"),
+        caption(
+            f"grey: may be chance, q > {LEVEL} over all experts",
+            tokens,
+            f"pairing: {first.pairing}",
+            f"{first.permutations} permutations",
+        ),
     )
