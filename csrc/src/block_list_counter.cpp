@@ -54,7 +54,7 @@ void copy_words(const std::uint64_t* from, std::size_t from_words, std::size_t w
 }  // namespace
 
 BlockListCounter::BlockListCounter(const CountJob& job, Isa isa)
-    : job_(job), isa_(isa), layer_words_((job.experts + 63) / 64), rows_(job.layers) {
+    : job_(job), isa_(isa), layer_words_(layer_words(job.experts)), rows_(job.layers) {
   make_rows();
   sums_ = row_sums(isa, row_words_);
   make_windows();

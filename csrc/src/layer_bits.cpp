@@ -46,8 +46,13 @@ bool fill_bit_by_bit(const std::uint16_t* ids, std::size_t tokens, std::size_t s
 
 const FillBitsOfIsa fill_bits_portable{fill_bits<1>, fill_bits<2>, fill_bits<4>};
 
+std::size_t layer_words(std::size_t experts) {
+  const std::size_t words = (experts + 63) / 64;
+  return words == 3 ? 4 : words;
+}
+
 LayerBits::LayerBits(std::size_t experts, Isa isa)
-    : words_((experts + 63) / 64), fill_(fill_for(words_, isa)) {
+    : words_(layer_words(experts)), fill_(fill_for(words_, isa)) {
   if (fill_ == nullptr) return;
   one_hot_ = std::make_unique<std::uint64_t[]>(experts * words_);
   for (std::size_t e = 0; e < experts; ++e) {

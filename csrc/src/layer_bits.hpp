@@ -13,6 +13,10 @@ namespace routestats {
 using FillBits = bool (*)(const std::uint64_t* one_hot, const std::uint16_t* ids,
                           std::size_t tokens, std::size_t slots, std::uint64_t* bits);
 
+// Words of a token's bits at a layer: those of its experts, but never three, which are no vector.
+// With a fourth they are one, and half a row of RowSums, which nothing has to be copied into.
+std::size_t layer_words(std::size_t experts);
+
 // Of layers of 1, 2 and 4 words; one set per instruction set.
 struct FillBitsOfIsa {
   FillBits one;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "layer_bits.hpp"
+
 namespace routestats {
 namespace {
 
@@ -72,7 +74,7 @@ Method choose_method(const PairShape& shape, Isa isa) {
       2.8 * preparations + 0.4 + speeds.row * slots * experts / 512 + 2e-5 * experts * experts;
   // A row has whole words of its target, but none of other layers; each list of a block costs what
   // ten more rows would.
-  const auto words = static_cast<double>((shape.experts + 63) / 64);
+  const auto words = static_cast<double>(layer_words(shape.experts));
   const double block_lists = 1.3 * preparations + 0.4 +
                              speeds.half_row * (slots + experts / 200) * words / 4 +
                              2e-5 * experts * experts;

@@ -239,6 +239,39 @@ void test_block_lists() {
   }
 }
 
+// Where the bits of a layer take one more word, or another width; the last token's last expert is
+// the layer's last one, so that a word too few or a column too many shows.
+void test_layer_widths() {
+  std::mt19937 random(17);
+  for (const std::size_t experts :
+       {63u, 64u, 65u, 127u, 128u, 129u, 160u, 191u, 192u, 193u, 255u, 256u, 257u}) {
+    const Shape shape{2300, 4, experts, 3};
+    for (const bool repeated : {false, true}) {
+      auto ids = random_ids<std::uint16_t>(shape, true, random);
+      for (std::size_t l = 0; l < shape.layers; ++l) {
+        std::uint16_t* slots = &ids[((shape.tokens - 1) * shape.layers + l) * shape.slots];
+        slots[0] = repeated ? static_cast<std::uint16_t>(experts - 1) : 0;
+        slots[1] = 1;
+        slots[2] = static_cast<std::uint16_t>(experts - 1);
+      }
+      for (const auto& pairs : {hop_pairs(shape.layers, {0, 1}), hop_pairs(shape.layers, {1}),
+                                hop_pairs(shape.layers, {0, 1, 2})}) {
+        const Counts expected = naive(ids, shape, pairs);
+        for (const Isa isa : available_isas()) {
+          Counts got = zeros(shape, pairs.size());
+          count_pairs(view_of(ids, shape), shape.experts, pairs,
+                      {got.expert.data(), got.pairs.data()},
+                      {.threads = 2, .method = Method::block_lists, .isa = isa});
+          require(got == expected, std::string("lists of a block, ") + name_of(isa) +
+                                       " E=" + std::to_string(experts) +
+                                       " pairs=" + std::to_string(pairs.size()) +
+                                       (repeated ? ", an expert twice" : ""));
+        }
+      }
+    }
+  }
+}
+
 // Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
 void test_row_order() {
   std::mt19937 random(11);
@@ -323,6 +356,7 @@ int main() {
   routestats::test_wide_counts();
   routestats::test_choice();
   routestats::test_block_lists();
+  routestats::test_layer_widths();
   routestats::test_long_block();
   routestats::test_row_order();
   routestats::test_out_of_range();
