@@ -21,9 +21,9 @@ void add_to(std::uint64_t* total, const Counts& part) {
 BitmapCounter::BitmapCounter(const CountJob& job, Isa isa)
     : job_(job), kernel_(and_popcount(isa)) {}
 
-std::vector<std::size_t> BitmapCounter::add(const ExpertView& view, std::size_t block) {
+std::vector<TokenRange> BitmapCounter::add(const ExpertView& view, std::size_t block) {
   const std::size_t experts = job_.experts;
-  std::vector<std::size_t> left;
+  std::vector<TokenRange> left;
   std::mutex tables;
   run_workers((view.tokens + block - 1) / block, job_.threads, [&](ItemQueue& queue) {
     BitColumns columns(job_.layers, experts, block);
@@ -43,7 +43,7 @@ std::vector<std::size_t> BitmapCounter::add(const ExpertView& view, std::size_t 
       for (const std::uint64_t n : block_loads) total += n;
       if (total != tokens * job_.layers * job_.slots) {
         const std::lock_guard lock(tables);
-        left.push_back(first);
+        left.push_back({first, tokens});
         continue;
       }
       add_to(loads.data(), block_loads);
@@ -57,7 +57,7 @@ std::vector<std::size_t> BitmapCounter::add(const ExpertView& view, std::size_t 
     add_to(job_.tables.expert, loads);
     add_to(job_.tables.pairs, pairs);
   });
-  return left;
+  return joined(std::move(left));
 }
 
 }  // namespace routestats

@@ -5,6 +5,7 @@
 
 #include "count_job.hpp"
 #include "routestats/and_popcount.hpp"
+#include "routestats/token_ranges.hpp"
 
 namespace routestats {
 
@@ -14,9 +15,9 @@ class BitmapCounter {
  public:
   BitmapCounter(const CountJob& job, Isa isa);
 
-  // Adds the view in blocks of `block` tokens, except the blocks whose first tokens are returned:
-  // in them a token names an expert twice at one layer, and bits cannot say how often.
-  std::vector<std::size_t> add(const ExpertView& view, std::size_t block);
+  // Adds the view in blocks of `block` tokens, except those that are returned: in them a token
+  // names an expert twice at one layer, and bits cannot say how often.
+  std::vector<TokenRange> add(const ExpertView& view, std::size_t block);
 
  private:
   const CountJob& job_;

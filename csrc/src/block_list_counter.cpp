@@ -115,13 +115,12 @@ class BlockListCounter::Worker {
         rows_(std::make_unique<BitRow[]>(kBlockTokens + 1)) {}
 
   void add(const ExpertView& view, std::size_t first_token, std::size_t tokens,
-           const Window& window, std::vector<LeftPart>& left) {
+           const Window& window, std::vector<TokenRange>& left) {
     prepare(window, tokens);
     for (std::size_t first = 0; first < tokens; first += kBlockTokens) {
       const std::size_t count = std::min(kBlockTokens, tokens - first);
       if (!read(view.tokens_from(first_token + first, count), window)) {
-        left.push_back({first_token + first, count, window.first_layer,
-                        window.last_layer - window.first_layer});
+        left.push_back({first_token + first, count});
         continue;
       }
       std::size_t place = 0;
@@ -184,13 +183,12 @@ class BlockListCounter::Worker {
       copy_layer_major(block.layers_from(layers[i], end - i), ids(layers[i]), layer_items());
       i = end;
     }
-    bool distinct = true;
     for (const std::size_t layer : layers) {
-      distinct &= layer_bits_.fill(ids(layer), block.tokens, job_.slots, bits(layer));
+      if (!layer_bits_.fill(ids(layer), block.tokens, job_.slots, bits(layer))) return false;
       std::fill_n(bits(layer) + kBlockTokens * counter_.layer_words_, counter_.layer_words_,
                   std::uint64_t{0});
     }
-    return distinct;
+    return true;
   }
 
   // Sums a block of a source layer; `place` is that of its first row and expert.
@@ -258,22 +256,41 @@ class BlockListCounter::Worker {
 std::vector<LeftPart> BlockListCounter::add(const ExpertView& view, std::size_t part) {
   const std::size_t parts = (view.tokens + part - 1) / part;
   std::vector<std::mutex> tables(windows_.size());
-  std::vector<LeftPart> left;
-  std::mutex left_mutex;
+  std::vector<std::vector<TokenRange>> left(windows_.size());
   run_workers(parts * windows_.size(), job_.threads, [&](ItemQueue& queue) {
     Worker worker(*this);
-    std::vector<LeftPart> own_left;
+    std::vector<TokenRange> own_left;
     while (const auto item = queue.next()) {
       const std::size_t first = *item / windows_.size() * part;
       const std::size_t w = *item % windows_.size();
+      own_left.clear();
       worker.add(view, first, std::min(part, view.tokens - first), windows_[w], own_left);
       const std::lock_guard lock(tables[w]);
       worker.write(windows_[w]);
+      left[w].insert(left[w].end(), own_left.begin(), own_left.end());
     }
-    const std::lock_guard lock(left_mutex);
-    left.insert(left.end(), own_left.begin(), own_left.end());
   });
-  return left;
+  return left_parts(std::move(left));
+}
+
+// Neighbouring windows that leave the same tokens leave them together: a trace in which every token
+// names an expert twice is one part.
+std::vector<LeftPart> BlockListCounter::left_parts(
+    std::vector<std::vector<TokenRange>> of_windows) const {
+  std::vector<LeftPart> parts;
+  for (std::size_t w = 0; w < windows_.size(); ++w) {
+    const Window& window = windows_[w];
+    std::vector<TokenRange> tokens = joined(std::move(of_windows[w]));
+    if (tokens.empty()) continue;
+    if (!parts.empty() && parts.back().first_layer + parts.back().layers == window.first_layer &&
+        parts.back().tokens == tokens) {
+      parts.back().layers += window.last_layer - window.first_layer;
+    } else {
+      parts.push_back(
+          {window.first_layer, window.last_layer - window.first_layer, std::move(tokens)});
+    }
+  }
+  return parts;
 }
 
 }  // namespace routestats

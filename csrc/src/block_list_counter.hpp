@@ -8,6 +8,7 @@
 #include "count_job.hpp"
 #include "routestats/expert_view.hpp"
 #include "routestats/row_sums.hpp"
+#include "routestats/token_ranges.hpp"
 
 namespace routestats {
 
@@ -15,12 +16,11 @@ namespace routestats {
 inline constexpr std::size_t kBlockListPartTokens = std::size_t{1} << 17;
 inline constexpr std::size_t kMostPartTokens = std::size_t{1} << 20;
 
-// Tokens and source layers that are to be counted some other way.
+// Source layers, and the tokens of which they are to be counted some other way.
 struct LeftPart {
-  std::size_t first_token;
-  std::size_t tokens;
   std::size_t first_layer;
   std::size_t layers;
+  std::vector<TokenRange> tokens;
 };
 
 // Counts a source layer's few targets: as ListCounter does, but a row holds the columns of exactly
@@ -30,8 +30,8 @@ class BlockListCounter {
  public:
   BlockListCounter(const CountJob& job, Isa isa);
 
-  // Adds all but the parts it returns, in which a token names an expert twice at one layer. Of
-  // these it has added nothing. `part_tokens` is at most kMostPartTokens.
+  // Adds all but the parts it returns, as few as there can be, in which a token names an expert
+  // twice at one layer. Of these it has added nothing. `part_tokens` is at most kMostPartTokens.
   std::vector<LeftPart> add(const ExpertView& view, std::size_t part_tokens);
 
  private:
@@ -55,6 +55,7 @@ class BlockListCounter {
 
   void make_rows();
   void make_windows();
+  std::vector<LeftPart> left_parts(std::vector<std::vector<TokenRange>> of_windows) const;
 
   const CountJob& job_;
   const Isa isa_;

@@ -1,20 +1,31 @@
 #pragma once
 
+#include <cstddef>
+#include <span>
+
 #include "count_job.hpp"
 #include "routestats/layer_major.hpp"
+#include "routestats/token_ranges.hpp"
 
 namespace routestats {
 
 // Counts by one increment per pair of slots, whatever the ids.
 class DirectCounter {
  public:
-  DirectCounter(const CountJob& job, std::size_t max_tokens);
+  // Takes `batch_tokens` at a time.
+  DirectCounter(const CountJob& job, std::size_t batch_tokens);
 
-  // Pairs with these source layers, and the loads of the layers.
-  void add(const ExpertView& block, std::size_t first_layer, std::size_t layers);
+  // Adds the pairs with these source layers, and the loads of the layers. A batch is gathered from
+  // as many ranges as it takes: each costs every pair a tile to clear and to add to the table.
+  void add(const ExpertView& view, std::span<const TokenRange> tokens, std::size_t first_layer,
+           std::size_t layers);
 
  private:
+  void add_batch(const ExpertView& view, std::span<const TokenRange> tokens,
+                 std::size_t first_layer, std::size_t layers);
+
   const CountJob& job_;
+  const std::size_t batch_tokens_;
   LayerMajorIds ids_;
 };
 

@@ -55,17 +55,29 @@ void copy_layer_major(const ExpertView& view, std::uint16_t* ids, std::size_t la
 }
 
 LayerMajorIds::LayerMajorIds(std::size_t layers, std::size_t slots, std::size_t max_tokens)
-    : layers_(layers), slots_(slots), ids_(layers * slots * max_tokens) {}
+    : slots_(slots), ids_(layers * slots * max_tokens) {}
 
-void LayerMajorIds::fill(const ExpertView& block, unsigned threads) {
-  tokens_ = block.tokens;
-  const std::size_t slices = (tokens_ + kSliceTokens - 1) / kSliceTokens;
-  run_workers(slices, threads, [&](ItemQueue& queue) {
-    while (const auto slice = queue.next()) {
-      const std::size_t first = *slice * kSliceTokens;
-      const std::size_t count = std::min(kSliceTokens, tokens_ - first);
-      copy_layer_major(block.tokens_from(first, count), ids_.data() + first * slots_,
-                       tokens_ * slots_);
+void LayerMajorIds::fill(const ExpertView& view, std::span<const TokenRange> ranges,
+                         unsigned threads) {
+  struct Slice {
+    std::size_t first;  // in the view
+    std::size_t count;
+    std::size_t place;  // in the block
+  };
+  std::vector<Slice> slices;
+  tokens_ = 0;
+  for (const TokenRange& range : ranges) {
+    for (std::size_t done = 0; done < range.count; done += kSliceTokens) {
+      const std::size_t count = std::min(kSliceTokens, range.count - done);
+      slices.push_back({range.first + done, count, tokens_});
+      tokens_ += count;
+    }
+  }
+  run_workers(slices.size(), threads, [&](ItemQueue& queue) {
+    while (const auto item = queue.next()) {
+      const Slice& slice = slices[*item];
+      copy_layer_major(view.tokens_from(slice.first, slice.count),
+                       ids_.data() + slice.place * slots_, tokens_ * slots_);
     }
   });
 }

@@ -1,6 +1,8 @@
 #include "routestats/pair_counts.hpp"
 
 #include <algorithm>
+#include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 
@@ -31,13 +33,6 @@ std::size_t block_tokens(Method method, const CountJob& job) {
       return kDirectBlockTokens;
   }
   return kDirectBlockTokens;
-}
-
-template <class Body>
-void for_blocks(const ExpertView& view, std::size_t block, const Body& body) {
-  for (std::size_t first = 0; first < view.tokens; first += block) {
-    body(view.tokens_from(first, std::min(block, view.tokens - first)));
-  }
 }
 
 void check_arguments(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
@@ -82,33 +77,34 @@ void count_pairs(const ExpertView& all_slots, std::size_t experts, std::span<con
   const std::size_t direct_block = std::min(block_of(Method::direct), tile_capacity(view.slots));
 
   std::optional<DirectCounter> direct;
-  const auto add_direct_layers = [&](const ExpertView& part, std::size_t first, std::size_t count) {
+  const auto add_direct = [&](std::span<const TokenRange> tokens, std::size_t first_layer,
+                              std::size_t layers) {
+    if (tokens.empty()) return;
     if (!direct) direct.emplace(job, direct_block);
-    for_blocks(part, direct_block,
-               [&](const ExpertView& piece) { direct->add(piece, first, count); });
+    direct->add(view, tokens, first_layer, layers);
   };
-  const auto add_direct = [&](const ExpertView& part) { add_direct_layers(part, 0, job.layers); };
   switch (method) {
     case Method::bitmap:
-      for (const std::size_t first : BitmapCounter(job, isa).add(view, block)) {
-        add_direct(view.tokens_from(first, std::min(block, view.tokens - first)));
-      }
-      return;
+      return add_direct(BitmapCounter(job, isa).add(view, block), 0, job.layers);
     case Method::lists: {
       ListCounter lists(job, block, isa);
-      for_blocks(view, block, [&](const ExpertView& part) {
-        if (!lists.add(part)) add_direct(part);
-      });
+      for (std::size_t first = 0; first < view.tokens; first += block) {
+        const TokenRange part{first, std::min(block, view.tokens - first)};
+        if (!lists.add(view.tokens_from(part.first, part.count))) {
+          add_direct({&part, 1}, 0, job.layers);
+        }
+      }
       return;
     }
     case Method::block_lists:
       for (const LeftPart& part : BlockListCounter(job, isa).add(view, block)) {
-        add_direct_layers(view.tokens_from(part.first_token, part.tokens), part.first_layer,
-                          part.layers);
+        add_direct(part.tokens, part.first_layer, part.layers);
       }
       return;
-    case Method::direct:
-      add_direct(view);
+    case Method::direct: {
+      const TokenRange all{0, view.tokens};
+      return add_direct({&all, 1}, 0, job.layers);
+    }
   }
 }
 

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "routestats/pair_counts.hpp"
+#include "routestats/token_ranges.hpp"
 
 namespace routestats {
 namespace {
@@ -239,6 +240,52 @@ void test_block_lists() {
   }
 }
 
+void test_token_ranges() {
+  using Ranges = std::vector<TokenRange>;
+  require(joined({}).empty(), "no ranges");
+  require(joined({{5, 2}, {0, 3}, {3, 1}, {7, 4}, {12, 1}}) == Ranges{{0, 4}, {5, 6}, {12, 1}},
+          "ranges that meet");
+  using Batches = std::vector<Ranges>;
+  const Ranges ranges{{0, 4}, {5, 6}, {12, 1}};
+  require(batches_of(ranges, 4) == Batches{{{0, 4}}, {{5, 4}}, {{9, 2}, {12, 1}}}, "batches of 4");
+  require(batches_of(ranges, 11) == Batches(1, ranges), "one batch");
+  require(batches_of({}, 4).empty(), "no batches");
+}
+
+// Tokens that name an expert twice, in blocks that do and do not meet, at all layers or at one that
+// few of the windows of layers read; in a batch of one block, of several and of all.
+void test_repeats_in_places() {
+  std::mt19937 random(19);
+  const Shape shape{11'000, 9, 70, 8};
+  for (const std::vector<std::size_t>& tokens :
+       {std::vector<std::size_t>{5}, {10'999}, {0, 2'100, 6'200, 8'191, 8'192}}) {
+    for (const std::size_t only : {std::size_t{0}, std::size_t{4}, shape.layers}) {
+      auto ids = random_ids<std::uint8_t>(shape, true, random);
+      for (const std::size_t t : tokens) {
+        for (std::size_t l = 0; l < shape.layers; ++l) {
+          std::uint8_t* slots = &ids[(t * shape.layers + l) * shape.slots];
+          if (l == only || only == shape.layers) slots[7] = slots[3];
+        }
+      }
+      for (const auto& pairs : {hop_pairs(shape.layers, {0, 1}), hop_pairs(shape.layers, {2})}) {
+        const Counts expected = naive(ids, shape, pairs);
+        for (const Method method : kMethods) {
+          for (const std::size_t block : {std::size_t{0}, std::size_t{3000}}) {
+            Counts got = zeros(shape, pairs.size());
+            count_pairs(view_of(ids, shape), shape.experts, pairs,
+                        {got.expert.data(), got.pairs.data()},
+                        {.threads = 2, .method = method, .block_tokens = block});
+            require(got == expected, "an expert twice at layer " + std::to_string(only) + " of " +
+                                         std::to_string(tokens.size()) + " tokens, method " +
+                                         std::to_string(static_cast<int>(method)) +
+                                         " block=" + std::to_string(block));
+          }
+        }
+      }
+    }
+  }
+}
+
 // Where the bits of a layer take one more word, or another width; the last token's last expert is
 // the layer's last one, so that a word too few or a column too many shows.
 void test_layer_widths() {
@@ -356,6 +403,8 @@ int main() {
   routestats::test_wide_counts();
   routestats::test_choice();
   routestats::test_block_lists();
+  routestats::test_token_ranges();
+  routestats::test_repeats_in_places();
   routestats::test_layer_widths();
   routestats::test_long_block();
   routestats::test_row_order();

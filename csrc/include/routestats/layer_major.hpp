@@ -2,9 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "routestats/expert_view.hpp"
+#include "routestats/token_ranges.hpp"
 
 namespace routestats {
 
@@ -12,14 +14,15 @@ namespace routestats {
 // `layer_items` from one layer to the next.
 void copy_layer_major(const ExpertView& view, std::uint16_t* ids, std::size_t layer_items);
 
-// A block of tokens in layer-major order, [layers, tokens, slots], so that a pair of layers is read
-// as two runs of memory.
+// Some tokens in layer-major order, [layers, tokens, slots], so that a pair of layers is read as
+// two runs of memory.
 class LayerMajorIds {
  public:
   LayerMajorIds(std::size_t layers, std::size_t slots, std::size_t max_tokens);
 
-  // Takes the block's ids, which must be checked already and below 65,536.
-  void fill(const ExpertView& block, unsigned threads);
+  // Takes the ids of the ranges of a view, one behind the other, in place of what was there. They
+  // must be checked already and below 65,536, and have room.
+  void fill(const ExpertView& view, std::span<const TokenRange> ranges, unsigned threads);
 
   const std::uint16_t* layer(std::size_t layer) const {
     return ids_.data() + layer * tokens_ * slots_;
@@ -28,7 +31,6 @@ class LayerMajorIds {
   std::size_t slots() const { return slots_; }
 
  private:
-  const std::size_t layers_;
   const std::size_t slots_;
   std::size_t tokens_ = 0;
   std::vector<std::uint16_t> ids_;
