@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ids = npt.NDArray[np.uint8]
+Ids = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 TYPES = 20_000
 # Drawing the types' paths takes seconds at the large shapes, which a quick round cannot spare.
@@ -56,7 +56,7 @@ def make_trace(shape: Shape, tokens: int, *, repetition: str = "low", seed: int 
 
     kind = draw(tokens)
     drifting = np.flatnonzero(rng.random(tokens, np.float32) >= REPETITION[repetition])
-    experts = np.empty((tokens, shape.L, shape.K), np.uint8)
+    experts = np.empty((tokens, shape.L, shape.K), paths.dtype)
     for layer in range(shape.L):
         turning = drifting[rng.random(len(drifting), np.float32) < DRIFT]
         kind[turning] = draw(len(turning))
@@ -66,7 +66,8 @@ def make_trace(shape: Shape, tokens: int, *, repetition: str = "low", seed: int 
 
 def _paths(shape: Shape, types: int, rng: np.random.Generator) -> Ids:
     """The types' paths, [L, types, K]: the largest K of popularity plus Gumbel noise per layer."""
-    paths = np.empty((shape.L, types, shape.K), np.uint8)
+    dtype = np.uint8 if shape.E <= 256 else np.uint16
+    paths = np.empty((shape.L, types, shape.K), dtype)
     for layer in range(shape.L):
         popularity = -0.6 * np.log(rng.permutation(shape.E) + 1 + shape.E / 16)
         noise = rng.random((types, shape.E), np.float32)

@@ -21,11 +21,13 @@ using Rows = py::array_t<std::uint32_t, py::array::c_style>;
 
 std::optional<Method> method_named(const std::optional<std::string>& name) {
   if (!name) return std::nullopt;
-  if (*name == "bitmap") return Method::bitmap;
-  if (*name == "lists") return Method::lists;
-  if (*name == "block_lists") return Method::block_lists;
-  if (*name == "direct") return Method::direct;
-  throw py::value_error("method: expected bitmap, lists, block_lists or direct, got " + *name);
+  std::string names;
+  for (const Method method : kMethods) {
+    if (*name == name_of(method)) return method;
+    if (!names.empty()) names += ", ";
+    names += name_of(method);
+  }
+  throw py::value_error("method: expected one of " + names + ", got " + *name);
 }
 
 void count(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,
@@ -84,6 +86,22 @@ void bind_counts(py::module_& module) {
              py::arg("block_tokens") = 0,
              "Add the counts of a [T, L, K] integer array to `expert` and `pairs`, in place; with "
              "`row_order` [L, N], of row row_order[l, n] as token n of layer l.");
+  module.def(
+      "choose_pair_method",
+      [](std::size_t layers, std::size_t experts, std::size_t slots, std::size_t pairs,
+         const std::optional<std::string>& isa) {
+        if (layers == 0 || experts == 0 || slots == 0 || pairs == 0) {
+          throw py::value_error("layers, experts, slots, pairs: expected at least 1");
+        }
+        return name_of(
+            choose_method({layers, experts, slots, pairs}, isa_named(isa).value_or(best_isa())));
+      },
+      py::kw_only(), py::arg("layers"), py::arg("experts"), py::arg("slots"), py::arg("pairs"),
+      py::arg("isa") = py::none(),
+      "The method that count_pairs takes for so many counted slots and pairs of layers.");
+  py::list methods;
+  for (const Method method : kMethods) methods.append(name_of(method));
+  module.attr("PAIR_METHODS") = py::tuple(methods);
 }
 
 }  // namespace routestats::bindings

@@ -17,8 +17,6 @@ void require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
-constexpr Method kMethods[] = {Method::bitmap, Method::lists, Method::block_lists, Method::direct};
-
 struct Shape {
   std::size_t tokens;
   std::size_t layers;
@@ -197,6 +195,10 @@ void test_choice() {
     require(choose_method({48, 128, 1, 95}, isa) == Method::direct, "first choices");
   }
   require(choose_method({48, 128, 8, 1176}, Isa::avx512) == Method::lists, "all pairs, wide");
+  for (const Isa isa : {Isa::avx2, Isa::avx512}) {
+    require(choose_method({8, 192, 8, 15}, isa) == Method::block_lists, "ragged layers");
+    require(choose_method({8, 512, 10, 15}, isa) != Method::direct, "a tile that no cache holds");
+  }
 }
 
 // Lists of a block: several blocks, parts, windows of source layers, rows per source and threads;
@@ -277,8 +279,7 @@ void test_repeats_in_places() {
                         {.threads = 2, .method = method, .block_tokens = block});
             require(got == expected, "an expert twice at layer " + std::to_string(only) + " of " +
                                          std::to_string(tokens.size()) + " tokens, method " +
-                                         std::to_string(static_cast<int>(method)) +
-                                         " block=" + std::to_string(block));
+                                         name_of(method) + " block=" + std::to_string(block));
           }
         }
       }

@@ -29,6 +29,12 @@ def count_pairs(
     isa: str | None = None,
     block_tokens: int = 0,
 ) -> None: ...
+def choose_pair_method(
+    *, layers: int, experts: int, slots: int, pairs: int, isa: str | None = None
+) -> str: ...
+
+PAIR_METHODS: tuple[str, ...]
+
 def count_segments(
     experts: npt.NDArray[np.integer[Any]],
     *,

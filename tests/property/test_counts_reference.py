@@ -67,6 +67,10 @@ def cases(draw: st.DrawFn) -> Case:
     wide = E > 256 or draw(st.booleans())
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     ids = draw_ids(rng, T, L, E, K, distinct=draw(st.booleans()))
+    if T > 0:  # some methods count tokens that name an expert twice some other way
+        for t in draw(st.lists(st.integers(0, T - 1), max_size=3)):
+            layer = draw(st.integers(0, L - 1))
+            ids[t, layer, K - 1] = ids[t, layer, 0]
     ids = ids.astype(np.uint16 if wide else np.uint8)
     memory = draw(st.sampled_from(["plain", "reversed", "fortran", "sliced", "unaligned"]))
     return Case(rearranged(ids, memory), E)
@@ -112,7 +116,7 @@ def test_every_method_gives_the_same(case: Case, data: st.DataObject) -> None:
     pairs = some_pairs(data, L)
     threads = data.draw(st.integers(1, 8))
     results = []
-    methods = ("bitmap", "lists", "block_lists")
+    methods = [method for method in _core.PAIR_METHODS if method != "direct"]
     kernels = [(m, i) for m in methods for i in _core.build_info()["isas"]]
     for method, isa in [("direct", None), *kernels]:
         expert = np.zeros((L, E), np.uint64)

@@ -94,7 +94,7 @@ def test_no_tokens() -> None:
 def test_identical_rows_beyond_narrow_cells() -> None:
     """More of one pair than 16 bits hold, in several blocks of each method."""
     ids = np.tile(np.array([[[1, 0], [0, 1]]], np.uint8), (200_000, 1, 1))
-    for method in ("bitmap", "lists", "block_lists", "direct"):
+    for method in _core.PAIR_METHODS:
         expert, pairs = np.zeros((2, 2), np.uint64), np.full((1, 2, 2), 2**63, np.uint64)
         _core.count_pairs(
             ids,
@@ -108,6 +108,21 @@ def test_identical_rows_beyond_narrow_cells() -> None:
         )
         assert (pairs == 2**63 + 200_000).all()
         assert (expert == 200_000).all()
+
+
+def test_the_method_that_a_shape_takes() -> None:
+    """What benchmarks ask for, per instruction set and for the one that counting takes."""
+    isas = _core.build_info()["isas"]
+    shape = {"layers": 48, "experts": 128, "slots": 1, "pairs": 95}
+    assert {_core.choose_pair_method(**shape, isa=isa) for isa in isas} == {"direct"}
+    wide = {"layers": 48, "experts": 128, "slots": 8, "pairs": 95}
+    assert _core.choose_pair_method(**wide) == _core.choose_pair_method(**wide, isa=isas[-1])
+    assert _core.choose_pair_method(**wide) == "block_lists"
+    assert set(_core.PAIR_METHODS) == {"bitmap", "lists", "block_lists", "direct"}
+    with pytest.raises(ValueError, match="isa: sse9 does not run here"):
+        _core.choose_pair_method(**wide, isa="sse9")
+    with pytest.raises(ValueError, match="layers, experts, slots, pairs: expected at least 1"):
+        _core.choose_pair_method(layers=1, experts=1, slots=0, pairs=1)
 
 
 # --- sources ---

@@ -14,6 +14,11 @@ enum class Method {
   direct,       // one increment per pair of slots: K^2 per token
 };
 
+inline constexpr Method kMethods[] = {Method::bitmap, Method::lists, Method::block_lists,
+                                      Method::direct};
+
+const char* name_of(Method method);
+
 struct PairShape {
   std::size_t layers;
   std::size_t experts;
