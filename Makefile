@@ -69,7 +69,7 @@ test-gpu: install-gpu
 	$(GPU_PYTHON) -m pytest -W default tests/gpu
 
 # Slow, so on a few tests; hypothesis would take hours.
-SANITIZED := strided or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows
+SANITIZED := strided or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows or sizes
 sanitize-gpu: install-gpu
 	for tool in memcheck racecheck; do \
 	  ROUTESTATS_SANITIZE=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
@@ -78,10 +78,11 @@ sanitize-gpu: install-gpu
 	done
 
 # bench/gpu_vllm.py needs vLLM beside it, and says so where it is not.
+GPU_RESULTS ?= bench/results
 bench-gpu: install-gpu
-	$(GPU_PYTHON) bench/gpu_counts.py
-	$(GPU_PYTHON) bench/gpu_capture.py
-	$(GPU_PYTHON) bench/gpu_vllm.py
+	$(GPU_PYTHON) bench/gpu_counts.py --output '$(GPU_RESULTS)'
+	$(GPU_PYTHON) bench/gpu_capture.py --output '$(GPU_RESULTS)'
+	$(GPU_PYTHON) bench/gpu_vllm.py --output '$(GPU_RESULTS)'
 
 # The built-in model is most of it; the index takes no file of any size.
 wheel: $(VENV)/.tools

@@ -42,7 +42,7 @@ def machine(torch: Any) -> dict[str, Any]:
         "compute_capability": ".".join(map(str, properties["compute_capability"])),
         "multiprocessors": properties["multiprocessors"],
         "memory_bytes": properties["memory_bytes"],
-        "driver": _output(query).splitlines()[0],
+        "driver": _output(query).partition("\n")[0] or "unknown",
         "cuda_runtime": _cuda.versions()["runtime"],
         "torch": torch.__version__,
         "routestats": _core.build_info()["version"],

@@ -133,12 +133,19 @@ class Ours:
         self.ring.commit_step()
 
     def _drain(self) -> None:
-        while not self.stopping:
-            spans, ids, weights, _ = self.ring.drain(max_rows=16_384, wait_rows=2048, seconds=0.1)
-            if spans:
-                self.counts.add(ids)
-                self.last = (ids[-self.batch :], weights[-self.batch :])
-                self.rows += len(ids)
+        try:
+            while not self.stopping:
+                self._take()
+        except Exception as error:
+            self.ring.fail(f"the drain thread failed: {error}")  # else a full ring blocks for ever
+            raise
+
+    def _take(self) -> None:
+        spans, ids, weights, _ = self.ring.drain(max_rows=16_384, wait_rows=2048, seconds=0.1)
+        if spans:
+            self.counts.add(ids)
+            self.last = (ids[-self.batch :], weights[-self.batch :])
+            self.rows += len(ids)
 
     def close(self) -> None:
         self.stopping = True
@@ -204,7 +211,7 @@ def measure(torch: Any, layers: Layers, batch: int, rounds: int) -> dict[str, An
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--batches", type=int, nargs="*", default=BATCHES)
+    parser.add_argument("--batches", type=int, nargs="+", default=BATCHES)
     parser.add_argument("--output", type=Path, help="folder of the results (bench/results)")
     arguments = parser.parse_args()
     torch = require_gpu("gpu_capture")
@@ -215,12 +222,14 @@ def main() -> int:
     for batch in arguments.batches:
         row = measure(torch, layers, batch, arguments.rounds)
         rows.append(row)
+        # After each: a run that is cut off keeps what it has.
+        result = {"weight_sets": layers.sets, "rows": rows}
+        path = save(torch, "capture", result, arguments.output)
         shown = {k: v["median"] if isinstance(v, dict) else v for k, v in row.items()}
         print("  ".join(f"{name} {value}" for name, value in shown.items()), flush=True)
         mine, theirs = row["ours_ratio"]["median"], row["peer_ratio"]["median"]
         if mine > GOAL or mine > theirs:
             failed.append(f"batch {batch}: ours {mine:.4f}, peer {theirs:.4f}")
-    path = save(torch, "capture", {"weight_sets": layers.sets, "rows": rows}, arguments.output)
     print(path)
     for line in failed:
         print(f"FAILED: {line}; the goal is at most {GOAL} and the peer's", file=sys.stderr)

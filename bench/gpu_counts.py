@@ -215,7 +215,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--tokens", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--shapes", nargs="*", default=list(SHAPES))
+    parser.add_argument("--shapes", nargs="+", default=list(SHAPES))
     parser.add_argument("--output", type=Path, help="folder of the results (bench/results)")
     arguments = parser.parse_args()
     torch = require_gpu("gpu_counts")
@@ -225,12 +225,14 @@ def main() -> int:
     for name in arguments.shapes:
         row = measure(torch, SHAPES[name], arguments.tokens, arguments.rounds, bandwidth)
         rows.append(row)
+        # After each: a run that is cut off keeps what it has.
+        result = {"copy_bytes_per_s": bandwidth, "rows": rows}
+        path = save(torch, "counts", result, arguments.output)
         for key, value in row.items():
             print(f"  {key}: {value}", flush=True)
         if row["speedup"]["median"] < GOAL:
             failed.append(f"{name}: {row['speedup']['median']:.1f}x {row['best_torch']}")
-    result = {"copy_bytes_per_s": bandwidth, "rows": rows}
-    print(save(torch, "counts", result, arguments.output))
+    print(path)
     for line in failed:
         print(f"FAILED: {line}; the goal is {GOAL}x", file=sys.stderr)
     return 1 if failed else 0

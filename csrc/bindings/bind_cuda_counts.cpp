@@ -97,8 +97,8 @@ py::tuple read_paths(const cuda::PathCounter& counter) {
   return py::make_tuple(ids, counts);
 }
 
-template <class Counter>
-void add_host(Counter& counter, const py::array& experts, std::uint64_t first_token) {
+// An array's view, and whether its items are signed.
+std::pair<IdView, bool> host_view(const py::array& experts) {
   if (experts.ndim() != 3 || (experts.flags() & py::array::c_style) == 0) {
     throw py::value_error("experts: expected a C-contiguous array [T, L, K]");
   }
@@ -110,7 +110,20 @@ void add_host(Counter& counter, const py::array& experts, std::uint64_t first_to
                     experts.strides(0),
                     experts.strides(1),
                     experts.strides(2)};
-  const bool is_signed = experts.dtype().kind() == 'i';
+  return {view, experts.dtype().kind() == 'i'};
+}
+
+void add_host(PairCounter& counter, const py::array& experts, std::uint64_t first_token,
+              const std::optional<std::string>& name) {
+  const auto [view, is_signed] = host_view(experts);
+  const auto method = method_named(name);
+  const py::gil_scoped_release release;
+  counter.add_host(view, {first_token, is_signed}, method);
+}
+
+void add_host_paths(cuda::PathCounter& counter, const py::array& experts,
+                    std::uint64_t first_token) {
+  const auto [view, is_signed] = host_view(experts);
   const py::gil_scoped_release release;
   counter.add_host(view, {first_token, is_signed});
 }
@@ -139,8 +152,8 @@ void bind_cuda_counts(py::module_& module) {
            py::arg("item_bytes"), py::arg("is_signed"), py::arg("first_token") = 0,
            py::arg("method") = py::none(),
            "Check and count a [T, L, K] array in device memory; the name of the method taken.")
-      .def("add_host", &add_host<PairCounter>, py::arg("experts").noconvert(),
-           py::arg("first_token") = 0)
+      .def("add_host", &add_host, py::arg("experts").noconvert(), py::arg("first_token") = 0,
+           py::arg("method") = py::none())
       .def(
           "read",
           [](const PairCounter& counter, Table& expert, Table& pairs) {
@@ -169,8 +182,7 @@ void bind_cuda_counts(py::module_& module) {
       .def("add", &add_paths, py::arg("address"), py::arg("shape"), py::arg("strides"),
            py::arg("item_bytes"), py::arg("is_signed"), py::arg("first_token") = 0,
            "Check and count a [T, L, K] array in device memory.")
-      .def("add_host", &add_host<PathCounter>, py::arg("experts").noconvert(),
-           py::arg("first_token") = 0)
+      .def("add_host", &add_host_paths, py::arg("experts").noconvert(), py::arg("first_token") = 0)
       .def("read", &read_paths, "Distinct paths [n, layers, slots] and their counts [n].");
   module.def(
       "choose_method",

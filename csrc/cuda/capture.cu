@@ -46,12 +46,10 @@ unsigned blocks_of(std::uint64_t threads) {
 }  // namespace
 
 void load_capture_kernels() {
-  cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, capture), "load the capture kernel");
-  check(cudaFuncGetAttributes(&attributes, open), "load the capture kernels");
-  check(cudaFuncGetAttributes(&attributes, finish), "load the capture kernels");
-  check(cudaFuncGetAttributes(&attributes, shut), "load the capture kernels");
-  check(cudaFuncGetAttributes(&attributes, forget), "load the capture kernels");
+  const auto load_all = [](auto*... kernels) {
+    (load_kernel(kernels, "load the capture kernels"), ...);
+  };
+  load_all(capture, open, finish, shut, forget);
 }
 
 void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,

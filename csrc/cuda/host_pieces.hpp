@@ -21,19 +21,14 @@ class HostPieces {
     const std::uint64_t row_bytes = std::uint64_t{array.layers} * array.slots * array.item_bytes;
     if (array.tokens == 0 || row_bytes == 0) return;
     const std::uint64_t piece = std::max<std::uint64_t>(1, kMostBytes / row_bytes);
-    const std::uint64_t most = std::min(piece, array.tokens) * row_bytes;
-    if (most > bytes_) {
-      // Twice as much at least: batches of a live capture come in all sizes.
-      const std::uint64_t bytes = std::max(most, std::min(2 * bytes_, kMostBytes));
-      memory_ = stream_array<char>(bytes, stream);
-      bytes_ = bytes;  // only when there is so much
-    }
+    char* const memory =
+        memory_.reserve(std::min(piece, array.tokens) * row_bytes, kMostBytes, stream);
     for (std::uint64_t first = 0; first < array.tokens; first += piece) {
       IdView part = array.from(first, std::min(piece, array.tokens - first));
-      check(cudaMemcpyAsync(memory_.get(), part.data, part.tokens * row_bytes,
-                            cudaMemcpyHostToDevice, stream),
+      check(cudaMemcpyAsync(memory, part.data, part.tokens * row_bytes, cudaMemcpyHostToDevice,
+                            stream),
             "copy ids to the device");
-      part.data = memory_.get();
+      part.data = memory;
       use(part, first);
     }
   }
@@ -41,8 +36,7 @@ class HostPieces {
  private:
   static constexpr std::uint64_t kMostBytes = 256u << 20;
 
-  std::uint64_t bytes_ = 0;
-  StreamArray<char> memory_;
+  StreamScratch<char> memory_;
 };
 
 }  // namespace routestats::cuda

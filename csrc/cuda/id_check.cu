@@ -76,6 +76,8 @@ std::string name_of(std::uint64_t token, std::uint32_t layer, std::uint32_t slot
 
 }  // namespace
 
+void load_check_kernels() { load_kernel(find_faults, "load the kernel that checks ids"); }
+
 bool check_ids(const IdView& view, std::uint64_t experts, const IdNames& names,
                cudaStream_t stream) {
   const IdFaults faults =

@@ -14,6 +14,9 @@ struct IdNames {
   bool is_signed;
 };
 
+// Loads the kernels of both functions.
+void load_check_kernels();
+
 // Checks an array in device memory, waiting for the stream. Throws ExpertOutOfRange, which names
 // the first id that is not in 0..experts - 1 in row-major order; returns whether no token names an
 // expert twice at one layer.

@@ -2,7 +2,9 @@
 
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "check.hpp"
@@ -63,6 +65,30 @@ PinnedArray<Item> pinned_array(std::size_t items) {
         "allocate pinned memory");
   return PinnedArray<Item>(static_cast<Item*>(memory));
 }
+
+// Memory of a stream for what each call makes anew, which grows with what the calls need: batches
+// of a live capture come in all sizes.
+template <class Item>
+class StreamScratch {
+ public:
+  // Room for so many items, of undefined value. Grows to twice as much at least, but not for that
+  // beyond `most`.
+  Item* reserve(std::uint64_t items, std::uint64_t most, cudaStream_t stream) {
+    if (items <= items_) return memory_.get();
+    const std::uint64_t more = std::max({items, std::min(2 * items_, most), std::uint64_t{1}});
+    // Given back behind what still reads it, so that the new memory may be the same.
+    memory_.reset();
+    items_ = 0;
+    memory_ = stream_array<Item>(more, stream);
+    items_ = more;
+    return memory_.get();
+  }
+  Item* get() const { return memory_.get(); }
+
+ private:
+  std::uint64_t items_ = 0;
+  StreamArray<Item> memory_;
+};
 
 inline int current_device() {
   int device = 0;

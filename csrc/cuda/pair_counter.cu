@@ -6,13 +6,15 @@
 #include "list_kernels.cuh"
 #include "pair_counter.hpp"
 #include "pair_kernels.cuh"
+#include "routestats/direct_tiles.hpp"
 #include "routestats/expert_view.hpp"
 
 namespace routestats::cuda {
 namespace {
 
 constexpr std::uint64_t kPackedBytes = 256u << 20;  // of a block that is counted by increments
-constexpr std::uint64_t kBitBytes = 96u << 20;      // of one that is counted by bits or lists
+constexpr std::uint64_t kBitBytes = 96u << 20;      // of one that is counted by bits, or its rows
+constexpr std::uint64_t kListBytes = 256u << 20;    // and its lists
 constexpr std::uint64_t kHistogramTokens = 16'384;  // per block of threads
 constexpr std::uint32_t kGramWords =
     256;  // at least, per block of threads: adding up its cells costs as much
@@ -46,6 +48,17 @@ Histogram histogram_of(std::uint32_t slots) {
   }
 }
 
+// A kernel's first launch loads it, which may wait for whatever runs on the device.
+void load_pair_kernels() {
+  const auto load_all = [](auto*... kernels) {
+    (load_kernel(kernels, "load the kernels that count pairs"), ...);
+  };
+  load_all(pack, load, scatter, set_bits, load_of_bits, gram_tensor, gram_popcount, make_lists,
+           set_rows, sum_lists);
+  for (const std::uint32_t slots : {1u, 2u, 4u, 6u, 8u, 0u}) load_all(histogram_of(slots));
+  load_check_kernels();
+}
+
 template <class Kernel>
 void reserve_shared(Kernel* kernel, std::uint64_t bytes) {
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
@@ -68,6 +81,7 @@ PairCounter::PairCounter(std::uint32_t layers, std::uint32_t experts, std::uint3
       slots_(slots),
       pairs_(std::move(pairs)) {
   check_num_experts(experts);
+  load_pair_kernels();
   if (layers == 0 || slots == 0 || std::uint64_t{layers} * experts > kMostColumns) {
     throw std::invalid_argument(
         "layers, slots: expected at least 1, and layers * num_experts up to " +
@@ -170,23 +184,22 @@ DeviceMethod PairCounter::add(const IdView& all_slots, const IdNames& names,
   return chosen;
 }
 
-void PairCounter::add_host(const IdView& all_slots, const IdNames& names) {
+void PairCounter::add_host(const IdView& all_slots, const IdNames& names,
+                           std::optional<DeviceMethod> method) {
   const OnDevice scope(device_);
   pieces_.for_each(all_slots, stream_, [&](const IdView& part, std::uint64_t first) {
-    add(part, {names.first_token + first, names.is_signed}, std::nullopt);
+    add(part, {names.first_token + first, names.is_signed}, method);
   });
 }
 
 std::uint64_t PairCounter::block_tokens(DeviceMethod method) const {
-  const auto by_bits = [](std::uint64_t bits_per_token, std::uint64_t step) {
-    return std::max<std::uint64_t>(kBitBytes * 8 / bits_per_token / step * step, step);
-  };
+  constexpr std::uint64_t kStep = 8192;
   switch (method) {
     case DeviceMethod::popcount:
     case DeviceMethod::tensor:
-      return by_bits(padded_columns(columns()), 8192);
+      return std::max(kBitBytes * 8 / padded_columns(columns()) / kStep * kStep, kStep);
     case DeviceMethod::lists:
-      return by_bits(lists().groups() * kListRowColumns, kListBlockTokens);
+      return lists().chunk_tokens(kBitBytes, kListBytes);
     case DeviceMethod::scatter:
     case DeviceMethod::histogram:
       break;
@@ -231,10 +244,8 @@ void PairCounter::count_by_increments(const IdView& block, bool shared) {
                                       pair_table_.get());
     return check_launch("count pairs");
   }
-  if (!packed_) {
-    packed_ = stream_array<std::uint16_t>(block_tokens(DeviceMethod::histogram) * layers_ * slots_,
-                                          stream_);
-  }
+  const std::uint64_t row = std::uint64_t{layers_} * slots_;
+  packed_.reserve(block.tokens * row, block_tokens(DeviceMethod::histogram) * row, stream_);
   pack<<<as_grid(std::min<std::uint64_t>(ceil_of(block.tokens * layers_, kThreads),
                                          multiprocessors_ * 16u)),
          kThreads, 0, stream_>>>(block, packed_.get());
@@ -243,22 +254,21 @@ void PairCounter::count_by_increments(const IdView& block, bool shared) {
   const Histogram kernel = histogram_of(block.slots);
   const std::uint64_t bytes = std::uint64_t{rows} * experts_ * sizeof(std::uint32_t);
   reserve_shared(kernel, bytes);
-  const dim3 grid(num_pairs, as_grid(ceil_of(block.tokens, kHistogramTokens)),
+  const std::uint64_t share = std::min<std::uint64_t>(kHistogramTokens, tile_capacity(slots_));
+  const dim3 grid(num_pairs, as_grid(ceil_of(block.tokens, share)),
                   as_grid(ceil_of(experts_, rows)));
   kernel<<<grid, kHistogramThreads, bytes, stream_>>>(packed_.get(), block.tokens, block.slots,
-                                                      experts_, pair_list_.get(), kHistogramTokens,
-                                                      rows, pair_table_.get());
+                                                      experts_, pair_list_.get(), share, rows,
+                                                      pair_table_.get());
   check_launch("count pairs");
 }
 
 void PairCounter::count_by_bits(const IdView& block, bool tensor) {
   const std::uint32_t columns_and_padding = padded_columns(columns());
-  if (!bits_) {
-    bits_ = stream_array<std::uint32_t>(
-        block_tokens(DeviceMethod::tensor) / 32 * columns_and_padding, stream_);
-  }
   // Both products take words in steps of 16; bits past the last token are zero.
   const auto words = static_cast<std::uint32_t>(ceil_of(ceil_of(block.tokens, 32), 16) * 16);
+  bits_.reserve(std::uint64_t{words} * columns_and_padding,
+                block_tokens(DeviceMethod::tensor) / 32 * columns_and_padding, stream_);
   const std::uint32_t words_per_block = kWordsPerWarp * (kThreads / 32);
   set_bits<<<dim3(as_grid(ceil_of(words, words_per_block)), columns_and_padding / 32), kThreads, 0,
              stream_>>>(block, experts_, words, bits_.get());
@@ -286,14 +296,12 @@ void PairCounter::count_by_bits(const IdView& block, bool tensor) {
 void PairCounter::count_by_lists(const IdView& block) {
   const ListLayout layout = lists();
   const std::uint64_t blocks = ceil_of(block.tokens, kListBlockTokens);
-  if (!rows_) {
-    const std::uint64_t tokens = block_tokens(DeviceMethod::lists);
-    const std::uint64_t most = tokens / kListBlockTokens;
-    entries_ = stream_array<std::uint16_t>(layout.entries(most, 0), stream_);
-    begins_ = stream_array<std::uint32_t>(layout.begins(most, 0), stream_);
-    // Last, because it stands for all three.
-    rows_ = stream_array<std::uint32_t>(layout.row_word(layout.groups(), tokens, 0, 0), stream_);
-  }
+  const std::uint64_t most = block_tokens(DeviceMethod::lists);
+  const std::uint64_t most_blocks = most / kListBlockTokens;
+  entries_.reserve(layout.entries(blocks, 0), layout.entries(most_blocks, 0), stream_);
+  begins_.reserve(layout.begins(blocks, 0), layout.begins(most_blocks, 0), stream_);
+  rows_.reserve(layout.row_word(layout.groups(), block.tokens, 0, 0),
+                layout.row_word(layout.groups(), most, 0, 0), stream_);
   const std::uint64_t making = layout.making_bytes();
   reserve_shared(make_lists, making);
   make_lists<<<dim3(as_grid(blocks), layers_), kThreads, making, stream_>>>(

@@ -26,13 +26,14 @@ class PairCounter {
               std::vector<LayerPair> pairs, cudaStream_t stream);
 
   // Checks all slots of an array in device memory, waiting for the stream, then counts it, in
-  // blocks of bounded memory and without waiting. Throws ExpertOutOfRange before anything is
-  // counted.
+  // blocks of bounded memory and without waiting. Throws ExpertOutOfRange, and
+  // std::invalid_argument for a method that cannot count it, before anything is counted.
   DeviceMethod add(const IdView& all_slots, const IdNames& names,
                    std::optional<DeviceMethod> method);
 
-  // The same of an array without gaps in host memory, which is copied in pieces.
-  void add_host(const IdView& all_slots, const IdNames& names);
+  // The same of an array without gaps in host memory, which is copied in pieces; those before a
+  // piece with a fault are counted. Each piece has a method of its own where none is asked for.
+  void add_host(const IdView& all_slots, const IdNames& names, std::optional<DeviceMethod> method);
 
   // Adds the counts to tables in host memory, waiting for the stream.
   void read(const CountTables& tables) const;
@@ -66,12 +67,12 @@ class PairCounter {
   StreamArray<uint2> gram_tile_list_;  // pairs of column tiles that hold a counted cell
   std::size_t list_tiles_ = 0;
   StreamArray<uint2> list_tile_list_;  // source layer and group of columns that do
-  // Of one block; made when first needed.
-  StreamArray<std::uint16_t> packed_;   // [layers, tokens, slots]
-  StreamArray<std::uint32_t> bits_;     // [columns, words]
-  StreamArray<std::uint32_t> rows_;     // [groups, tokens, kListRowWords]
-  StreamArray<std::uint16_t> entries_;  // of lists; see ListLayout
-  StreamArray<std::uint32_t> begins_;
+  // Of one block.
+  StreamScratch<std::uint16_t> packed_;   // [layers, tokens, slots]
+  StreamScratch<std::uint32_t> bits_;     // [columns, words]
+  StreamScratch<std::uint32_t> rows_;     // [groups, tokens, kListRowWords]
+  StreamScratch<std::uint16_t> entries_;  // of lists; see ListLayout
+  StreamScratch<std::uint32_t> begins_;
   HostPieces pieces_;
   PinnedArray<std::uint64_t> read_;  // made once: to pin memory may stop an engine that runs beside
 };

@@ -80,6 +80,11 @@ PathCounter::PathCounter(const PathWindow& window, std::uint64_t experts, bool s
       experts_(experts),
       sets_(sets),
       length_(stream_array<std::uint32_t>(1, stream)) {
+  const auto load_all = [](auto*... kernels) {
+    (load_kernel(kernels, "load the kernels that count paths"), ...);
+  };
+  load_all(write_keys, count_batch, keep_keys, move_counts, gather_counts);
+  load_check_kernels();
   check(cudaMemsetAsync(length_.get(), 0, sizeof(std::uint32_t), stream_), "make a table of paths");
   make_room(std::max<std::uint64_t>(expected_paths, 1024));
 }
@@ -143,13 +148,9 @@ void PathCounter::count(const IdView& view) {
   const std::uint64_t words = window_.words();
   const std::uint64_t most =
       std::clamp<std::uint64_t>(kBatchBytes / (words * sizeof(std::uint32_t)), 1, 1u << 20);
-  if (const std::uint64_t rows = std::min(most, view.tokens); rows > batch_rows_) {
-    const std::uint64_t more = std::min(std::max(rows, 2 * batch_rows_), most);
-    batch_ = stream_array<std::uint32_t>(more * words, stream_);
-    batch_rows_ = more;  // only when there is room for so many
-  }
-  for (std::uint64_t first = 0; first < view.tokens; first += batch_rows_) {
-    const IdView part = view.from(first, std::min(batch_rows_, view.tokens - first));
+  batch_.reserve(std::min(most, view.tokens) * words, most * words, stream_);
+  for (std::uint64_t first = 0; first < view.tokens; first += most) {
+    const IdView part = view.from(first, std::min(most, view.tokens - first));
     const std::uint64_t needed = stored_ + part.tokens;
     if (needed > capacity_) make_room(std::max(needed, std::min(2 * capacity_, kMostPaths)));
     check(cudaMemsetAsync(batch_.get(), 0, part.tokens * words * sizeof(std::uint32_t), stream_),

@@ -50,8 +50,7 @@ class PathCounter {
   StreamArray<std::uint64_t> table_slots_;
   StreamArray<std::uint64_t> table_counts_;
   StreamArray<std::uint32_t> store_;
-  std::uint64_t batch_rows_ = 0;
-  StreamArray<std::uint32_t> batch_;
+  StreamScratch<std::uint32_t> batch_;
   StreamArray<std::uint32_t> length_;  // of the store
   HostPieces pieces_;
 };

@@ -23,7 +23,7 @@ void as_capture_fault(Body&& body) {
 }  // namespace
 
 CudaStepDevice::CudaStepDevice(const CaptureTarget& target, bool fetch_weights)
-    : target_(target), fetch_weights_(fetch_weights) {
+    : device_(current_device()), target_(target), fetch_weights_(fetch_weights) {
   const std::uint64_t items = target.extents.capacity * target.extents.row_width();
   ids_ = pinned_array<std::uint8_t>(items * target.id_bytes());
   weights_ = pinned_array<std::uint16_t>(fetch_weights ? items : 0);
@@ -91,8 +91,12 @@ void CudaStepDevice::abandon(const CaptureStep& step, Stream stream) {
 }
 
 void CudaStepDevice::wait(std::uint64_t step) {
-  as_capture_fault(
-      [&] { check(cudaEventSynchronize(fetched_[step % kStepsInFlight].get()), "fetch a step"); });
+  as_capture_fault([&] {
+    // The draining thread stays on the ring's device: a new thread is on device 0, on which its
+    // first call would make a context, whichever device the engine is on.
+    if (current_device() != device_) check(cudaSetDevice(device_), "choose the device");
+    check(cudaEventSynchronize(fetched_[step % kStepsInFlight].get()), "fetch a step");
+  });
 }
 
 }  // namespace routestats::cuda

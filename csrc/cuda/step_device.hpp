@@ -35,6 +35,7 @@ class CudaStepDevice final : public StepDevice {
  private:
   void fetch(std::uint64_t slot, std::uint64_t rows);
 
+  const int device_;
   const CaptureTarget target_;
   const bool fetch_weights_;
   PinnedArray<std::uint8_t> ids_;

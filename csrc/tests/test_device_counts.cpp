@@ -358,18 +358,18 @@ void negative_ids_are_found() {
 
 // What the kernel of lists does: blocks of rows, a list per source expert, eight threads to a list,
 // four lists side by side in lockstep, and the counters read out after some blocks.
-void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
-  const auto ids = draw(c, true, 5);
-  const Tables expected = on_cpu(ids, c);
-  const IdView view = view_of(ids, c);
+void add_by_lists(const IdView& view, const Case& c, const GramPlan& plan,
+                  std::uint32_t blocks_per_share, std::vector<std::uint64_t>& expert,
+                  std::vector<std::uint64_t>& table) {
   const ListLayout layout{c.layers, c.experts, c.slots};
-  const std::uint32_t blocks = (c.tokens + kListBlockTokens - 1) / kListBlockTokens;
+  const auto tokens = static_cast<std::uint32_t>(view.tokens);
+  const std::uint32_t blocks = (tokens + kListBlockTokens - 1) / kListBlockTokens;
 
-  std::vector<std::uint32_t> rows(layout.groups() * c.tokens * kListRowWords);
+  std::vector<std::uint32_t> rows(layout.groups() * tokens * kListRowWords);
   for (std::uint64_t group = 0; group < layout.groups(); ++group) {
-    for (std::uint64_t token = 0; token < c.tokens; ++token) {
+    for (std::uint64_t token = 0; token < tokens; ++token) {
       for (std::uint32_t word = 0; word < kListRowWords; ++word) {
-        rows[layout.row_word(group, c.tokens, token, word)] = bits_of_token(
+        rows[layout.row_word(group, tokens, token, word)] = bits_of_token(
             view, c.experts, token,
             static_cast<std::uint32_t>(group * kListRowColumns + std::uint64_t{word} * 32));
       }
@@ -379,11 +379,10 @@ void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
   // One entry more than there is room for shows a write behind the last one.
   std::vector<std::uint16_t> entries(layout.entries(blocks, 0) + 1, 0xabcd);
   std::vector<std::uint32_t> begins(layout.begins(blocks, 0));
-  std::vector<std::uint64_t> expert(expected.expert.size());
   for (std::uint32_t b = 0; b < blocks; ++b) {
     const std::uint64_t first = std::uint64_t{b} * kListBlockTokens;
     const IdView block =
-        view.from(first, std::min<std::uint64_t>(kListBlockTokens, c.tokens - first));
+        view.from(first, std::min<std::uint64_t>(kListBlockTokens, tokens - first));
     for (std::uint32_t layer = 0; layer < c.layers; ++layer) {
       std::vector<std::uint32_t> lengths(c.experts);
       std::vector<std::uint32_t> next(c.experts);
@@ -405,15 +404,7 @@ void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
     }
   }
   expect(entries.back() == 0xabcd, "nothing is written behind the lists");
-  expect(expert == expected.expert, "loads from lists");
 
-  std::vector<std::uint32_t> places(std::size_t{c.layers} * c.layers, kNotCounted);
-  for (std::size_t place = 0; place < expected.plan.size(); ++place) {
-    const auto [source, target] = expected.plan[place];
-    places[std::size_t{source} * c.layers + target] = static_cast<std::uint32_t>(place);
-  }
-  const GramPlan plan{places.data(), c.layers, c.experts};
-  std::vector<std::uint64_t> table(expected.pairs.size());
   for (std::uint64_t group = 0; group < layout.groups(); ++group) {
     for (std::uint32_t layer = 0; layer < c.layers; ++layer) {
       for (std::uint32_t share = 0; share < blocks; share += blocks_per_share) {
@@ -437,7 +428,7 @@ void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
                   const std::uint16_t token =
                       entries[layout.entries(b, layer) + begin[source] + i + j];
                   if (token == kZeroRow) continue;
-                  row[j] = rows[layout.row_word(group, c.tokens,
+                  row[j] = rows[layout.row_word(group, tokens,
                                                 std::uint64_t{b} * kListBlockTokens + token, word)];
                 }
                 sums.add(row);
@@ -459,7 +450,50 @@ void tables_by_lists(const Case& c, std::uint32_t blocks_per_share) {
       }
     }
   }
+}
+
+// In chunks of so many tokens, into the same tables.
+void tables_by_lists(const Case& c, std::uint32_t blocks_per_share, std::uint64_t chunk_tokens) {
+  const auto ids = draw(c, true, 5);
+  const Tables expected = on_cpu(ids, c);
+  std::vector<std::uint32_t> places(std::size_t{c.layers} * c.layers, kNotCounted);
+  for (std::size_t place = 0; place < expected.plan.size(); ++place) {
+    const auto [source, target] = expected.plan[place];
+    places[std::size_t{source} * c.layers + target] = static_cast<std::uint32_t>(place);
+  }
+  std::vector<std::uint64_t> expert(expected.expert.size());
+  std::vector<std::uint64_t> table(expected.pairs.size());
+  for (std::uint64_t first = 0; first < c.tokens; first += chunk_tokens) {
+    const IdView chunk =
+        view_of(ids, c).from(first, std::min<std::uint64_t>(chunk_tokens, c.tokens - first));
+    add_by_lists(chunk, c, {places.data(), c.layers, c.experts}, blocks_per_share, expert, table);
+  }
+  expect(expert == expected.expert, "loads from lists");
   expect(table == expected.pairs, "tables by lists");
+}
+
+// Rows and lists of a chunk stay in their bounds, and one more block would not.
+void chunks_are_bounded() {
+  constexpr std::uint64_t kRows = 96u << 20;
+  constexpr std::uint64_t kLists = 256u << 20;
+  for (const ListLayout& layout :
+       {ListLayout{32, 8, 2}, ListLayout{32, 8, 8}, ListLayout{1, 1, 1}, ListLayout{48, 128, 8},
+        ListLayout{58, 256, 8}, ListLayout{1000, 1000, 50}, ListLayout{1'048'576, 1, 1}}) {
+    const std::uint64_t tokens = layout.chunk_tokens(kRows, kLists);
+    const std::uint64_t blocks = tokens / kListBlockTokens;
+    expect(blocks > 0 && tokens % kListBlockTokens == 0, "whole blocks");
+    const auto fits = [&](std::uint64_t n) {
+      return layout.row_word(layout.groups(), n * kListBlockTokens, 0, 0) * 4 <= kRows &&
+             layout.entries(n, 0) * 2 + layout.begins(n, 0) * 4 <= kLists;
+    };
+    expect(blocks == 1 || fits(blocks), "a chunk in its bounds");
+    expect(!fits(blocks + 1), "a chunk as long as it may be");
+  }
+  // Narrow rows would let in lists of 1.6 GB.
+  expect(ListLayout{32, 8, 8}.chunk_tokens(kRows, kLists) == 254 * kListBlockTokens,
+         "few experts, bounded by their lists");
+  expect(ListLayout{58, 256, 8}.chunk_tokens(kRows, kLists) == 26 * kListBlockTokens,
+         "many experts, bounded by their rows");
 }
 
 // As many rows as a share may have, every one of which sets the same counters, and no row at all.
@@ -516,10 +550,12 @@ int main() {
                         Case{33, 4, 1, 1}, Case{600, 3, 7, 3}}) {
     tiles_by_increments(c);
     tables_by_bits(c);
-    tables_by_lists(c, 1);
+    tables_by_lists(c, 1, c.tokens);
   }
-  tables_by_lists({3 * kListBlockTokens + 77, 3, 9, 2}, 2);
-  tables_by_lists({kListBlockTokens, 2, 300, 8}, kListShareBlocks);
+  tables_by_lists({3 * kListBlockTokens + 77, 3, 9, 2}, 2, 4 * kListBlockTokens);
+  tables_by_lists({3 * kListBlockTokens + 77, 3, 9, 2}, 2, 2 * kListBlockTokens);
+  tables_by_lists({kListBlockTokens, 2, 300, 8}, kListShareBlocks, kListBlockTokens);
+  chunks_are_bounded();
   counters_hold_a_share();
   for (const bool sets : {false, true}) {
     paths_are_exact({900, 5, 8, 2}, sets, 0);

@@ -205,6 +205,8 @@ def test_a_step_waits_for_nothing() -> None:
     """torch makes any synchronisation an error; the ring's own calls go past torch."""
     model = Model(RouteShape(32, 8, 2), 4096, torch.int32, torch.bfloat16)
     ring = model.ring()
+    model.step(ring, 8)  # the first launch of a graph uploads it
+    drain_all(ring)
     done = torch.cuda.Event()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -58,6 +58,23 @@ struct ListLayout {
                                                         std::uint32_t layer) const {
     return (block * layers + layer) * (std::uint64_t{experts} + 1);
   }
+  // Of a block's rows, and of its lists and where each begins.
+  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t row_bytes() const {
+    return row_word(groups(), kListBlockTokens, 0, 0) * sizeof(std::uint32_t);
+  }
+  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t list_bytes() const {
+    return entries(1, 0) * sizeof(std::uint16_t) + begins(1, 0) * sizeof(std::uint32_t);
+  }
+  // Tokens to count at a time: as many whole blocks, at least one, as neither take more than so
+  // many bytes of rows nor of lists. Few experts have narrow rows and yet lists of all their
+  // tokens.
+  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t chunk_tokens(std::uint64_t most_row_bytes,
+                                                              std::uint64_t most_list_bytes) const {
+    const std::uint64_t by_rows = most_row_bytes / row_bytes();
+    const std::uint64_t by_lists = most_list_bytes / list_bytes();
+    const std::uint64_t blocks = by_rows < by_lists ? by_rows : by_lists;
+    return (blocks == 0 ? 1 : blocks) * kListBlockTokens;
+  }
   // Of shared memory, where the lists of a block and layer are made: entries, and of each expert
   // its list's length, its next entry's place and its begin.
   ROUTESTATS_HOST_DEVICE constexpr std::uint64_t making_bytes() const {

@@ -107,13 +107,7 @@ def count_on_cuda(
     counter = _cuda.PairCounter(
         layers=shape.num_layers, experts=shape.num_experts, slots=slots, layer_pairs=layer_pairs
     )
-    tokens = 0
-    for chunk in chunks:
-        if isinstance(chunk, DeviceIds):
-            counter.add(**_in_place(chunk), first_token=tokens, method=method)
-        else:
-            counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
-        tokens += len(chunk)
+    tokens = _add_chunks(counter, chunks, method=method)
     counter.read(expert, pairs)
     return tokens
 
@@ -144,13 +138,7 @@ def count_paths_on_cuda(
         If the device fails, e.g. has not the memory.
     """
     counter = new_path_counter(shape, kind=kind, start=start, length=length)
-    tokens = 0
-    for chunk in chunks:
-        if isinstance(chunk, DeviceIds):
-            counter.add(**_in_place(chunk), first_token=tokens)
-        else:
-            counter.add_host(np.ascontiguousarray(chunk), first_token=tokens)
-        tokens += len(chunk)
+    _add_chunks(counter, chunks)
     found: tuple[npt.NDArray[Any], npt.NDArray[np.uint64]] = counter.read()
     return found
 
@@ -175,6 +163,18 @@ def new_path_counter(
         expected_paths=1 << 16,
         stream=stream,
     )
+
+
+def _add_chunks(counter: Any, chunks: Iterable[Ids | DeviceIds], **options: Any) -> int:
+    """Give a counter all chunks, each from where it lies; returns the number of tokens."""
+    tokens = 0
+    for chunk in chunks:
+        if isinstance(chunk, DeviceIds):
+            counter.add(**_in_place(chunk), first_token=tokens, **options)
+        else:
+            counter.add_host(np.ascontiguousarray(chunk), first_token=tokens, **options)
+        tokens += len(chunk)
+    return tokens
 
 
 def _in_place(ids: DeviceIds) -> dict[str, Any]:
