@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "bindings.hpp"
+#include "ring_binding.hpp"
 #include "routestats/ring.hpp"
 
 namespace py = pybind11;
@@ -60,34 +61,13 @@ void write_array(CaptureRing& ring, std::uint32_t layer, const py::array& ids,
 
 py::tuple drain(CaptureRing& ring, std::uint64_t max_rows, std::uint64_t wait_rows,
                 double seconds) {
-  std::vector<Step> steps;
+  DrainedSteps drained = wait_for_steps(ring, max_rows, wait_rows, seconds);
+  void* const id_bytes = drained.ids.mutable_data();
   {
     const py::gil_scoped_release release;
-    ring.wait(wait_rows, seconds);
-    steps = ring.peek(max_rows);
+    ring.take(drained.steps, id_bytes, drained.weight_bits);
   }
-  std::uint64_t rows = 0;
-  py::list spans;
-  for (const Step& step : steps) {
-    rows += step.rows;
-    spans.append(py::make_tuple(step.number, step.rows));
-  }
-  const auto& config = ring.config();
-  const std::vector<py::ssize_t> shape{static_cast<py::ssize_t>(rows), config.layers, config.top_k};
-  py::array ids(ring.id_bytes() == 1 ? py::dtype("uint8") : py::dtype("uint16"), shape);
-  py::object weights = py::none();
-  std::uint16_t* weight_bits = nullptr;
-  if (config.weights) {
-    py::array halves(py::dtype("float16"), shape);
-    weight_bits = static_cast<std::uint16_t*>(halves.mutable_data());
-    weights = std::move(halves);
-  }
-  void* const id_bytes = ids.mutable_data();
-  {
-    const py::gil_scoped_release release;
-    ring.take(steps, id_bytes, weight_bits);
-  }
-  return py::make_tuple(spans, ids, weights);
+  return py::make_tuple(drained.spans, drained.ids, drained.weights);
 }
 
 }  // namespace
@@ -112,8 +92,10 @@ void bind_ring(py::module_& module) {
       .value("float16", WeightType::f16)
       .value("bfloat16", WeightType::bf16);
 
-  py::class_<CaptureRing>(module, "CaptureRing",
-                          "Bounded buffer of complete rows between an engine and a drain thread.")
+  py::class_<CaptureRing> ring_class(
+      module, "CaptureRing",
+      "Bounded buffer of complete rows between an engine and a drain thread.");
+  ring_class
       .def(py::init([](std::uint32_t layers, std::uint32_t experts, std::uint32_t top_k,
                        std::uint64_t capacity, bool weights, bool block) {
              return std::make_unique<CaptureRing>(
@@ -139,14 +121,8 @@ void bind_ring(py::module_& module) {
       .def("commit_step", &CaptureRing::commit_step)
       .def("abandon_step", &CaptureRing::abandon_step)
       .def("drain", &drain, py::kw_only(), py::arg("max_rows"), py::arg("wait_rows"),
-           py::arg("seconds"))
-      .def("close", &CaptureRing::close)
-      .def("fail", &CaptureRing::fail, py::arg("reason"))
-      .def_property_readonly("top_k", [](const CaptureRing& ring) { return ring.config().top_k; })
-      .def_property_readonly("step_open", &CaptureRing::step_open)
-      .def_property_readonly("dropped_rows", &CaptureRing::dropped_rows)
-      .def_property_readonly("dropped_steps", &CaptureRing::dropped_steps)
-      .def_property_readonly("committed_rows", &CaptureRing::committed_rows);
+           py::arg("seconds"));
+  bind_ring_state(ring_class);
 }
 
 }  // namespace routestats::bindings

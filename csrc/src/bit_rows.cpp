@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "layer_bits.hpp"
 #include "routestats/token_lists.hpp"
 
 namespace routestats {
@@ -68,15 +69,6 @@ void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* r
     if (window.slots == 8) return set_words<Id, LayerWords, 8>(window, one_hot, rows);
   }
   set_words<Id, LayerWords, 0>(window, one_hot, rows);
-}
-
-// [experts, experts / 64]: the words of a layer with one expert's bit.
-std::vector<std::uint64_t> one_hot_words(std::size_t experts) {
-  std::vector<std::uint64_t> words(experts * (experts / 64));
-  for (std::size_t e = 0; e < experts; ++e) {
-    words[e * (experts / 64) + e / 64] = std::uint64_t{1} << (e % 64);
-  }
-  return words;
 }
 
 bool layers_fill_words(std::size_t experts) {

@@ -51,18 +51,23 @@ std::size_t layer_words(std::size_t experts) {
   return words == 3 ? 4 : words;
 }
 
+std::vector<std::uint64_t> one_hot_words(std::size_t experts) {
+  const std::size_t width = layer_words(experts);
+  std::vector<std::uint64_t> words(experts * width);
+  for (std::size_t e = 0; e < experts; ++e) {
+    words[e * width + e / 64] = std::uint64_t{1} << (e % 64);
+  }
+  return words;
+}
+
 LayerBits::LayerBits(std::size_t experts, Isa isa)
     : words_(layer_words(experts)), fill_(fill_for(words_, isa)) {
-  if (fill_ == nullptr) return;
-  one_hot_ = std::make_unique<std::uint64_t[]>(experts * words_);
-  for (std::size_t e = 0; e < experts; ++e) {
-    one_hot_[e * words_ + e / 64] = std::uint64_t{1} << (e % 64);
-  }
+  if (fill_ != nullptr) one_hot_ = one_hot_words(experts);
 }
 
 bool LayerBits::fill(const std::uint16_t* ids, std::size_t tokens, std::size_t slots,
                      std::uint64_t* bits) const {
-  return fill_ != nullptr ? fill_(one_hot_.get(), ids, tokens, slots, bits)
+  return fill_ != nullptr ? fill_(one_hot_.data(), ids, tokens, slots, bits)
                           : fill_bit_by_bit(ids, tokens, slots, words_, bits);
 }
 

@@ -2,7 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <memory>
+#include <vector>
 
 #include "routestats/cpu.hpp"
 
@@ -16,6 +16,9 @@ using FillBits = bool (*)(const std::uint64_t* one_hot, const std::uint16_t* ids
 // Words of a token's bits at a layer: those of its experts, but never three, which are no vector.
 // With a fourth they are one, and half a row of RowSums, which nothing has to be copied into.
 std::size_t layer_words(std::size_t experts);
+
+// [experts, layer_words(experts)]: each expert's bit.
+std::vector<std::uint64_t> one_hot_words(std::size_t experts);
 
 // Of layers of 1, 2 and 4 words; one set per instruction set.
 struct FillBitsOfIsa {
@@ -39,7 +42,7 @@ class LayerBits {
  private:
   const std::size_t words_;
   const FillBits fill_;  // none where a table would not fit the first-level cache
-  std::unique_ptr<std::uint64_t[]> one_hot_;
+  std::vector<std::uint64_t> one_hot_;
 };
 
 }  // namespace routestats

@@ -5,6 +5,7 @@
 
 #include "routestats/layer_major.hpp"
 #include "routestats/workers.hpp"
+#include "scatter_tokens.hpp"
 
 namespace routestats {
 namespace {
@@ -34,17 +35,6 @@ bool repeats(const std::uint16_t* list, std::uint32_t length) {
     found |= static_cast<std::uint16_t>(list[i - 1] == list[i] ? 0xffff : 0);
   }
   return found != 0;
-}
-
-// FixedSlots = 0 reads the number of slots at run time; the common ones are compiled in.
-template <std::size_t FixedSlots>
-void scatter(const std::uint16_t* ids, std::size_t tokens, std::size_t run_time_slots,
-             std::uint32_t* ends, std::uint16_t* entries) {
-  const std::size_t slots = FixedSlots != 0 ? FixedSlots : run_time_slots;
-  for (std::size_t t = 0; t < tokens; ++t, ids += slots) {
-    const auto row = static_cast<std::uint16_t>(t * kRowWords);
-    for (std::size_t k = 0; k < slots; ++k) entries[ends[ids[k]]++] = row;
-  }
 }
 
 }  // namespace
@@ -97,19 +87,7 @@ bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::si
   std::uint32_t* length = lengths_.get() + place * experts_;
   // While a list is filled, its begin is where its next entry goes.
   for (std::size_t e = 0; e < experts_; ++e) begin[e] = static_cast<std::uint32_t>(e * kRoom);
-  switch (slots_) {
-    case 4:
-      scatter<4>(ids, tokens, slots_, begin, scratch);
-      break;
-    case 6:
-      scatter<6>(ids, tokens, slots_, begin, scratch);
-      break;
-    case 8:
-      scatter<8>(ids, tokens, slots_, begin, scratch);
-      break;
-    default:
-      scatter<0>(ids, tokens, slots_, begin, scratch);
-  }
+  scatter_tokens(ids, tokens, slots_, kRowWords, begin, scratch);
   for (std::size_t e = 0; e < experts_; ++e) {
     length[e] = begin[e] - static_cast<std::uint32_t>(e * kRoom);
     if (length[e] > tokens) return false;
