@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <bit>
 #include <cmath>
 #include <cstring>
 #include <stdexcept>
@@ -16,6 +17,8 @@ namespace {
 
 constexpr std::size_t kBlockCells = std::size_t{1} << 20;  // 8 MiB of counts per thread
 constexpr std::size_t kBlockEntries = 16'384;
+// A group with fewer cells than one in so many of a table has them looked up one by one.
+constexpr std::size_t kFewOf = 8;
 
 // n log2 n, looked up where n is small: most cells are, and a logarithm costs several loads.
 class NLog2N {
@@ -57,6 +60,52 @@ double sum_change(const NLog2N& f, const std::uint64_t* whole, const std::uint64
   if (fewer) throw std::invalid_argument("counts: expected those of all entries, got fewer");
   return change;
 }
+
+// The same sum over the cells of one layer pair that a few entries touch, in ascending order: equal
+// to the last bit, as all other cells add an exact 0.
+class FewCells {
+ public:
+  explicit FewCells(std::size_t experts)
+      : experts_(experts), part_(experts * experts), touched_((part_.size() + 63) / 64) {}
+
+  template <class Id>
+  double change(const NLog2N& f, const std::uint64_t* whole, const ExpertView& rows,
+                const LayerPair& pair) {
+    const std::size_t width = rows.layers * rows.slots;
+    const Id* ids = reinterpret_cast<const Id*>(rows.data);
+    const Id* source = ids + pair.source * rows.slots;
+    const Id* target = ids + pair.target * rows.slots;
+    for (std::size_t i = 0; i < rows.tokens; ++i, source += width, target += width) {
+      for (std::size_t a = 0; a < rows.slots; ++a) {
+        const std::size_t line = std::size_t{source[a]} * experts_;
+        for (std::size_t b = 0; b < rows.slots; ++b) {
+          const std::size_t cell = line + target[b];
+          __builtin_prefetch(whole + cell);
+          ++part_[cell];
+          touched_[cell / 64] |= std::uint64_t{1} << (cell % 64);
+        }
+      }
+    }
+    double change = 0.0;
+    bool fewer = false;
+    for (std::size_t word = 0; word < touched_.size(); ++word) {
+      for (std::uint64_t bits = touched_[word]; bits != 0; bits &= bits - 1) {
+        const std::size_t cell = word * 64 + static_cast<std::size_t>(std::countr_zero(bits));
+        fewer |= part_[cell] > whole[cell];
+        change += f(whole[cell] - part_[cell]) - f(whole[cell]);
+        part_[cell] = 0;
+      }
+      touched_[word] = 0;
+    }
+    if (fewer) throw std::invalid_argument("counts: expected those of all entries, got fewer");
+    return change;
+  }
+
+ private:
+  std::size_t experts_;
+  std::vector<std::uint64_t> part_;  // all 0 between two calls
+  std::vector<std::uint64_t> touched_;
+};
 
 // The counted slots of some entries, side by side in memory.
 template <class Id>
@@ -132,44 +181,73 @@ void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts
   CountOptions alone = options;
   alone.threads = 1;
 
-  std::uint64_t longest = 0;
-  for (std::size_t g = 0; g < grouped.groups(); ++g) {
-    longest = std::max(longest, grouped.starts[g + 1] - grouped.starts[g]);
-  }
-  const std::size_t block = std::min<std::size_t>(longest, kBlockEntries);
-
   static const NLog2N f;
   const auto layers_before = values_of(f, whole.expert, view.layers * experts, view.slots);
+  const auto sum_layers = [&](std::size_t group, const std::vector<std::uint64_t>& expert) {
+    for (std::size_t l = 0; l < view.layers; ++l) {
+      const std::size_t at = l * experts;
+      changes.layers[group * view.layers + l] = sum_change(
+          f, whole.expert + at, expert.data() + at, layers_before.data() + at, experts, view.slots);
+    }
+  };
+
+  std::vector<std::size_t> few, many;
+  std::size_t longest_few = 0, longest = 0;
+  for (std::size_t g = 0; g < grouped.groups(); ++g) {
+    const std::size_t entries = grouped.starts[g + 1] - grouped.starts[g];
+    const bool has_few =
+        entries <= kBlockEntries && entries * view.slots * view.slots < cells / kFewOf;
+    (has_few ? few : many).push_back(g);
+    (has_few ? longest_few : longest) = std::max(has_few ? longest_few : longest, entries);
+  }
+
+  run_workers(few.size(), options.threads, [&](ItemQueue& queue) {
+    with_id_type(view, [&]<class Id>(Id) {
+      GatheredRows<Id> gathered(view, longest_few);
+      std::vector<std::uint64_t> expert(view.layers * experts);
+      FewCells touched(experts);
+      while (const auto item = queue.next()) {
+        const std::size_t group = few[*item];
+        const std::size_t first = grouped.starts[group];
+        const auto rows = gathered.fill(grouped, first, grouped.starts[group + 1] - first);
+        std::fill(expert.begin(), expert.end(), 0);
+        count_pairs(rows, experts, {}, {expert.data(), nullptr}, alone);
+        sum_layers(group, expert);
+        double* out = changes.pairs + group * pairs.size();
+        for (std::size_t p = 0; p < pairs.size(); ++p) {
+          out[p] = touched.change<Id>(f, whole.pairs + p * cells, rows, pairs[p]);
+        }
+      }
+    });
+  });
+  if (many.empty()) return;
+
+  const std::size_t block = std::min(longest, kBlockEntries);
   // At least one round, for the layers' own sums.
   for (std::size_t begin = 0; begin == 0 || begin < pairs.size(); begin += pairs_at_once) {
     const auto some = pairs.subspan(begin, std::min(pairs_at_once, pairs.size() - begin));
     const std::uint64_t* tables = whole.pairs + begin * cells;
     const auto before = values_of(f, tables, some.size() * cells, 1);
-    run_workers(grouped.groups(), options.threads, [&](ItemQueue& queue) {
+    run_workers(many.size(), options.threads, [&](ItemQueue& queue) {
       with_id_type(view, [&]<class Id>(Id) {
         GatheredRows<Id> gathered(view, block);
         std::vector<std::uint64_t> expert(view.layers * experts);
         std::vector<std::uint64_t> part(some.size() * cells);
-        while (const auto group = queue.next()) {
+        while (const auto item = queue.next()) {
+          const std::size_t group = many[*item];
           std::fill(expert.begin(), expert.end(), 0);
           std::fill(part.begin(), part.end(), 0);
-          const std::size_t end = grouped.starts[*group + 1];
-          for (std::size_t first = grouped.starts[*group]; first < end; first += block) {
+          const std::size_t end = grouped.starts[group + 1];
+          for (std::size_t first = grouped.starts[group]; first < end; first += block) {
             const auto rows = gathered.fill(grouped, first, std::min(block, end - first));
             count_pairs(rows, experts, some, {expert.data(), part.data()}, alone);
           }
-          double* out = changes.pairs + *group * pairs.size() + begin;
+          double* out = changes.pairs + group * pairs.size() + begin;
           for (std::size_t p = 0; p < some.size(); ++p) {
             const std::size_t at = p * cells;
             out[p] = sum_change(f, tables + at, part.data() + at, before.data() + at, cells, 1);
           }
-          if (begin != 0) continue;
-          for (std::size_t l = 0; l < view.layers; ++l) {
-            const std::size_t at = l * experts;
-            changes.layers[*group * view.layers + l] =
-                sum_change(f, whole.expert + at, expert.data() + at, layers_before.data() + at,
-                           experts, view.slots);
-          }
+          if (begin == 0) sum_layers(group, expert);
         }
       });
     });

@@ -124,20 +124,27 @@ def test_sums_without_groups_equal_the_reference(
     assert all(np.array_equal(a, b) for a, b in zip(got, one, strict=True))
 
 
-def test_many_pairs_and_long_groups_go_in_blocks() -> None:
-    """More cells than one block of tables holds, and a group of more rows than one of entries."""
+@pytest.mark.parametrize(
+    ("T", "L", "E", "K"),
+    [
+        (60, 7, 512, 1),  # every group touches few of the cells
+        (540, 3, 512, 8),  # one touches many, of more tables than are held at once
+        (20_000, 2, 3, 1),  # and has more rows than are read at once
+    ],
+)
+def test_groups_of_few_and_of_many_cells(T: int, L: int, E: int, K: int) -> None:
     rng = np.random.default_rng(0)
-    for T, L, E, pairs in ((60, 7, 512, 28), (20_000, 2, 3, 3)):
-        experts = rng.integers(0, E, (T, L, 1)).astype(np.uint16)
-        grouped = GroupedRows.of(np.minimum(np.arange(T), 3))
-        counts = count(experts, num_experts=E)
-        got, _ = sum_changes_without_groups(experts, counts, grouped, threads=2)
-        assert got.shape == (4, pairs)
-        plan = [(a, a + hop) for hop in range(L) for a in range(L - hop)]
-        expected, _ = reference.sum_changes_without_groups(
-            experts, E, plan, grouped.rows, grouped.starts, pairing="any"
-        )
-        assert got == pytest.approx(expected, rel=1e-12, abs=1e-9)
+    experts = rng.integers(0, E, (T, L, K)).astype(np.uint16)
+    grouped = GroupedRows.of(np.minimum(np.arange(T), 3))
+    counts = count(experts, num_experts=E)
+    got, layers = sum_changes_without_groups(experts, counts, grouped, threads=2)
+    plan = [(a, a + hop) for hop in range(L) for a in range(L - hop)]
+    assert got.shape == (4, len(plan))
+    expected = reference.sum_changes_without_groups(
+        experts, E, plan, grouped.rows, grouped.starts, pairing="any"
+    )
+    assert got == pytest.approx(expected[0], rel=1e-12, abs=1e-9)
+    assert layers == pytest.approx(expected[1], rel=1e-12, abs=1e-9)
 
 
 def test_wrong_arguments_are_named() -> None:
