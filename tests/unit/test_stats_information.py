@@ -15,7 +15,7 @@ import routestats as rs
 from routestats.counts import GroupedRows, count
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import _tables
-from routestats.stats._jackknife import information_without_groups, jackknife
+from routestats.stats._jackknife import cell_sums, information_without_groups, jackknife
 from simulated_groups import TwoLayers
 
 
@@ -69,7 +69,7 @@ def test_tables_and_jackknife_equal_the_long_way(
     ids = np.stack((source, target), axis=1)
     counts = count(ids, num_experts=experts, hops=(1,))
     present = np.unique(groups)
-    without = information_without_groups(ids, counts, GroupedRows.of(groups))
+    without = information_without_groups(ids, counts, cell_sums(counts), GroupedRows.of(groups))
     assert without.shape == (len(present), 1)
     for value, group in zip(without[:, 0], present, strict=True):
         keep = groups != group

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -21,8 +22,14 @@ from routestats.stats._checks import (
     check_trace,
 )
 from routestats.stats._intervals import Estimate, Floats
-from routestats.stats._jackknife import Jackknifed, information_without_groups, jackknife
-from routestats.stats._nulls import Null, Permutable, tables_of
+from routestats.stats._jackknife import (
+    Jackknifed,
+    cell_sums,
+    information_without_groups,
+    jackknife,
+)
+from routestats.stats._jackknife import information as information_of
+from routestats.stats._nulls import Null, Permutable
 from routestats.stats._result import Result
 from routestats.trace import Trace
 
@@ -238,9 +245,9 @@ def information(
     experts = trace.experts
     _, first_row, codes = np.unique(trace.row_groups(), return_index=True, return_inverse=True)
     strata = trace.row_domains()[first_row]
-    stack = tables_of(counts)
-    mi = _tables.mutual_information_bits(stack)
-    without = information_without_groups(experts, counts, GroupedRows.of(codes))
+    sums = cell_sums(counts)
+    mi = information_of(counts, sums)
+    without = information_without_groups(experts, counts, sums, GroupedRows.of(codes))
     request, token = _nulls(trace, Permutable(experts, counts, seed), codes, null_draws)
 
     layers = trace.shape.num_layers
@@ -249,7 +256,12 @@ def information(
     top1 = pairing == "top1"
     missing = np.full(len(places), np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        normalised = mi / _tables.entropy_bits(stack.sum(axis=-2)) if top1 else missing
+        entropy = _tables.entropy_bits(counts.expert[[dst for _, dst in places]])
+        normalised = mi / entropy if top1 else missing
+
+    def of_tables(statistic: Callable[[npt.NDArray[np.uint64]], Floats]) -> Floats:
+        # One at a time: many large tables would be copied several times over.
+        return np.array([statistic(counts.pair(src, dst)) for src, dst in places])
 
     def matrix(values: Floats) -> Floats:
         full = np.full((layers, layers), np.nan)
@@ -276,16 +288,16 @@ def information(
         confidence=float(confidence),
         mi_bits=Estimate(*(matrix(part) for part in _unless_sparse(whole, mi))),
         jackknife_bits=matrix(whole.corrected),
-        miller_madow_bits=matrix(_tables.miller_madow_bits(stack)),
+        miller_madow_bits=matrix(of_tables(_tables.miller_madow_bits)),
         request_null_bits=matrix(request.mean),
         token_null_bits=matrix(token.mean),
         request_excess=Estimate(*(matrix(part) for part in excess_found.around(excess))),
         request_p=matrix(request.p(mi)),
         token_p=matrix(token.p(mi)),
         normalised=matrix(normalised),
-        cramers_v=matrix(_tables.cramers_v(stack) if top1 else missing),
+        cramers_v=matrix(of_tables(_tables.cramers_v) if top1 else missing),
         cramers_v_uncorrected=matrix(
-            _tables.cramers_v(stack, corrected=False) if top1 else missing
+            of_tables(partial(_tables.cramers_v, corrected=False)) if top1 else missing
         ),
         mean_by_hop=_unless_sparse(whole_by_hop, by_hop @ mi),
         jackknife_by_hop=whole_by_hop.corrected,

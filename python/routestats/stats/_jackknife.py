@@ -13,12 +13,47 @@ import numpy.typing as npt
 
 from routestats.counts import GroupedRows, RouteCounts, sum_changes_without_groups
 from routestats.stats._intervals import Estimate, Floats
-from routestats.stats._tables import xlog2x
+from routestats.stats._tables import xlog2x, xlog2x_sums
+
+
+class CellSums(NamedTuple):
+    """Sums of n log2 n, which the information of all pairs is made of; see `cell_sums`.
+
+    Attributes
+    ----------
+    joint : ndarray of float64, shape [P]
+        Over the cells of the table of each counted pair, by hop and then by source.
+    margin : ndarray of float64, shape [L]
+        Over the margin of any table of the layer.
+    """
+
+    joint: Floats
+    margin: Floats
+
+
+def cell_sums(counts: RouteCounts) -> CellSums:
+    """Those of all counted pairs, table by table: no copy of the tables is made."""
+    return CellSums(
+        xlog2x_sums(counts.pair(src, dst) for src, dst in _places(counts)),
+        xlog2x(counts.expert * np.uint64(_slots(counts))).sum(axis=1),
+    )
+
+
+def information(counts: RouteCounts, sums: CellSums) -> Floats:
+    """Plug-in mutual information in bits of all counted pairs, [P]."""
+    source, target = np.transpose(_places(counts))
+    total = np.float64(_slots(counts) ** 2 * counts.tokens)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        bits = (sums.joint - (sums.margin[source] + sums.margin[target])) / total + np.log2(total)
+    # Rounding alone takes it below zero.
+    positive: Floats = np.maximum(bits, 0.0)
+    return positive
 
 
 def information_without_groups(
     experts: npt.NDArray[np.integer],
     counts: RouteCounts,
+    sums: CellSums,
     groups: GroupedRows,
     row_order: npt.NDArray[np.uint32] | None = None,
 ) -> Floats:
@@ -32,6 +67,8 @@ def information_without_groups(
     experts : integer array, shape [T, L, K]
     counts : RouteCounts
         Of all T tokens.
+    sums : CellSums
+        Of `counts`.
     groups : GroupedRows
         All groups, or some.
     row_order : ndarray of uint32, shape [L, n], optional
@@ -42,23 +79,29 @@ def information_without_groups(
     ndarray of float64, shape [G, P]
         In the order of the pairs of `counts`: by hop, then by source. NaN where no token is left.
     """
-    slots = counts.shape.top_k if counts.pairing == "any" else 1
-    layers = counts.shape.num_layers
-    places = [(src, src + hop) for hop in counts.hops for src in range(layers - hop)]
-    source, target = np.transpose(places)
+    source, target = np.transpose(_places(counts))
     joint, margin = sum_changes_without_groups(experts, counts, groups, row_order)
     # In place: with many groups and pairs these are the largest arrays.
-    joint += [xlog2x(counts.pair(src, dst)).sum() for src, dst in places]
-    margin += xlog2x(counts.expert * np.uint64(slots)).sum(axis=1)
+    joint += sums.joint
+    margin += sums.margin
     joint -= margin[:, source]
     joint -= margin[:, target]
-    total = slots**2 * (counts.tokens - groups.sizes[:, None]).astype(np.float64)
+    total = _slots(counts) ** 2 * (counts.tokens - groups.sizes[:, None]).astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
         joint /= total
         joint += np.log2(total)
     # Not the infinities that rounding makes of nothing.
     joint[total[:, 0] == 0] = np.nan
     return joint
+
+
+def _places(counts: RouteCounts) -> list[tuple[int, int]]:
+    layers = counts.shape.num_layers
+    return [(src, src + hop) for hop in counts.hops for src in range(layers - hop)]
+
+
+def _slots(counts: RouteCounts) -> int:
+    return counts.shape.top_k if counts.pairing == "any" else 1
 
 
 class Jackknifed(NamedTuple):

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import GroupedRows, RouteCounts, recount
-from routestats.stats import _tables
 from routestats.stats._intervals import Floats
-from routestats.stats._jackknife import information_without_groups
+from routestats.stats._jackknife import cell_sums, information, information_without_groups
 
 # Rows whose permutations are held at once, as 4 bytes per layer: at least so many, and at most an
 # eighth of a longer trace, which every part of it costs one check of all ids.
@@ -105,12 +104,15 @@ class Permutable:
         for draw in range(draws):
             held = [] if len(parts) > 1 else [self._order(shuffles[0], 2 * draw)]
             counts = self._count(held or (self._order(s, 2 * draw) for s in shuffles))
-            found.append(information(counts))
+            sums = cell_sums(counts)
+            found.append(information(counts, sums))
             # Drawn again, not kept, where there are several parts.
             for part, shuffle in zip(parts, shuffles, strict=True):
                 order = held[0] if held else self._order(shuffle, 2 * draw)
                 rows = slice(part.first_group, part.first_group + len(part))
-                without[rows] += information_without_groups(self.experts, counts, part, order)
+                without[rows] += information_without_groups(
+                    self.experts, counts, sums, part, order
+                )
         return Null(np.stack(found), without / draws)
 
     def within_token_ids(self, token_ids: npt.NDArray[np.integer], draws: int) -> Null:
@@ -118,14 +120,12 @@ class Permutable:
         if draws == 0:
             return self.no_draws()
         classes = GroupedRows.of(token_ids)
-        found = [
-            information(
-                self._count(
-                    self._order(part, 2 * draw + 1) for part in classes.parts(self._part_rows())
-                )
+        found = []
+        for draw in range(draws):
+            counts = self._count(
+                self._order(part, 2 * draw + 1) for part in classes.parts(self._part_rows())
             )
-            for draw in range(draws)
-        ]
+            found.append(information(counts, cell_sums(counts)))
         return Null(np.stack(found))
 
     def _part_rows(self) -> int:
@@ -149,15 +149,3 @@ class Permutable:
             ),
         )
 
-
-def tables_of(counts: RouteCounts) -> npt.NDArray[np.uint64]:
-    """Tables [P, E, E] of all counted pairs, by hop and then by source."""
-    layers = counts.shape.num_layers
-    return np.stack(
-        [counts.pair(src, src + hop) for hop in counts.hops for src in range(layers - hop)]
-    )
-
-
-def information(counts: RouteCounts) -> Floats:
-    """Plug-in mutual information in bits of all counted pairs, [P]."""
-    return _tables.mutual_information_bits(tables_of(counts))
