@@ -11,6 +11,7 @@ import numpy as np
 
 from routestats.counts import PathCounts, RouteCounts, count, count_paths
 from routestats.errors import RouteStatsError
+from routestats.report._limits import affinity_pairs, null_draws
 from routestats.schema import PHASES
 from routestats.stats import (
     Coactivation,
@@ -54,7 +55,6 @@ HOPS_SHOWN = (1, 2, 4, 8, 16, 31)
 QUICK = ("marginal", "single_hop")
 MAX_DOMAIN_PAIRS = 6
 SEGMENT = 16
-NULL_DRAWS = 99  # so that p can be as small as 0.01
 FLOW_PATHS = 12
 
 Part = TypeVar("Part")
@@ -139,14 +139,13 @@ def analyse(trace: Trace, target: Any) -> Analysis:
             missing[name] = str(error)
             return None
 
+    # Before the counts of all pairs: it counts as many for itself, and lets go of them.
+    accuracy, accuracy_by_domain = _predict(trace, missing)
+    counts = count(trace, hops="all", pairing=PAIRING)
     by_domain = {
-        domain: count(trace.filter(domain=domain), hops="all", pairing=PAIRING)
+        domain: count(trace.filter(domain=domain), hops=(), pairing=PAIRING)
         for domain in trace.domains
     }
-    counts = RouteCounts.empty(trace.shape, hops="all", pairing=PAIRING, layer_ids=trace.layer_ids)
-    for domain_counts in by_domain.values():
-        counts = counts + domain_counts
-    accuracy, accuracy_by_domain = _predict(trace, missing)
     several = trace.shape.num_layers > 1
     ahead = sure = timed = judged = None
     if trace.lookahead is not None:
@@ -221,7 +220,7 @@ def _predict(
 def _inform(trace: Trace) -> Information:
     hops = [hop for hop in HOPS_SHOWN if hop < trace.shape.num_layers]
     pairing = "top1" if trace.ordered else "any"
-    return information(trace, pairing, hops=hops, null_draws=NULL_DRAWS)
+    return information(trace, pairing, hops=hops, null_draws=null_draws(trace.shape))
 
 
 def _look_ahead(trace: Trace) -> Lookahead:
@@ -254,11 +253,11 @@ def _differences(
     trace: Trace, pairs: list[tuple[str, str]], missing: dict[str, str]
 ) -> tuple[DomainDifference, ...]:
     found = []
-    hops = (1,) if trace.shape.num_layers > 1 else ()
+    adjacent = affinity_pairs(trace.shape)
     for first, second in pairs:
         for phase in PHASES:
             try:
-                found.append(compare_domains(trace, first, second, phase=phase, hops=hops))
+                found.append(compare_domains(trace, first, second, phase=phase, pairs=adjacent))
             except RouteStatsError as error:
                 missing[f"{first} against {second}, {phase}"] = str(error)
     return tuple(found)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from routestats.errors import InvalidValueError, NoCommonTokensError
+from routestats.report._limits import affinity_pairs
 from routestats.schema import PHASES
 from routestats.stats import (
     Agreement,
@@ -85,6 +86,8 @@ def compare_runs(
 
     Notes
     -----
+    With many experts affinity is compared at a few adjacent layer pairs only.
+
     A part is left out, and `missing` says why, under these conditions only; whatever else stands
     in the way of one is an error. A phase: a run has fewer than two prompts with tokens of it.
     Agreement: token ids are unknown, or no token of one run is in the other after the same tokens.
@@ -94,13 +97,13 @@ def compare_runs(
         names = _names(first.path, second.path)
     both = join(dict(zip(names, (first, second), strict=True)))
     missing = _missing(first, second, names)
-    several = both.shape.num_layers > 1
+    adjacent = affinity_pairs(both.shape)
     differences = {
         phase: compare_domains(
             both,
             *names,
             phase=phase,
-            hops=(1,) if several else (),
+            pairs=adjacent,
             permutations=permutations,
             seed=seed,
         )

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.counts._device import choose_threads
 from routestats.errors import InvalidValueError
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_integer, check_integers, check_trace, checked_experts
+from routestats.stats._checks import (
+    check_integer,
+    check_integers,
+    check_pairs,
+    check_trace,
+    checked_experts,
+)
 from routestats.stats._expert_difference import (
     ExpertDifference,
     adjusted,
@@ -25,6 +33,9 @@ from routestats.trace import Trace
 
 # Cells of one table by group: 64 MB.
 BLOCK_CELLS = 1 << 23
+# Cells whose divergences are computed at once: 1 MB, which stays in the cache.
+CACHED_CELLS = 1 << 17
+MAX_THREADS = 4
 DIVERGENCE_COLUMNS = ("bits", "null_mean_bits", "p_value", "q_value")
 
 
@@ -151,6 +162,7 @@ def compare_domains(
     *,
     phase: str = "prefill",
     hops: Sequence[int] = (1,),
+    pairs: Iterable[tuple[int, int]] | None = None,
     permutations: int = 999,
     seed: int = 0,
 ) -> DomainDifference:
@@ -167,6 +179,10 @@ def compare_domains(
         domain, and domains differ in how much of either they have.
     hops : sequence of int
         Distances of the layer pairs whose affinity is compared; empty for load alone.
+    pairs : iterable of (int, int), optional
+        Layer pairs, source before target, to compare in place of those of `hops`. Every
+        permutation costs a pass over E x E cells for each of them, so that with many experts
+        (E >= 64) some pairs are the wiser choice.
     permutations : int
         B. Take 999 or more: the smallest p is ``1 / (1 + B)``, so fewer cannot reach a small q
         at one of many layer pairs. Less is for trying out. Where few of many experts differ, it
@@ -203,6 +219,15 @@ def compare_domains(
     for hop in hops:
         if hop >= layers:
             raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
+    chosen = [(src, src + hop) for hop in hops for src in range(layers - hop)]
+    if pairs is not None:
+        chosen = check_pairs("pairs", pairs)
+        for source, target in chosen:
+            if not 0 <= source < target < layers:
+                raise InvalidValueError(
+                    f"pairs: expected layers 0 to {layers - 1}, the source before the target, got "
+                    f"({source}, {target})"
+                )
     part = trace.filter(domain=names, phase=phase)
     groups, sides = _groups(part, names, phase)
     labels = _labels(sides, permutations, seed)
@@ -220,10 +245,16 @@ def compare_domains(
     difference, null_mean_abs, p_value = (
         np.stack(parts) for parts in zip(*differences, strict=True)
     )
-    pairs = [(src, src + hop) for hop in hops for src in range(layers - hop)]
-    affinity = _test(
-        [_affinity_divergence(columns, pair, groups, labels, experts) for pair in pairs]
-    )
+    # NumPy lets other threads run meanwhile; each holds its own tables.
+    with ThreadPoolExecutor(min(MAX_THREADS, choose_threads(None))) as pool:
+        affinity = _test(
+            list(
+                pool.map(
+                    lambda pair: _affinity_divergence(columns, pair, groups, labels, experts),
+                    chosen,
+                )
+            )
+        )
     tokens = np.bincount(sides[groups], minlength=2)
     return DomainDifference(
         shape=trace.shape,
@@ -240,7 +271,7 @@ def compare_domains(
         experts=ExpertDifference(
             tuple(trace.layer_ids), difference, null_mean_abs, p_value, adjusted(p_value)
         ),
-        affinity_pairs=np.array(pairs, np.int64).reshape(-1, 2),
+        affinity_pairs=np.array(chosen, np.int64).reshape(-1, 2),
         affinity=affinity,
     )
 
@@ -341,7 +372,13 @@ def _row_divergences(by_group: Floats, labels: Floats, experts: int) -> tuple[Fl
     for begin in range(0, len(labels), step):
         some = slice(begin, begin + step)
         first = (labels[some] @ by_group).reshape(-1, *total.shape)
-        rows = divergence_bits(first, total - first)
+        few = max(1, CACHED_CELLS // total.size)
+        rows = np.concatenate(
+            [
+                divergence_bits(part, total - part)
+                for part in (first[i : i + few] for i in range(0, len(first), few))
+            ]
+        )
         known = np.isfinite(rows)
         weighted[some] = np.where(known, rows, 0.0) @ load
         weight[some] = known @ load

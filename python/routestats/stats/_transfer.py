@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -221,12 +222,15 @@ def transfer(
     trains = [_side(train, name, "train on") for name in names]
     tests = [_side(held_out, name, "hold out") for name in names]
     tokens = min(len(side) for side in trains)
-    fits = [_fit(side, pairing, tokens, np.random.default_rng(seed)) for side in trains]
     tallies = [Tally.of(side, top1=top1) for side in tests]
-    hits = [
-        [hop_hits(fit, side, tally) for side, tally in zip(tests, tallies, strict=True)]
-        for fit, _ in fits
-    ]
+
+    def trained(side: Trace) -> tuple[list[tuple[Hits, Hits]], int]:
+        # A fit goes when it was measured: two of many experts would take twice the memory.
+        fit, groups = _fit(side, pairing, tokens, np.random.default_rng(seed))
+        pairs = zip(tests, tallies, strict=True)
+        return [hop_hits(fit, side, tally) for side, tally in pairs], groups
+
+    hits, train_groups = zip(*(trained(side) for side in trains), strict=True)
     return Transfer(
         shape=trace.shape,
         layer_ids=tuple(trace.layer_ids),
@@ -234,7 +238,7 @@ def transfer(
         domains=names,
         phase=phase,
         train_tokens=tokens,
-        train_groups=(fits[0][1], fits[1][1]),
+        train_groups=train_groups,
         test_tokens=(len(tests[0]), len(tests[1])),
         test_groups=(len(tallies[0].tokens), len(tallies[1].tokens)),
         test_share=float(test),
@@ -282,7 +286,7 @@ def _fit(
 
 
 def _measures(
-    hits: list[list[tuple[Hits, Hits]]],
+    hits: Sequence[list[tuple[Hits, Hits]]],
     tallies: list[Tally],
     shape: RouteShape,
     bootstrap: int,
