@@ -10,6 +10,7 @@ MANY_EXPERTS = 64
 """From here on tables of E x E cells are too many to permute at every layer pair."""
 FEW_PAIRS = 4
 DRAWS, FEW_DRAWS = 99, 19
+PARTNERS = 32
 
 
 def null_draws(shape: RouteShape) -> int:
@@ -26,11 +27,17 @@ def affinity_pairs(shape: RouteShape) -> list[tuple[int, int]]:
     return [(layer, layer + 1) for layer in chosen.tolist()]
 
 
+def partners_listed(shape: RouteShape) -> int:
+    """Experts listed beside each expert in tables of pairs: all, or those most often beside it."""
+    return PARTNERS if shape.num_experts >= MANY_EXPERTS else shape.num_experts
+
+
 def restrictions(shape: RouteShape, layer_ids: tuple[int, ...]) -> list[str]:
-    """A sentence for each statistic that takes less than it does of a model with few experts."""
+    """Sentences on what is less than it is for a model with few experts; none for such a model."""
     if shape.num_experts < MANY_EXPERTS:
         return []
     found = [
+        f"With {shape.num_experts} experts a layer this report computes less of some statistics. "
         f"Information permutes the tokens {FEW_DRAWS} times and not {DRAWS}, so that its p is "
         f"{1 / (1 + FEW_DRAWS):.2f} at the smallest."
     ]
@@ -41,4 +48,8 @@ def restrictions(shape: RouteShape, layer_ids: tuple[int, ...]) -> list[str]:
             f"Affinity is compared between domains at {len(pairs)} of the {shape.num_layers - 1} "
             f"adjacent layer pairs ({names}); loads are compared at every layer."
         )
+    found.append(
+        f"Tables of pairs of experts (affinity_adjacent.csv, coactivation.csv) list the {PARTNERS} "
+        f"most frequent partners of each expert and not all {shape.num_experts}."
+    )
     return found

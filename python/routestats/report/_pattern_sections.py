@@ -201,11 +201,18 @@ def difference_table(found: tuple[DomainDifference, ...], name: str, between: st
         ),
         rows,
         text_columns=(0, 1, 2),
-        caption="Jensen-Shannon divergence: load over layers, affinity over adjacent layers; of an "
-        "expert its share of the layer's load, over all experts of all layers. "
-        f"{found[0].permutations:,} permutations of prompts between the two; q is Benjamini and "
-        "Hochberg's.",
+        caption="Jensen-Shannon divergence: load over layers, affinity over "
+        f"{_adjacent_pairs(found[0])}; of an expert its share of the layer's load, over all experts "
+        f"of all layers. {found[0].permutations:,} permutations of prompts between the two; q is "
+        "Benjamini and Hochberg's.",
     )
+
+
+def _adjacent_pairs(found: DomainDifference) -> str:
+    compared, every = len(found.affinity_pairs), len(found.layer_ids) - 1
+    if compared == every:
+        return "adjacent layers"
+    return f"{compared} of the {every} adjacent layer pairs"
 
 
 def difference_layers(found: tuple[DomainDifference, ...]) -> list[html.Row]:

@@ -8,6 +8,7 @@ from routestats.report import _html as html
 from routestats.report._analysis import HOPS_SHOWN, Analysis
 from routestats.report._cells import Cell, bits, number, percent, points, share
 from routestats.report._figures import Pictures
+from routestats.report._limits import partners_listed
 from routestats.report._readings import MIN_TOKENS, verdict
 from routestats.stats import HopMeasure
 
@@ -79,6 +80,7 @@ def _links_table(analysis: Analysis) -> str:
     """The expert pairs of each adjacent layer pair whose probability is raised most."""
     counts = analysis.counts
     each = 3 if counts.shape.num_layers <= 40 else 1
+    listed = partners_listed(counts.shape)
     rows: list[html.Row] = []
     for layer in range(counts.shape.num_layers - 1):
         source = counts.expert[layer].astype(np.float64)[:, None]
@@ -118,7 +120,8 @@ def _links_table(analysis: Analysis) -> str:
             rows,
             caption=f"Pairing {counts.pairing}: of the tokens with e among their experts, the "
             f"share with f among those of the next layer. The {each} largest differences of each "
-            f"pair, of experts with at least {MIN_TOKENS} tokens; all pairs of experts are in "
+            f"pair, of experts with at least {MIN_TOKENS} tokens; "
+            f"{'all' if listed == counts.shape.num_experts else 'more'} pairs of experts are in "
             "tables/affinity_adjacent.csv. The largest of many is high by chance, too: what links "
             "are worth is the held-out accuracy above.",
         ),

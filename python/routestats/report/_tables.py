@@ -10,6 +10,7 @@ import pyarrow.csv
 
 from routestats.report._analysis import Analysis
 from routestats.report._comparison import Compared
+from routestats.report._limits import partners_listed
 
 
 def tables(analysis: Analysis) -> dict[str, pa.Table]:
@@ -17,8 +18,12 @@ def tables(analysis: Analysis) -> dict[str, pa.Table]:
     found = {"expert_load": analysis.load.to_table()}
     for domain, load in analysis.load_by_domain.items():
         found[f"expert_load_{domain}"] = load.to_table()
+    experts = analysis.trace.shape.num_experts
+    partners = partners_listed(analysis.trace.shape)
     if analysis.trace.shape.num_layers > 1:
-        found["affinity_adjacent"] = _adjacent(analysis)
+        found["affinity_adjacent"] = _foremost(
+            _adjacent(analysis), "probability", experts, partners
+        )
     named = {
         "prediction": analysis.accuracy,
         "information": analysis.information,
@@ -34,6 +39,8 @@ def tables(analysis: Analysis) -> dict[str, pa.Table]:
         "speculation": analysis.speculation,
     }
     found |= {name: result.to_table() for name, result in named.items() if result is not None}
+    if "coactivation" in found and partners < experts:
+        found["coactivation"] = _foremost(found["coactivation"], "share", experts - 1, partners)
     if analysis.specialization is not None and len(analysis.specialization.token_ids):
         found["specialization_token_ids"] = analysis.specialization.to_id_table()
     for kind, paths in analysis.paths.items():
@@ -70,6 +77,16 @@ def to_csv(table: pa.Table) -> bytes:
 
 def _flat(value: list[object]) -> str:
     return " ".join(_flat(v) if isinstance(v, list) else str(v) for v in value)
+
+
+def _foremost(table: pa.Table, by: str, width: int, most: int) -> pa.Table:
+    """Of every `width` rows the `most` with the largest value, in the order of `table`."""
+    if most >= width:
+        return table
+    values = table.column(by).to_numpy().reshape(-1, width)
+    ranked = np.argsort(-np.nan_to_num(values, nan=-1.0), axis=1, kind="stable")
+    kept = np.sort(ranked[:, :most], axis=1) + np.arange(len(values))[:, None] * width
+    return table.take(kept.ravel())
 
 
 def _adjacent(analysis: Analysis) -> pa.Table:

@@ -21,6 +21,7 @@ from routestats.report._comparison import (
 )
 from routestats.report._figures import Pictures, draw_all
 from routestats.report._findings import findings
+from routestats.report._limits import restrictions
 from routestats.report._made_by import MadeBy, made_by
 from routestats.report._tables import comparison_tables, tables, to_csv
 from routestats.trace import Trace
@@ -127,6 +128,11 @@ def _document(
             "what chance, or a guess that does not look, would give. Tables sort by a click on a "
             "header; CSV saves one with its unrounded numbers, shares as parts of 1.",
             "note",
+        ),
+        *(
+            html.paragraph(text, "note")
+            for text in (" ".join(restrictions(analysis.trace.shape, analysis.load.layer_ids)),)
+            if text
         ),
     ]
     # Those of either run stand at the end, but who compares reads them first.

@@ -110,9 +110,7 @@ class Permutable:
             for part, shuffle in zip(parts, shuffles, strict=True):
                 order = held[0] if held else self._order(shuffle, 2 * draw)
                 rows = slice(part.first_group, part.first_group + len(part))
-                without[rows] += information_without_groups(
-                    self.experts, counts, sums, part, order
-                )
+                without[rows] += information_without_groups(self.experts, counts, sums, part, order)
         return Null(np.stack(found), without / draws)
 
     def within_token_ids(self, token_ids: npt.NDArray[np.integer], draws: int) -> Null:
@@ -148,4 +146,3 @@ class Permutable:
                 for order in orders
             ),
         )
-
