@@ -51,6 +51,11 @@ class Ngrams {
     const std::lock_guard lock(mutex_);
     return counter_.tokens();
   }
+  std::size_t paths() const {
+    const py::gil_scoped_release release;
+    const std::lock_guard lock(mutex_);
+    return counter_.paths();
+  }
   bool collapses() const {
     const py::gil_scoped_release release;
     const std::lock_guard lock(mutex_);
@@ -73,6 +78,7 @@ void bind_ngrams(py::module_& module) {
            py::arg("first_token") = 0)
       .def("count", &Ngrams::count, py::arg("top"), py::kw_only(), py::arg("threads"))
       .def_property_readonly("tokens", &Ngrams::tokens)
+      .def_property_readonly("paths", &Ngrams::paths)
       .def_property_readonly("collapses", &Ngrams::collapses);
 }
 

@@ -175,7 +175,7 @@ NgramTable NgramCounter::count(std::size_t top, unsigned threads) const {
 
 template <class Symbol, class Length>
 NgramTable NgramCounter::sweep(std::size_t top, unsigned threads) const {
-  const std::size_t paths = paths_ ? paths_->distinct() : tokens_;
+  const std::size_t paths = this->paths();
   // Columns begin in different lines of the first-level cache.
   const std::size_t lines = (paths * sizeof(Symbol) / kLineBytes + 2) | 1;
   KeyArena arena;

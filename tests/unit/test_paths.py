@@ -200,6 +200,16 @@ def test_more_ngrams_than_there_are() -> None:
     assert (paths.tolist(), counts.tolist()) == ([[0, 2], [1, 2]], [2, 1])
 
 
+def test_lists_of_ngrams_that_would_take_gigabytes_are_refused() -> None:
+    """32 layers: 72 kB for each n-gram that every window lists."""
+    ids = np.random.default_rng(0).integers(0, 8, (8_000, 32, 1))
+    with pytest.raises(InvalidValueError, match=r"top: expected at most 7281 .*, got 1000000000"):
+        count_ngrams(ids, top=10**9, num_experts=8)
+    same = np.repeat(ids[:3], 3_000, axis=0)  # of few paths all can be listed
+    _, counts = count_ngrams(same, top=10**9, num_experts=8).most_frequent(0, 32)
+    assert counts.tolist() == [3_000] * 3
+
+
 def test_ngrams_in_print() -> None:
     ngrams = count_ngrams(FakeTrace([IDS[:2], IDS[2:]]), top=1)
     assert ngrams.distinct.tolist() == [[2, 2], [1, 0]]

@@ -40,6 +40,9 @@ class NgramCounter {
   std::size_t tokens() const { return tokens_; }
   // Whether tokens of one path are found before the sweep.
   bool collapses() const { return paths_.has_value(); }
+  // What the sweep sorts: the distinct paths where they are found before it, else all tokens. No
+  // window has more n-grams.
+  std::size_t paths() const { return paths_ ? paths_->distinct() : tokens_; }
   // The sweep on up to four threads. Of each window as many n-grams are listed as were asked for,
   // at most as many as there are tokens.
   NgramTable count(std::size_t top, unsigned threads) const;

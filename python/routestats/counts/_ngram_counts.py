@@ -23,6 +23,10 @@ from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 
 
+MAX_LISTED_BYTES = 1 << 29
+"""Of all listed n-grams together: half a gigabyte."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class NgramCounts:
     """Exact counts of all n-grams of first choices; made by `count_ngrams`.
@@ -127,7 +131,8 @@ def count_ngrams(
         than 2^32 tokens.
     top : int
         How many of the most frequent n-grams to list for each start and length; at least 0. Memory
-        is taken for no more than there can be.
+        is taken for no more than there can be: ``L**2 * (8 + 2 * L)`` bytes for each, of at most
+        half a gigabyte.
     num_experts : int, optional
         Experts E per layer; needed unless `source` is a trace.
     threads : int, optional
@@ -142,8 +147,8 @@ def count_ngrams(
     InvalidTypeError
         If an array holds no integers, a number is no integer, or `num_experts` is missing.
     InvalidValueError
-        If an id is not below E (the first one is named), or the trace does not know the order of
-        its slots.
+        If an id is not below E (the first one is named), the trace does not know the order of its
+        slots, or `top` asks for lists that take more than half a gigabyte.
 
     Notes
     -----
@@ -164,6 +169,12 @@ def count_ngrams(
                 f"{list(experts.shape)}"
             )
         counter.add(experts, threads=chosen_threads, first_token=counter.tokens)
+    most = MAX_LISTED_BYTES // (shape.num_layers**2 * (8 + 2 * shape.num_layers))
+    if min(top, counter.paths) > most:
+        raise InvalidValueError(
+            f"top: expected at most {most} n-grams of each start and length (half a gigabyte at "
+            f"{shape.num_layers} layers), got {top}"
+        )
     distinct, counts, ids = counter.count(top, threads=chosen_threads)
     layer_ids = opened.layer_ids or tuple(range(shape.num_layers))
     return NgramCounts(shape, layer_ids, counter.tokens, top, distinct, counts, ids)
