@@ -135,7 +135,7 @@ def test_steps_are_grouped_by_phase_and_size(tmp_path: Path) -> None:
     found = rs.stats.timing(tmp_path)
     assert [group.label for group in found.groups] == [
         "prefill, 300 tokens",
-        "decode, 1 tokens",
+        "decode, 1 token",
         "decode, 5-7 tokens",
     ]
     assert found.group("decode").steps == 42

@@ -22,7 +22,6 @@ from routestats.counts._source import Source, as_ids, open_source
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 
-
 MAX_LISTED_BYTES = 1 << 29
 """Of all listed n-grams together: half a gigabyte."""
 

@@ -48,6 +48,7 @@ def confidence(result: Confidence, *, note: str = "") -> Figure:
     _line(weights, layers, result.margin, VERMILION, "margin to the second", scale=1)
     weights.set_ylim(0, 1)
     weights.set_xlabel("layer", fontsize=10)
+    weights.set_ylabel("mean gate weight", fontsize=10)
     weights.legend(fontsize=8.5, frameon=False)
     for name, look in LOOKS.items():
         for curve in result.curves:

@@ -29,11 +29,18 @@ LEVEL = 0.05
 
 
 @overload
-def domain_divergence(*results: DomainDifference, ax: None = ..., note: str = ...) -> Figure: ...
-@overload
-def domain_divergence(*results: DomainDifference, ax: Axes, note: str = ...) -> Axes: ...
 def domain_divergence(
-    *results: DomainDifference, ax: Axes | None = None, note: str = ""
+    *results: DomainDifference, ax: None = ..., note: str = ..., title: str = ...
+) -> Figure: ...
+@overload
+def domain_divergence(
+    *results: DomainDifference, ax: Axes, note: str = ..., title: str = ...
+) -> Axes: ...
+def domain_divergence(
+    *results: DomainDifference,
+    ax: Axes | None = None,
+    note: str = "",
+    title: str = "At which layers two domains are routed differently",
 ) -> Figure | Axes:
     """Divergence of the loads by layer beside permuted prompts; one panel per phase.
 
@@ -45,6 +52,8 @@ def domain_divergence(
         Where to draw the only result; by default on a new figure.
     note : str
         Appended to the caption of a new figure.
+    title : str
+        Of a new figure.
 
     Returns
     -------
@@ -74,10 +83,24 @@ def domain_divergence(
     for axes, result in zip(panels, results, strict=True):
         _panel(axes, result)
     layers_along_x(panels[-1], results[0].layer_ids, 32)
-    panels[0].legend(fontsize=8.5, frameon=False, ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    # Below the last panel: above the first, long names of the two would run into it.
+    entries = {
+        label: handle
+        for axes in panels
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+    }
+    panels[-1].legend(
+        entries.values(),
+        entries.keys(),
+        fontsize=8.5,
+        frameon=False,
+        ncols=3,
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.2),
+    )
     set_title(
         figure,
-        "At which layers two domains are routed differently",
+        title,
         join(
             str(results[0].shape),
             "Jensen-Shannon divergence of expert loads",

@@ -40,7 +40,11 @@ MAX_DOMAINS = 5
 
 
 def load_by_domain(
-    results: Mapping[str, ExpertLoad], *, order: str | None = None, note: str = ""
+    results: Mapping[str, ExpertLoad],
+    *,
+    order: str | None = None,
+    note: str = "",
+    title: str = "Expert load by domain",
 ) -> Figure:
     """Heat maps of load relative to even use, one per domain, on one scale.
 
@@ -56,6 +60,7 @@ def load_by_domain(
         alike in every map. By default by id up to 64 experts, else by load.
     note : str
         Appended to the caption.
+    title : str
 
     Returns
     -------
@@ -116,7 +121,7 @@ def load_by_domain(
         last.legend(fontsize=8.5, frameon=False, loc="lower left")
     set_title(
         figure,
-        "Expert load by domain",
+        title,
         join(pairing_text(first.pairing, first.shape.top_k), str(first.shape), note),
     )
     return figure

@@ -98,8 +98,7 @@ def path_flow(
     widths, offsets = widths * filled, offsets * filled
     _rows(axes, num_rows, fixed=fixed)
     handles = _ribbons(axes, rows + offsets, widths, aspect)
-    if not fixed:
-        _ids(axes, experts, rows, counts.shape.num_experts)
+    ids = "" if fixed else _ids(axes, experts, rows, counts.shape.num_experts)
     layers = counts.layer_ids[counts.start : counts.start + counts.length]
     label_ticks(axes.xaxis, layers, 24 if figure is not None else 12)
     axes.set_xlim(-0.6, counts.length - 0.4)
@@ -115,7 +114,7 @@ def path_flow(
         join(
             f"{counts.tokens:,} tokens on {counts.distinct:,} paths",
             "width of a line: its share of the tokens",
-            "" if fixed else "numbers: expert ids; a row is not one expert",
+            ids,
             str(counts.shape),
             note,
         ),
@@ -163,8 +162,8 @@ def _ids(
     experts: npt.NDArray[np.int64],
     rows: npt.NDArray[np.float64],
     num_experts: int,
-) -> None:
-    """Expert ids at the lines, at as many layers as have room for them."""
+) -> str:
+    """Expert ids at the lines, at as many layers as have room for them; a line that says so."""
     length = experts.shape[1]
     step = int(np.ceil(len(str(num_experts - 1)) * DIGIT_PIXELS * length / PLOT_PIXELS))
     for layer in range(0, length, step):
@@ -182,6 +181,8 @@ def _ids(
                 bbox={"facecolor": "white", "alpha": 0.85, "edgecolor": "none", "pad": 0.8},
             )
             text.set_in_layout(False)
+    place = {1: "", 2: " at every other layer"}.get(step, f" at every {step}th layer")
+    return f"numbers: expert ids{place}; a row is not one expert"
 
 
 def _legend(

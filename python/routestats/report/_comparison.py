@@ -55,14 +55,18 @@ def draw_compared(analysis: Analysis, compared: Compared, pictures: Pictures) ->
     first, second = compared.comparison.names
     pictures.add(
         "compare_load",
-        lambda: plots.load_by_domain({first: analysis.load, second: compared.load}),
+        lambda: plots.load_by_domain(
+            {first: analysis.load, second: compared.load}, title="Expert load of the two runs"
+        ),
         f"Heat maps of expert load by layer, of {first} and of {second}",
     )
     differences = list(compared.comparison.differences.values())
     if differences:
         pictures.add(
             "compare_divergence",
-            lambda: plots.domain_divergence(*differences),
+            lambda: plots.domain_divergence(
+                *differences, title="At which layers the two runs are routed differently"
+            ),
             "Divergence of the expert loads of the two runs by layer",
         )
         pictures.add(
@@ -70,13 +74,18 @@ def draw_compared(analysis: Analysis, compared: Compared, pictures: Pictures) ->
             lambda: plots.load_difference(differences[0]),
             f"Difference of the loads of the two runs by layer and expert, {differences[0].phase}",
         )
-    for name, accuracy in (("first", analysis.accuracy), ("second", compared.accuracy)):
+    for name, run, accuracy in (
+        ("first", first, analysis.accuracy),
+        ("second", second, compared.accuracy),
+    ):
         if accuracy is not None:
             pictures.add(
                 f"compare_prediction_{name}",
-                lambda accuracy=accuracy: plots.prediction(accuracy),  # type: ignore[misc]
+                lambda accuracy=accuracy, run=run: plots.prediction(  # type: ignore[misc]
+                    accuracy, note=run
+                ),
                 f"Accuracy of every predictor against layers ahead, {name} run",
-                f"{first if name == 'first' else second}.",
+                f"{run}.",
             )
 
 
@@ -88,7 +97,7 @@ def comparison_section(analysis: Analysis, compared: Compared, pictures: Picture
     body = [
         html.heading(2, f"{first} and {second}", "comparison"),
         html.paragraph(
-            f"{first}: {analysis.trace!r}. {second}: {compared.trace!r}. Prompts are permuted "
+            f"{_size(first, analysis.trace)} {_size(second, compared.trace)} Prompts are permuted "
             "between the runs as if they were unpaired; where both hold the same prompts that is "
             "too careful, and the routing of the same tokens is what shows a difference."
         ),
@@ -128,6 +137,13 @@ def comparison_section(analysis: Analysis, compared: Compared, pictures: Picture
             )
         )
     return body
+
+
+def _size(name: str, trace: Trace) -> str:
+    return (
+        f"{name}: {len(trace):,} tokens of {trace.requests.num_rows:,} requests "
+        f"({', '.join(trace.domains)})."
+    )
 
 
 def _same_tokens(same: Agreement) -> list[str]:
@@ -178,7 +194,13 @@ def _predictors(analysis: Analysis, compared: Compared, pictures: Pictures) -> l
     first, second = compared.comparison.names
     others = {p.name: p for p in theirs.main.predictions}
     rows: list[html.Row] = [
-        (p.label, percent(p.by_hop, 0), percent(others[p.name].by_hop, 0))
+        (
+            p.label,
+            *(
+                share(float(one.by_hop.value[0])) if p.name == "uniform" else percent(one.by_hop, 0)
+                for one in (p, others[p.name])
+            ),
+        )
         for p in mine.main.predictions
         if p.name in others and mine.main.name == theirs.main.name
     ]
@@ -190,7 +212,6 @@ def _predictors(analysis: Analysis, compared: Compared, pictures: Pictures) -> l
             caption="Each run by tables fitted on itself, on its own held-out prompts: "
             f"{number(mine.test_tokens).text} and {number(theirs.test_tokens).text} tokens.",
         ),
-        html.beside(
-            pictures.html("compare_prediction_first"), pictures.html("compare_prediction_second")
-        ),
+        pictures.html("compare_prediction_first"),
+        pictures.html("compare_prediction_second"),
     ]

@@ -107,7 +107,7 @@ def _prediction(analysis: Analysis) -> Iterator[Finding]:
             "Further ahead?",
             "; ".join(text for text, _, _ in texts),
             "by the best predictor ("
-            + ", ".join(dict.fromkeys(label for _, label, _ in texts))
+            + " and ".join(dict.fromkeys(label for _, label, _ in texts))
             + "); marginal "
             + " and ".join(marginal for _, _, marginal in texts)
             + f", uniform {measure.uniform:.1%}.",

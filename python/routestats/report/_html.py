@@ -173,11 +173,6 @@ def image(png: bytes, alt: str, caption: str = "") -> str:
     return f'<figure><img alt="{escape(alt)}" src="data:image/png;base64,{data}">{below}</figure>'
 
 
-def beside(left: str, right: str) -> str:
-    """Two parts (HTML) side by side."""
-    return f'<div class="beside">{left}{right}</div>'
-
-
 def definitions(items: Iterable[tuple[str, str]]) -> str:
     """List of terms and what they mean."""
     parts = (f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in items)

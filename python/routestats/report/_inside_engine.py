@@ -86,8 +86,8 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> str:
             "Steps of",
             "Steps",
             *FIVE,
-            "All four but experts",
-            "That, of the decoder layer",
+            "Routing, dispatch, combine",
+            "The same, of the decoder layer",
         ),
         rows,
         caption=f"Shares of the MoE layer's time, medians over steps with {confidence:.0%} "

@@ -266,6 +266,13 @@ def _information(analysis: Analysis) -> list[str]:
             rows,
             caption=f"Bits, pairing {found.pairing}; means over layer pairs, "
             f"{found.confidence:.0%} jackknife intervals over {found.groups:,} prompts, "
-            f"{found.null_draws} draws per null.",
+            f"{found.null_draws} draws per null."
+            + (
+                " No interval where tokens are too few for one, fewer than about 4 for each pair "
+                "of experts: much of the information is then the estimator's bias, which the "
+                "permuted tokens show too."
+                if np.isnan(found.mean_by_hop.low).any()
+                else ""
+            ),
         ),
     ]

@@ -215,19 +215,7 @@ def compare_domains(
         raise InvalidValueError(f"phase: expected one of {', '.join(PHASES)}, got {phase!r}")
     names = two_domains(trace, first, second)
     layers, experts = trace.shape.num_layers, trace.shape.num_experts
-    hops = check_integers("hops", hops, 1)
-    for hop in hops:
-        if hop >= layers:
-            raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
-    chosen = [(src, src + hop) for hop in hops for src in range(layers - hop)]
-    if pairs is not None:
-        chosen = check_pairs("pairs", pairs)
-        for source, target in chosen:
-            if not 0 <= source < target < layers:
-                raise InvalidValueError(
-                    f"pairs: expected layers 0 to {layers - 1}, the source before the target, got "
-                    f"({source}, {target})"
-                )
+    chosen = _pairs_of(hops, layers) if pairs is None else _checked_pairs(pairs, layers)
     part = trace.filter(domain=names, phase=phase)
     groups, sides = _groups(part, names, phase)
     labels = _labels(sides, permutations, seed)
@@ -292,6 +280,26 @@ def two_domains(trace: Trace, first: str | None, second: str | None) -> tuple[st
     if first == second:
         raise InvalidValueError(f"second: expected another domain than {first!r}")
     return str(first), str(second)
+
+
+def _pairs_of(hops: Sequence[int], layers: int) -> list[tuple[int, int]]:
+    """Layer pairs of these hops, by hop and then by source."""
+    checked = check_integers("hops", hops, 1)
+    for hop in checked:
+        if hop >= layers:
+            raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
+    return [(src, src + hop) for hop in checked for src in range(layers - hop)]
+
+
+def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[int, int]]:
+    chosen = check_pairs("pairs", pairs)
+    for source, target in chosen:
+        if not 0 <= source < target < layers:
+            raise InvalidValueError(
+                f"pairs: expected layers 0 to {layers - 1}, the source before the target, got "
+                f"({source}, {target})"
+            )
+    return chosen
 
 
 def _groups(

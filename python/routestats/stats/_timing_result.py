@@ -72,7 +72,7 @@ class StepGroup:
             if self.rows_low == self.rows_high
             else f"{self.rows_low}-{self.rows_high}"
         )
-        return f"{self.phase}, {size} tokens"
+        return f"{self.phase}, {size} token{'' if self.rows_high == 1 else 's'}"
 
     def mean_part_ns(self, part: str) -> float:
         """Mean over the layers of the median nanoseconds of a part."""
