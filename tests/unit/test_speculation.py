@@ -11,7 +11,7 @@ from test_timing import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.stats import confidence, speculation, timing
+from routestats.stats import _confidence, _guesses, confidence, speculation, timing
 
 LAYERS = 3
 
@@ -120,6 +120,21 @@ def test_every_predictor_is_as_often_right_as_hop_accuracy_says() -> None:
         assert [one.predictor for one in found.calibration] == [n for n in names if "prev" not in n]
         for one in found.calibration:
             assert one.error < 0.08, one.predictor
+
+
+def test_guesses_from_tables_counted_in_parts_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trace = trace_of(chain(np.random.default_rng(3), 600, 0.7))
+    whole = confidence(trace, bootstrap=0)
+    monkeypatch.setattr(_guesses, "TABLE_CELLS", 1)  # one context at a time
+    monkeypatch.setattr(_confidence, "BATCH_ROWS", 7)
+    parts = confidence(trace, bootstrap=0)
+    for one, other in zip(whole.curves, parts.curves, strict=True):
+        assert one.predictor == other.predictor
+        for mine, theirs in zip(one.accuracy, other.accuracy, strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert whole.summary() == parts.summary()
 
 
 def test_confidence_needs_weights_and_order() -> None:

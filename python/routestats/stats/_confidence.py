@@ -269,6 +269,18 @@ def _margins(weights: npt.NDArray[np.float16]) -> Floats:
     return margin
 
 
+def _margins_by_layer(trace: Trace, layers: slice) -> npt.NDArray[np.float32]:
+    """Margins of these layers, [layers, T]; the weights are read in batches and not held."""
+    places = range(trace.shape.num_layers)[layers]
+    margins = np.empty((len(places), len(trace)), np.float32)
+    row = 0
+    for batch in trace.iter_batches(BATCH_ROWS):
+        assert batch.weights is not None
+        margins[:, row : row + len(batch)] = _margins(batch.weights[:, layers]).T
+        row += len(batch)
+    return margins
+
+
 def _weight_sums(trace: Trace) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
     """Sums [3, G, L] of first weight, entropy and margin; tokens and domain of each group."""
     groups, strata = _groups(trace)
@@ -293,12 +305,14 @@ class _Binned:
         self._edges, self._groups = edges, groups
         self.sums = np.zeros((3, len(edges) + 1, groups))
 
-    def add(self, x: Floats, hit: npt.NDArray[np.bool_], group: npt.NDArray[np.intp]) -> None:
-        """Values and hits [t, n] of rows of the groups [t]."""
+    def add(
+        self, x: npt.NDArray[np.floating], hit: npt.NDArray[np.bool_], group: npt.NDArray[np.intp]
+    ) -> None:
+        """Values and hits [t] of rows of the groups [t]."""
         bins, size = len(self._edges) + 1, self._groups
-        place = np.searchsorted(self._edges, x, side="right") * size + group[:, None]
-        for index, weight in enumerate((np.ones_like(x), hit.astype(np.float64), x)):
-            flat = np.bincount(place.ravel(), weight.ravel(), minlength=bins * size)
+        place = np.searchsorted(self._edges, x, side="right") * size + group
+        for index, weight in enumerate((np.ones(len(x)), hit.astype(np.float64), x)):
+            flat = np.bincount(place, weight, minlength=bins * size)
             self.sums[index] += flat.reshape(bins, size)
 
     def choices(self) -> npt.NDArray[np.int64]:
@@ -333,23 +347,23 @@ def _curves(
     level: float,
 ) -> tuple[tuple[MarginCurve, ...], tuple[Calibration, ...], int, int]:
     groups, strata = _groups(test)
-    assert test.weights is not None
-    sources = slice(None, test.shape.num_layers - hop)
     targets = slice(hop, None)
-    margins = _margins(test.weights)[:, sources if at_source else targets]
+    margins = _margins_by_layer(
+        test, slice(None, test.shape.num_layers - hop) if at_source else targets
+    )
     steps = np.linspace(0.0, 1.0, bins + 1)[1:-1]
     inner, even = np.quantile(margins, steps).astype(np.float64), steps.astype(np.float64)
     by_margin: dict[str, _Binned] = {}
     by_chance: dict[str, _Binned] = {}
-    chosen = test.experts[:, targets, 0]
+    first = test.experts[:, :, 0]
     counts = count(fitted, hops=(hop,), pairing="top1")
-    for name, guess in guesses(names, counts, fitted, test, hop, seed):
-        hit = guess.expert == chosen
-        by_margin[name] = _Binned(inner, len(strata))
-        by_margin[name].add(margins, hit, groups)
+    for name, source, guess in guesses(names, counts, fitted, test, hop, seed):
+        hit = guess.expert == first[:, source + hop]
+        curve = by_margin.setdefault(name, _Binned(inner, len(strata)))
+        curve.add(margins[source], hit, groups)
         if guess.chance is not None:
-            by_chance[name] = _Binned(even, len(strata))
-            by_chance[name].add(guess.chance, hit, groups)
+            calibrated = by_chance.setdefault(name, _Binned(even, len(strata)))
+            calibrated.add(guess.chance, hit, groups)
     layout = test.lookahead
     if layout is not None and hop in layout.hops:
         pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
@@ -361,7 +375,8 @@ def _curves(
             for index, variant in enumerate(layout.variants):
                 hit = batch.lookahead[:, index, pairs, 0] == batch.experts[:, targets, 0]
                 curve = by_margin.setdefault(NAMES[variant], _Binned(inner, len(strata)))
-                curve.add(margins[rows], hit, groups[rows])
+                for x, right in zip(margins, hit.T, strict=True):
+                    curve.add(x[rows], right, groups[rows])
     weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
     curves = tuple(
         MarginCurve(name, one.mean_x(), one.choices(), one.accuracy(weights, level))
