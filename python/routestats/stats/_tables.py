@@ -17,8 +17,10 @@ LOOKED_UP = 1 << 20  # counts below have their n log2 n held, in 8 MB at most
 
 def xlog2x(values: npt.NDArray[np.number]) -> Floats:
     """``x * log2(x)``, and 0 at 0."""
-    x = values.astype(np.float64)
-    product: Floats = x * np.log2(np.where(x > 0, x, 1.0))
+    x = values.astype(np.float64, copy=False)
+    product: Floats = np.where(x > 0, x, 1.0)
+    np.log2(product, out=product)
+    product *= x
     return product
 
 
@@ -122,7 +124,10 @@ def divergence_bits(first: npt.NDArray[np.number], second: npt.NDArray[np.number
     with np.errstate(invalid="ignore", divide="ignore"):
         p = first / first.sum(axis=-1, keepdims=True, dtype=np.float64)
         q = second / second.sum(axis=-1, keepdims=True, dtype=np.float64)
-    mixed = (p + q) / 2
-    divergence = (xlog2x(p) + xlog2x(q)).sum(axis=-1) / 2 - xlog2x(mixed).sum(axis=-1)
+    parts = xlog2x(p)
+    parts += xlog2x(q)
+    p += q
+    p /= 2
+    divergence = parts.sum(axis=-1) / 2 - xlog2x(p).sum(axis=-1)
     positive: Floats = np.maximum(divergence, 0.0)
     return positive
