@@ -202,9 +202,9 @@ def difference_table(found: tuple[DomainDifference, ...], name: str, between: st
         rows,
         text_columns=(0, 1, 2),
         caption="Jensen-Shannon divergence: load over layers, affinity over "
-        f"{_adjacent_pairs(found[0])}; of an expert its share of the layer's load, over all experts "
-        f"of all layers. {found[0].permutations:,} permutations of prompts between the two; q is "
-        "Benjamini and Hochberg's.",
+        f"{_adjacent_pairs(found[0])}; of an expert its share of the layer's load, over all "
+        f"experts of all layers. {found[0].permutations:,} permutations of prompts between the "
+        "two; q is Benjamini and Hochberg's.",
     )
 
 
