@@ -25,8 +25,11 @@ constexpr std::size_t kMaxSliceTokens = 4096;
 // Keys up to a cache line are moved together by partition, so that they are read in runs. Moving
 // longer ones would cost more than it saves.
 constexpr std::size_t kMaxMovedWords = 8;
-// A block's keys stay in the third-level cache between packing and counting.
-constexpr std::size_t kBlockBytes = 16u << 20;
+// Every block brings each table through the caches once: the larger, the fewer. Keys that were
+// moved are read in runs, from wherever they are; others here and there, so that they should have
+// stayed in the third-level cache.
+constexpr std::size_t kMovedBlockBytes = 32u << 20;
+constexpr std::size_t kBlockBytes = 8u << 20;
 constexpr std::size_t kMaxBlockTokens = std::size_t{1} << 20;
 // How far a guess of the distinct keys to come may exceed those that are known.
 constexpr std::size_t kMostGrowth = 4;
@@ -40,7 +43,8 @@ std::size_t slice_tokens(std::size_t row_bytes, std::size_t words) {
 }
 
 std::size_t block_tokens(std::size_t words) {
-  const std::size_t fitting = std::bit_floor(kBlockBytes / (words * sizeof(std::uint64_t)));
+  const std::size_t bytes = words <= kMaxMovedWords ? kMovedBlockBytes : kBlockBytes;
+  const std::size_t fitting = std::bit_floor(bytes / (words * sizeof(std::uint64_t)));
   return std::clamp(fitting, kMaxSliceTokens, kMaxBlockTokens);
 }
 
