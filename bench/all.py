@@ -15,7 +15,7 @@ from pathlib import Path
 
 from _compare import parser
 
-QUICK_TOKENS = 10_000  # so that all scripts together take less than a minute
+QUICK_TOKENS = 5_000  # so that all scripts together take less than a minute
 SCRIPTS = ("pair_counts.py", "paths.py", "prediction.py")
 
 
