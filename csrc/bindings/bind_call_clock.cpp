@@ -2,7 +2,6 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <limits>
 #include <unordered_map>
 #include <utility>
 

@@ -2,6 +2,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace routestats::bindings {
@@ -15,8 +16,8 @@ class CallClock {
     std::int64_t ns;
   };
 
-  void begin_call(std::int32_t code) { step_.push_back({code, now_ns()}); }
-  void end_call(std::int32_t code) {
+  void begin_call(std::int32_t code) noexcept { step_.push_back({code, now_ns()}); }
+  void end_call(std::int32_t code) noexcept {
     const std::int64_t at = now_ns();  // before the memory that the mark may need
     step_.push_back({~static_cast<std::int64_t>(code), at});
   }

@@ -78,6 +78,7 @@ class Viewer:
         rows, standing = self.follower.poll()
         self.given.extend([] if rows is None else rows["position"].tolist())
         assert len(set(self.given)) == len(self.given)
+        assert standing.rows == len(self.given) + standing.skipped
         assert standing.rows >= self.rows
         self.rows, self.skipped = standing.rows, standing.skipped
 

@@ -220,6 +220,7 @@ def test_a_clocked_function_is_called_as_the_function_is() -> None:
 
     class Thing:
         def method(self, a: int, /, b: int, *rest: int, c: int = 3, **more: int) -> object:
+            """What it does."""
             if a < 0:
                 raise ValueError("negative")
             return self, a, b, rest, c, more
@@ -242,6 +243,14 @@ def test_a_clocked_function_is_called_as_the_function_is() -> None:
         thing.method(1)
     clock.end()
     assert inspect.signature(Thing.method) == expected
+    method = Thing.method
+    assert (method.__name__, method.__doc__) == ("method", "What it does.")
+    assert method.__qualname__ == function.__qualname__
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = method.nothing
+    gone = weakref.ref(method)
+    assert gone() is method
+    del method
     (marks,) = clock._clock.take()
     assert [code >= 0 for code in marks[:, 0]] == [True, False] * 6  # what raises ends, too
     assert (np.diff(marks[:, 1]) >= 0).all()
@@ -250,6 +259,7 @@ def test_a_clocked_function_is_called_as_the_function_is() -> None:
     del thing, bound, Thing.method
     gc.collect()
     assert watched() is None
+    assert gone() is None
     assert sys.getrefcount(function) == kept - 1
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from live_cases import SHAPE, FakeEngine, wait_until
 
@@ -17,8 +20,9 @@ from routestats.live import _follow
 from routestats.live._follow import RunFollower
 from routestats.live._state import LiveState
 from routestats.live._tokens import TokenText
+from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace import TraceWriter
+from routestats.trace import TraceWriter, _files
 from routestats.trace.feed import feed_path
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
 
@@ -184,6 +188,60 @@ def test_a_run_without_a_feed_is_read_from_its_files_as_they_appear(tmp_path: Pa
     assert rows["position"].tolist() == trace.rows["position"].to_pylist()
     assert set(rows["phase"].tolist()) == {0}
     assert len(np.unique(rows["request"])) == 6
+
+
+def write_parts(run: Path, experts: np.ndarray) -> list[Path]:
+    """Ten rows to a file."""
+    shape = RouteShape(experts.shape[1], 8, experts.shape[2])
+    with TraceWriter(run, shape, weights=False, model="m", engine={}, flush_rows=10) as writer:
+        for first in range(0, len(experts), 10):
+            writer.write(
+                RoutingBatch(
+                    domain="d",
+                    request_ids=("r",),
+                    request_index=np.zeros(10, np.int32),
+                    positions=np.arange(first, first + 10, dtype=np.int32),
+                    token_ids=np.zeros(10, np.int32),
+                    phase=np.zeros(10, np.uint8),
+                    experts=experts[first : first + 10],
+                )
+            )
+    return sorted((run / "tokens" / "domain=d").glob("part-*"))
+
+
+def test_files_are_read_once_whatever_their_times(tmp_path: Path) -> None:
+    experts = np.random.default_rng(0).integers(0, 8, (40, 3, 2), np.uint8)
+    paths = write_parts(tmp_path / "run", experts)
+    assert len(paths) == 4
+    for path, at in zip(paths, (3, 0, 2, 1), strict=True):  # as a copy may leave them
+        os.utime(path, (at, at))
+    taker = Taker(tmp_path / "run")
+    assert [taker.poll().rows for _ in range(3)] == [40] * 3
+    np.testing.assert_array_equal(taker.all(), experts)
+
+
+def test_a_damaged_file_costs_its_own_rows_only(tmp_path: Path) -> None:
+    experts = np.random.default_rng(0).integers(0, 8, (40, 3, 2), np.uint8)
+    paths = write_parts(tmp_path / "run", experts)
+    table = pq.read_table(paths[1])
+    bad = pa.array(np.full((10, 6), 200, np.uint8).tolist(), table["experts"].type)
+    place = table.column_names.index("experts")
+    pq.write_table(table.set_column(place, table.schema.field("experts"), bad), paths[1])
+    footer = b'{"x": 1}'
+    table = pq.read_table(paths[2]).replace_schema_metadata(
+        {**table.schema.metadata, _files.CAPTURE_KEY: footer}
+    )
+    pq.write_table(table, paths[2])
+    taker = Taker(tmp_path / "run")
+    found = [taker.poll() for _ in range(5)]
+    problems = [standing.problem for standing in found if standing.problem]
+    assert len(problems) == 2
+    assert any("footer is not a trace's: 'id'" in problem for problem in problems)
+    assert any("expert 200, but num_experts is 8" in problem for problem in problems)
+    assert (found[-1].rows, found[-1].skipped) == (20, 0)
+    rows = np.concatenate(taker.pieces)
+    expected = np.concatenate([experts[:10], experts[30:]])
+    assert sorted(rows.tolist()) == sorted(expected.tolist())
 
 
 def test_what_cannot_be_read_is_said_and_tried_again(tmp_path: Path) -> None:

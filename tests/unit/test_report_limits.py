@@ -10,7 +10,8 @@ import pytest
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.report import analyse_run, summary, write_report
-from routestats.report._limits import affinity_pairs, null_draws, partners_listed, restrictions
+from routestats.report._limits import affinity_pairs, null_draws, partners_listed
+from routestats.report._restrictions import restrictions
 from routestats.report._tables import tables
 from routestats.shape import RouteShape
 from routestats.stats import _tables
@@ -38,7 +39,6 @@ def trace_of_many_experts() -> rs.Trace:
 
 def test_few_experts_are_not_restricted() -> None:
     shape = RouteShape(32, 8, 2)
-    assert restrictions(shape, tuple(range(32))) == []
     assert affinity_pairs(shape) == [(layer, layer + 1) for layer in range(31)]
     assert (null_draws(shape), partners_listed(shape)) == (99, 8)
     assert affinity_pairs(RouteShape(1, 8, 2)) == []
@@ -47,8 +47,28 @@ def test_few_experts_are_not_restricted() -> None:
 def test_pairs_are_spread_from_the_first_to_the_last() -> None:
     assert affinity_pairs(RouteShape(58, 256, 8)) == [(0, 1), (19, 20), (37, 38), (56, 57)]
     assert affinity_pairs(RouteShape(4, 256, 8)) == [(0, 1), (1, 2), (2, 3)]
-    said = restrictions(RouteShape(4, 256, 8), (3, 4, 5, 6))
-    assert not any("Affinity" in sentence for sentence in said)
+
+
+def test_what_is_not_there_is_not_restricted() -> None:
+    whole = trace_of_many_experts()
+    few = rs.Trace.from_arrays(
+        whole.experts[:, :, :1] % 8,
+        num_experts=8,
+        request_ids=whole.rows["request_id"].to_pylist(),
+        positions=whole.rows["position"].to_numpy(),
+        token_ids=whole.rows["token_id"].to_numpy(),
+        ordered=True,
+    )
+    assert restrictions(analyse_run(few)) == []
+    one_layer = rs.Trace.from_arrays(
+        whole.experts[:, :1, :1],
+        num_experts=EXPERTS,
+        request_ids=whole.rows["request_id"].to_pylist(),
+        positions=whole.rows["position"].to_numpy(),
+        token_ids=whole.rows["token_id"].to_numpy(),
+        ordered=True,
+    )
+    assert restrictions(analyse_run(one_layer)) == []
 
 
 def test_the_report_says_what_it_restricts_itself_to(tmp_path: Path) -> None:
@@ -66,6 +86,9 @@ def test_the_report_says_what_it_restricts_itself_to(tmp_path: Path) -> None:
     words = "Affinity is compared between domains at 4 of the 6 adjacent layer pairs"
     assert words in page
     assert words in summary(analysis)
+    fewest = "fewer than 9 cannot be told from chance by 999 permutations"  # 7 * 64 / 50
+    assert f"Of the 448 experts that domains may load differently, {fewest}" in page
+    assert "layer pairs (0 → 1, 2 → 3, 3 → 4, 5 → 6)" in analysis.differences[0].summary()
     assert "affinity over 4 of the 6 adjacent layer pairs" in page
     assert "more pairs of experts are in tables/affinity_adjacent.csv" in page
     assert "No interval where tokens are too few" in page

@@ -34,9 +34,12 @@ class Standing:
         ``waiting``: there is no run (yet). ``live``: rows come. ``idle``: the engine is there and
         has nothing to do. ``lost``: a writer has gone without a word. ``finished``: complete.
         ``incomplete``: nobody publishes it; its files may still grow.
-    rows, dropped : int
-        Of the whole run. Neither goes down before another run is there: what a killed writer had
-        published and not saved stays counted, and while nothing can be read the last known holds.
+    rows : int
+        Of the whole run, as far as it has been seen: rows given and rows skipped. What a killed
+        writer had published and not saved is among them where it was seen in time.
+    dropped : int
+        As the run's writers say; the most that one of them has said. Like `rows` it goes down only
+        where another run is there.
     lag_rows : int
         Rows that the engine has handed over and that nobody outside can see yet.
     skipped : int
@@ -97,7 +100,7 @@ class RunFollower:
         self._run: _Run | None = None
         self._feed: FeedReader | None = None
         self._parts: PartFollower | None = None
-        self._rows = self._dropped = self._skipped = 0
+        self._given = self._dropped = self._skipped = 0
         self._seen: dict[str, int] = {}  # rows that feeds gave or skipped, by capture
         self._last_rows = float("-inf")
         self.tokenizer: str | None = None
@@ -131,11 +134,14 @@ class RunFollower:
             standing = Standing("lost", problem=_files.one_line(error))
         if rows is not None and len(rows):
             self._last_rows = time.monotonic()
+            self._given += len(rows)
         # A counter that went down would be taken for a restart, by Prometheus for one.
-        self._rows = max(self._rows, standing.rows)
         self._dropped = max(self._dropped, standing.dropped)
         return rows, replace(
-            standing, rows=self._rows, dropped=self._dropped, skipped=self._skipped
+            standing,
+            rows=self._given + self._skipped,
+            dropped=self._dropped,
+            skipped=self._skipped,
         )
 
     def close(self) -> None:
@@ -155,7 +161,7 @@ class RunFollower:
         found = _Run(_files.read_run_file(self.run_dir), stamp)
         if self._run is None or found.identity != self._run.identity:
             self.epoch += 1
-            self._rows = self._dropped = self._skipped = 0
+            self._given = self._dropped = self._skipped = 0
             self._seen.clear()
             self._last_rows = float("-inf")
             self._parts = PartFollower(self.run_dir, found.shape)
@@ -211,7 +217,7 @@ class RunFollower:
         if silent > LOST_SECONDS and not counters.closed:
             state = "lost"
         return Standing(
-            state, counters.rows, counters.dropped, counters.waiting, silent_seconds=silent
+            state, dropped=counters.dropped, lag_rows=counters.waiting, silent_seconds=silent
         )
 
     def _from_files(self) -> tuple[npt.NDArray[np.void], Standing]:
@@ -221,8 +227,5 @@ class RunFollower:
         self._skipped += skipped
         totals = self.info.get("totals") or {}
         state: State = "finished" if self.info.get("complete") else "incomplete"
-        return rows, Standing(
-            state,
-            int(totals.get("rows", self._parts.rows)),
-            int(totals.get("dropped_rows", self._parts.dropped)),
-        )
+        dropped = int(totals.get("dropped_rows", self._parts.dropped))
+        return rows, Standing(state, dropped=dropped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,8 @@ class PartFollower:
 
     Attributes
     ----------
-    rows, dropped : int
-        Of all files seen so far, rows that were seen elsewhere included.
+    dropped : int
+        Of all files seen so far.
     """
 
     def __init__(self, run_dir: Path, shape: RouteShape) -> None:
@@ -37,7 +38,6 @@ class PartFollower:
         self._shape = shape
         self._last: dict[str, str] = {}  # name of the last part seen, by domain
         self._pending: list[tuple[Path, int]] = []  # parts seen and not read, and their new rows
-        self.rows = 0
         self.dropped = 0
 
     def read(self, limit: int, seen: Mapping[str, int]) -> tuple[npt.NDArray[np.void], int]:
@@ -58,7 +58,8 @@ class PartFollower:
         Raises
         ------
         TraceError
-            If a file cannot be read, or is of another shape. It is passed over from then on.
+            If a file cannot be read, or is of another shape. It is passed over from then on; rows
+            of others that were read already come before it, in a call of their own.
         """
         for path in self._new_parts():
             self._last[path.parent.name] = path.name
@@ -68,31 +69,48 @@ class PartFollower:
         taken = 0
         while self._pending:
             path, count = self._pending.pop()
-            if (want := min(count, limit - taken)) > 0:
+            if (want := min(count, limit - taken)) <= 0:
+                continue
+            try:
                 newest.append(self._rows(_files.open_parquet(path))[-want:])
-                taken += len(newest[-1])
+            except TraceError:
+                if not newest:
+                    raise
+                self._pending.append((path, count))  # to be raised when these are safe
+                break
+            taken += len(newest[-1])
+        left = sum(count for _, count in self._pending)
         rows = np.concatenate(newest[::-1]) if newest else np.empty(0, row_dtype(self._shape))
-        return rows, new - taken
+        return rows, new - taken - left
 
     def _new_parts(self) -> list[Path]:
-        """Parts behind the last one seen of each domain, in the order of writing."""
+        """Parts behind the last one seen of each domain, in the order of writing.
+
+        Within a domain names tell it; times, which a copy may have mixed up, between domains only.
+        """
         found: list[tuple[int, Path]] = []
         for folder in sorted(self._run_dir.glob("tokens/domain=*")):
             parts = [p for p in _files.parts(folder) if p.name > self._last.get(folder.name, "")]
-            found.extend((path.stat().st_mtime_ns, path) for path in parts)
+            times = accumulate((path.stat().st_mtime_ns for path in parts), max)
+            found.extend(zip(times, parts, strict=True))
         return [path for _, path in sorted(found)]
 
     def _count(self, path: Path, seen: Mapping[str, int]) -> int:
         """Take note of a file; how many of its rows are new."""
         file = _files.open_parquet(path)
-        meta = _files.file_metadata(file)
         shape = (self._shape.num_layers, self._shape.num_experts, self._shape.top_k)
-        found = tuple(meta.get(name) for name in ("num_layers", "num_experts", "top_k"))
+        try:
+            meta = _files.file_metadata(file)
+            found = tuple(meta.get(name) for name in ("num_layers", "num_experts", "top_k"))
+            dropped = _files.file_figures(file).get("dropped_rows", 0)
+            new = _files.rows_from(file, seen)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = _files.one_line(error)
+            raise TraceError(f"{path}: its footer is not a trace's: {problem}") from None
         if found != shape:
             raise TraceError(f"{path}: expected layers, experts and choices {shape}, got {found}")
-        self.rows += file.metadata.num_rows
-        self.dropped += _files.file_figures(file).get("dropped_rows", 0)
-        return _files.rows_from(file, seen)
+        self.dropped += dropped
+        return new
 
     def _rows(self, file: pq.ParquetFile) -> npt.NDArray[np.void]:
         if file.num_row_groups == 0:

@@ -10,12 +10,12 @@ import numpy as np
 from routestats.report._analysis import HOPS_SHOWN, Analysis
 from routestats.report._cells import bits, percent
 from routestats.report._comparison import Compared
+from routestats.report._limits import LEVEL
 from routestats.report._published import CITED_RANGE
 from routestats.report._readings import EVEN_ENOUGH
 from routestats.stats import DomainDifference, HopMeasure, Prediction
 
 BASELINES = ("uniform", "marginal")
-LEVEL = 0.05
 
 
 class Finding(NamedTuple):

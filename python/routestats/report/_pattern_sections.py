@@ -8,9 +8,9 @@ from routestats.report import _html as html
 from routestats.report._analysis import SEGMENT, Analysis
 from routestats.report._cells import NONE, Cell, number, percent, points, share
 from routestats.report._figures import Pictures
+from routestats.report._limits import LEVEL
 from routestats.stats import DomainDifference, Transfer
 
-LEVEL = 0.05
 PATH_SOURCES = {
     "observed": "as it is",
     "markov": "each layer knows the one before",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from routestats.report._analysis import Analysis
-from routestats.report._limits import restrictions
+from routestats.report._restrictions import restrictions
 from routestats.stats._result import Result, plain
 
 
@@ -39,7 +39,7 @@ def summary(analysis: Analysis) -> str:
     if not check.complete:
         sound += ", INCOMPLETE"
     texts = [f"{analysis.trace!r}: {sound}"]
-    if less := restrictions(analysis.trace.shape, analysis.load.layer_ids):
+    if less := restrictions(analysis):
         texts.append(" ".join(less))
     texts += [result.summary() for result in parts(analysis).values()]
     texts += [f"{name}: not computed: {why}" for name, why in analysis.missing.items()]
@@ -53,5 +53,5 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
         "verification": analysis.verification.to_dict(),
         "results": {name: result.to_dict() for name, result in parts(analysis).items()},
         "missing": analysis.missing,
-        "restrictions": restrictions(analysis.trace.shape, analysis.load.layer_ids),
+        "restrictions": restrictions(analysis),
     }

@@ -21,8 +21,8 @@ from routestats.report._comparison import (
 )
 from routestats.report._figures import Pictures, draw_all
 from routestats.report._findings import findings
-from routestats.report._limits import restrictions
 from routestats.report._made_by import MadeBy, made_by
+from routestats.report._restrictions import restrictions
 from routestats.report._tables import comparison_tables, tables, to_csv
 from routestats.trace import Trace
 
@@ -129,11 +129,7 @@ def _document(
             "header; CSV saves one with its unrounded numbers, shares as parts of 1.",
             "note",
         ),
-        *(
-            html.paragraph(text, "note")
-            for text in (" ".join(restrictions(analysis.trace.shape, analysis.load.layer_ids)),)
-            if text
-        ),
+        *(html.paragraph(text, "note") for text in (" ".join(restrictions(analysis)),) if text),
     ]
     # Those of either run stand at the end, but who compares reads them first.
     beside = [] if compared is None else comparison_section(analysis, compared, pictures)

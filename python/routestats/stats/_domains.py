@@ -146,13 +146,20 @@ class DomainDifference(Result):
         ]
         for name, found, places in (
             ("load", self.load, "layers"),
-            ("affinity", self.affinity, "layer pairs"),
+            ("affinity", self.affinity, self._places()),
         ):
             if len(found.bits):
                 lines.append(f"  {name:9s} {found.summary(level, places)}")
             if name == "load":
                 lines.append(f"  {'experts':9s} {self.experts.summary(level)}")
         return "\n".join(lines)
+
+    def _places(self) -> str:
+        """Layer pairs, named where they are a few chosen ones."""
+        if len(self.affinity_pairs) >= self.shape.num_layers - 1:
+            return "layer pairs"
+        ids = self.layer_ids
+        return f"layer pairs ({', '.join(f'{ids[a]} → {ids[b]}' for a, b in self.affinity_pairs)})"
 
 
 def compare_domains(
@@ -257,7 +264,12 @@ def compare_domains(
         load_share=share / share.sum(axis=2, keepdims=True),
         load=_test(divergences),
         experts=ExpertDifference(
-            tuple(trace.layer_ids), difference, null_mean_abs, p_value, adjusted(p_value)
+            tuple(trace.layer_ids),
+            difference,
+            null_mean_abs,
+            p_value,
+            adjusted(p_value),
+            permutations,
         ),
         affinity_pairs=np.array(chosen, np.int64).reshape(-1, 2),
         affinity=affinity,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,10 @@ class ExpertDifference(Result):
         Two-sided: ``(1 + b) / (1 + B)``, b the permutations whose absolute difference reaches the
         observed one.
     q_value : ndarray, shape [L, E]
-        Benjamini and Hochberg's adjusted p over all L x E.
+        Benjamini and Hochberg's adjusted p over all L x E. (The differences of a layer sum to 0,
+        and so are not independent, as the method supposes them to be.)
+    permutations : int
+        B. The smallest p is ``1 / (1 + B)``: see `fewest`.
     """
 
     layer_ids: tuple[int, ...]
@@ -39,6 +43,7 @@ class ExpertDifference(Result):
     null_mean_abs: Floats
     p_value: Floats
     q_value: Floats
+    permutations: int
 
     def to_table(self) -> pa.Table:
         """One row per layer (index, not decoder-layer number) and expert."""
@@ -51,11 +56,23 @@ class ExpertDifference(Result):
         found: npt.NDArray[np.bool_] = self.q_value <= level
         return found
 
+    def fewest(self, level: float = 0.05) -> int:
+        """How many experts must differ for any to be told from chance, whatever their effects.
+
+        The i-th smallest p has ``q <= p * L * E / i``, and no p is below ``1 / (1 + B)``.
+        """
+        return ceil(self.q_value.size / (level * (1 + self.permutations)))
+
     def summary(self, level: float = 0.05) -> str:
         """One line: how many experts are beyond chance, and the largest difference of those."""
         beyond = self.beyond(level)
         text = f"{int(beyond.sum())} of {beyond.size} experts beyond chance at q <= {level}"
         if not beyond.any():
+            if (fewest := self.fewest(level)) > 1:
+                text += (
+                    f" (with {self.permutations:,} permutations, fewer than {fewest:,} cannot be "
+                    "told from it)"
+                )
             return text
         size = np.where(beyond, np.abs(self.difference), -1.0)
         layer, expert = np.unravel_index(int(size.argmax()), size.shape)

@@ -71,7 +71,10 @@ class Clock(Protocol):
         """It has ended."""
 
     def finish(self) -> Nanoseconds:
-        """Nanoseconds ``[steps, L, stages]`` of all steps since the clock was made."""
+        """Nanoseconds ``[steps, L, stages]`` of the steps that it has measured; to be called once.
+
+        (`HostClock` may go on: it gives those since the last call.)
+        """
 
     @property
     def call_ns(self) -> float:
