@@ -185,9 +185,9 @@ def test_the_summary_says_what_the_results_say(analysis: Analysis, compared: Com
         f"{load.imbalance[worst]:.2f}",
     ]
 
-    assert analysis.accuracy is not None
-    measure = analysis.accuracy.main
-    one = found["One layer ahead, from the experts of this layer?"]
+    assert analysis.first_choices is not None
+    measure = analysis.first_choices.main
+    one = found["One layer ahead, from the first choice of this layer?"]
     baselines = [*interval(measure.marginal_by_distance, 0), "12.5%"]
     assert numbers(one) == [*interval(measure.hop_by_distance, 0), "-1", *baselines]
     best = max(
@@ -363,8 +363,10 @@ def column(page: Any, table: str, place: int) -> list[str]:
 
 def test_a_click_on_a_header_sorts(opened: Any, analysis: Analysis) -> None:
     page, said, _ = opened
-    assert analysis.accuracy is not None
-    value_of = {p.label: p.by_hop.value[0] for p in analysis.accuracy.main.predictions}
+    compared = analysis.of_first_choice
+    assert compared is not None
+    assert compared.pairing == "top1"
+    value_of = {p.label: p.by_hop.value[0] for p in compared.main.predictions}
     ascending = sorted(value_of.values())
     assert len(set(ascending)) > 2
     table = "prediction-top1_accuracy"

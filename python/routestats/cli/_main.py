@@ -294,9 +294,12 @@ def _add_info(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _hops(text: str) -> tuple[int, ...]:
-    numbers = [int(part) for part in text.split(",")]
-    if min(numbers) < 1:
-        raise argparse.ArgumentTypeError(f"expected hops of at least 1, got {text}")
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) >= 1 for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected a number of layers, or several such as 1,2,4, of at least 1, got {text!r}"
+        )
+    numbers = [int(part) for part in parts]
     return tuple(range(1, numbers[0] + 1)) if len(numbers) == 1 else tuple(sorted(set(numbers)))
 
 

@@ -80,7 +80,12 @@ def _check_output(run_dir: Path) -> None:
     if (run_dir / "run.json").exists():
         from routestats.trace import Trace
 
-        Trace.open(run_dir)
+        held = len(Trace.open(run_dir))
+        print(
+            f"routestats: {run_dir} is a run of {held:,} tokens already: what is captured now is "
+            "added to it (another -o makes a run of its own)",
+            file=sys.stderr,
+        )
     elif run_dir.is_dir() and any(run_dir.iterdir()):
         raise TraceError(f"{run_dir}: is no run and not empty")
     made = []

@@ -73,7 +73,11 @@ class Analysis:
     load : ExpertLoad
     load_by_domain : dict of str to ExpertLoad
     accuracy : HopAccuracy or None
-        All predictors, fitted and measured on all domains.
+        All predictors, fitted and measured on all domains; pairing `PAIRING`, so that they learn
+        which experts a later layer's set holds.
+    first_choices : HopAccuracy or None
+        The same with pairing ``top1``: they learn its first choice, and are to be compared there.
+        None where first choices are not known.
     accuracy_by_domain : dict of str to HopAccuracy
         Single hop, fitted on all domains, measured on one.
     information : Information or None
@@ -104,6 +108,7 @@ class Analysis:
     load: ExpertLoad
     load_by_domain: dict[str, ExpertLoad]
     accuracy: HopAccuracy | None
+    first_choices: HopAccuracy | None
     accuracy_by_domain: dict[str, HopAccuracy]
     information: Information | None
     paths: dict[str, Paths]
@@ -120,6 +125,11 @@ class Analysis:
     timing: Timing | None
     speculation: Speculation | None
     missing: dict[str, str]
+
+    @property
+    def of_first_choice(self) -> HopAccuracy | None:
+        """Where top-1 accuracy is to be read: predictors that learn first choices, if any do."""
+        return self.first_choices or self.accuracy
 
 
 def analyse(trace: Trace, target: Any) -> Analysis:
@@ -140,7 +150,7 @@ def analyse(trace: Trace, target: Any) -> Analysis:
             return None
 
     # Before the counts of all pairs: it counts as many for itself, and lets go of them.
-    accuracy, accuracy_by_domain = _predict(trace, missing)
+    accuracy, first_choices, accuracy_by_domain = _predict(trace, missing)
     counts = count(trace, hops="all", pairing=PAIRING)
     by_domain = {
         domain: count(trace.filter(domain=domain), hops=(), pairing=PAIRING)
@@ -164,6 +174,7 @@ def analyse(trace: Trace, target: Any) -> Analysis:
         load=expert_load(counts),
         load_by_domain={d: expert_load(part) for d, part in by_domain.items() if part.tokens},
         accuracy=accuracy,
+        first_choices=first_choices,
         accuracy_by_domain=accuracy_by_domain,
         information=part("information", lambda: _inform(trace)) if several else None,
         paths=_paths(trace, missing),
@@ -191,20 +202,21 @@ def analyse(trace: Trace, target: Any) -> Analysis:
 
 def _predict(
     trace: Trace, missing: dict[str, str]
-) -> tuple[HopAccuracy | None, dict[str, HopAccuracy]]:
+) -> tuple[HopAccuracy | None, HopAccuracy | None, dict[str, HopAccuracy]]:
     if trace.shape.num_layers < 2:
-        missing["prediction"] = "The model has one MoE layer: there is no later layer to predict."
-        return None, {}
+        missing["prediction"] = "the model has one MoE layer: there is no later layer to predict"
+        return None, None, {}
     if len(np.unique(trace.row_groups())) < 2:
         missing["prediction"] = (
-            "Not computed: the run has one prompt only, and a prediction is measured on prompts "
-            "it was not fitted on."
+            "the run has one prompt only, and a prediction is measured on prompts it was not "
+            "fitted on"
         )
-        return None, {}
+        return None, None, {}
     try:
         train, test = trace.split(test=TEST_SHARE, seed=SPLIT_SEED)
         top1 = bool(trace.ordered)
         overall = hop_accuracy(train, test, PAIRING, top1=top1)
+        first = hop_accuracy(train, test, "top1") if top1 else None
         each = {}
         if len(overall.domains) > 1:
             fitted = count(train, hops=range(1, trace.shape.num_layers), pairing=PAIRING)
@@ -212,9 +224,9 @@ def _predict(
                 side = test.filter(domain=domain)
                 each[domain] = hop_accuracy(fitted, side, PAIRING, predictors=QUICK, top1=top1)
     except RouteStatsError as error:
-        missing["prediction"] = f"Not computed: the run cannot be split into two parts ({error})."
-        return None, {}
-    return overall, each
+        missing["prediction"] = f"the run cannot be split into two parts ({error})"
+        return None, None, {}
+    return overall, first, each
 
 
 def _inform(trace: Trace) -> Information:

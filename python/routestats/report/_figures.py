@@ -89,13 +89,13 @@ def _draw_hops(analysis: Analysis, pictures: Pictures, note: str) -> None:
             lambda: plots.affinity_grid(analysis.counts, note=note),
             "Small heat maps of affinity between experts of adjacent layers",
         )
-    accuracy = analysis.accuracy
-    if accuracy is not None:
+    accuracy, compared = analysis.accuracy, analysis.of_first_choice
+    if accuracy is not None and compared is not None:
         pictures.add(
             "prediction",
-            lambda: plots.prediction(accuracy, note=note),
+            lambda: plots.prediction(compared, note=note),
             "Accuracy of every predictor against the number of layers ahead",
-            read_prediction(accuracy),
+            read_prediction(compared),
         )
         pictures.add(
             "hop_accuracy",

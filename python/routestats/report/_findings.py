@@ -76,14 +76,16 @@ def _load(analysis: Analysis) -> Iterator[Finding]:
 
 
 def _prediction(analysis: Analysis) -> Iterator[Finding]:
-    if analysis.accuracy is None:
+    compared = analysis.of_first_choice
+    if compared is None:
         why = analysis.missing.get("prediction")
         if why:
-            yield Finding("Can a later layer be predicted?", "Not measured.", why)
+            yield Finding("Can a later layer be predicted?", "Not measured:", f"{why}.")
         return
-    measure = analysis.accuracy.main
+    measure = compared.main
+    known = "first choice" if compared.pairing == "top1" else "experts"
     yield Finding(
-        "One layer ahead, from the experts of this layer?",
+        f"One layer ahead, from the {known} of this layer?",
         f"{percent(measure.hop_by_distance, 0).text} {measure.label}",
         f"on held-out prompts; {_baselines(measure, 1)}.",
     )

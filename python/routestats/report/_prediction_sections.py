@@ -12,6 +12,8 @@ from routestats.report._limits import partners_listed
 from routestats.report._readings import MIN_TOKENS, verdict
 from routestats.stats import HopMeasure
 
+_LEARNS = {"any": "which experts a layer's set holds", "top1": "a layer's first choice"}
+
 
 def one_hop_section(analysis: Analysis, pictures: Pictures) -> list[str]:
     """From a layer to the next: prediction, conditional probabilities, correlation."""
@@ -31,7 +33,7 @@ def one_hop_section(analysis: Analysis, pictures: Pictures) -> list[str]:
 def _next_layer(analysis: Analysis) -> list[str]:
     result = analysis.accuracy
     if result is None:
-        return [html.paragraph(analysis.missing.get("prediction", ""))]
+        return [_not_predicted(analysis)]
     rows: list[html.Row] = [
         (
             measure.label,
@@ -172,7 +174,7 @@ def many_hops_section(analysis: Analysis, pictures: Pictures) -> list[str]:
         return []
     body = [html.heading(2, "Many hops: further ahead", "many-hops")]
     if analysis.accuracy is None:
-        body.append(html.paragraph(analysis.missing.get("prediction", "")))
+        body.append(_not_predicted(analysis))
     return [
         *body,
         pictures.html("prediction"),
@@ -185,11 +187,12 @@ def many_hops_section(analysis: Analysis, pictures: Pictures) -> list[str]:
 
 def _prediction_tables(analysis: Analysis) -> list[str]:
     """Every predictor at some hops: first choice, and the recall of as many as are chosen."""
-    result = analysis.accuracy
-    if result is None:
+    result, compared = analysis.accuracy, analysis.of_first_choice
+    if result is None or compared is None:
         return []
     recall = result[f"recall_at_{result.shape.top_k}"]
-    parts = [_prediction_table(measure) for measure in dict.fromkeys((result.main, recall))]
+    shown = {compared.main: compared.pairing, recall: result.pairing}
+    parts = [_prediction_table(measure, pairing) for measure, pairing in shown.items()]
     notes = [
         f"{name}: guesses the marginal for {count / result.test_tokens:.1%} of the tokens, of "
         "which it knows nothing."
@@ -200,7 +203,11 @@ def _prediction_tables(analysis: Analysis) -> list[str]:
     return [*parts, *(html.paragraph(note, "note") for note in notes)]
 
 
-def _prediction_table(measure: HopMeasure) -> str:
+def _not_predicted(analysis: Analysis) -> str:
+    return html.paragraph(f"Not measured: {analysis.missing.get('prediction', 'unknown why')}.")
+
+
+def _prediction_table(measure: HopMeasure, pairing: str) -> str:
     hops = [hop for hop in HOPS_SHOWN if hop <= len(measure.hop_by_distance.value)]
     rows: list[html.Row] = []
     for prediction in measure.predictions:
@@ -216,7 +223,8 @@ def _prediction_table(measure: HopMeasure) -> str:
         f"prediction-{measure.name}",
         ("Predictor", *(f"{hop} ahead" for hop in hops)),
         rows,
-        caption=f"{measure.label}, means over the layer pairs of a hop, on held-out prompts.",
+        caption=f"{measure.label}, means over the layer pairs of a hop, on held-out prompts; "
+        f"pairing {pairing}: every predictor learns {_LEARNS[pairing]}.",
     )
 
 

@@ -25,6 +25,7 @@ def tables(analysis: Analysis) -> dict[str, pa.Table]:
             _adjacent(analysis), "probability", experts, partners
         )
     named = {
+        "prediction_first_choices": analysis.first_choices,
         "prediction": analysis.accuracy,
         "information": analysis.information,
         "transfer": analysis.transfer,

@@ -14,6 +14,7 @@ def parts(analysis: Analysis) -> dict[str, Result]:
     found: dict[str, Result | None] = {
         "load": analysis.load,
         **{f"load, {domain}": load for domain, load in analysis.load_by_domain.items()},
+        "prediction of first choices": analysis.first_choices,
         "prediction": analysis.accuracy,
         "information": analysis.information,
         **{f"paths, {kind}": result for kind, result in analysis.paths.items()},
