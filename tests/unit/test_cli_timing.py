@@ -61,6 +61,7 @@ def test_flags_that_contradict_each_other(
     assert "need an eager engine" in fails(capsys, *start, "--compile", "--lookahead", "2")
     assert "expected --timing beside it" in fails(capsys, *start, "--torch-profiler")
     assert "hops of at least 1" in fails(capsys, *start, "--lookahead", "0")
+    assert "hops of at least 1" in fails(capsys, *start, "--lookahead", "foo")
     assert "--lookahead" in fails(capsys, *start, "--lookahead", "two")
     assert not (tmp_path / "run").exists()
 

@@ -297,7 +297,7 @@ def _hops(text: str) -> tuple[int, ...]:
     parts = text.split(",")
     if not all(part.isdecimal() and int(part) >= 1 for part in parts):
         raise argparse.ArgumentTypeError(
-            f"expected a number of layers, or several such as 1,2,4, of at least 1, got {text!r}"
+            f"expected hops of at least 1, a number or several such as 1,2,4, got {text!r}"
         )
     numbers = [int(part) for part in parts]
     return tuple(range(1, numbers[0] + 1)) if len(numbers) == 1 else tuple(sorted(set(numbers)))
