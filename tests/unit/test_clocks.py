@@ -19,6 +19,8 @@ import pytest
 from routestats import _core
 from routestats.trace.timings import STAGES
 
+pytest.importorskip("torch", reason="clocks belong to the vLLM capture, which brings torch")
+
 
 class Layer:
     """Stages that take a known time."""
@@ -56,7 +58,6 @@ def run_steps(clock: object, steps: int) -> np.ndarray:
 
 
 def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import HostClock
     from routestats.engines.vllm.profiler import ProfilerClock
 
@@ -73,7 +74,6 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
 
 
 def test_the_profiler_stops_listening(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import clocked
     from routestats.engines.vllm.profiler import ProfilerClock
 
@@ -90,7 +90,6 @@ def test_the_profiler_stops_listening(tmp_path: Path) -> None:
 
 
 def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.chrome_trace import stages_of_chrome_trace
     from routestats.errors import CaptureError
 
@@ -135,7 +134,6 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
 
 
 def test_events_are_read_after_the_step() -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import EventClock, clocked
 
     ticks = iter(range(1000))
@@ -162,7 +160,6 @@ def test_events_are_read_after_the_step() -> None:
 
 
 def test_a_stretch_of_time_belongs_to_the_innermost_call() -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import CallCost, own_times
 
     gate, block, rest = (STAGES.index(name) for name in ("gate", "block", "rest"))
@@ -181,7 +178,6 @@ def test_a_stretch_of_time_belongs_to_the_innermost_call() -> None:
 
 
 def test_what_the_host_clock_costs_is_taken_off() -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import FREE, HostClock, host_call_cost
 
     class Thing:
@@ -215,7 +211,6 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
 
 
 def test_a_clocked_function_is_called_as_the_function_is() -> None:
-    pytest.importorskip("torch")
     from routestats.engines.vllm.clocks import FREE, HostClock
 
     class Thing:
