@@ -143,7 +143,8 @@ class Ours:
     def _take(self) -> None:
         spans, ids, weights, _ = self.ring.drain(max_rows=16_384, wait_rows=2048, seconds=0.1)
         if spans:
-            self.counts.add(ids)
+            self.counts.add_held(self.ring.target, np.arange(self.rows, self.rows + len(ids)))
+            self.ring.release()
             self.last = (ids[-self.batch :], weights[-self.batch :])
             self.rows += len(ids)
 

@@ -13,9 +13,12 @@
 #include "../cuda/memory.hpp"
 #include "../cuda/pair_counter.hpp"
 #include "../cuda/path_counter.hpp"
+#include "../cuda/row_gather.hpp"
 #include "cuda_bindings.hpp"
+#include "step_ring_binding.hpp"
 
 namespace py = pybind11;
+using namespace py::literals;
 
 namespace routestats::bindings {
 namespace {
@@ -121,6 +124,30 @@ void add_host(PairCounter& counter, const py::array& experts, std::uint64_t firs
   counter.add_host(view, {first_token, is_signed}, method);
 }
 
+// Gathers rows by their numbers; `add` takes what it gives.
+class RowGather {
+ public:
+  RowGather(const CaptureTarget& target, cudaStream_t stream)
+      : target_(target), gather_(target, stream) {}
+
+  py::tuple gather(const RowNumbers& rows) {
+    const std::vector<std::uint32_t> slots = slots_of(target_, rows);
+    IdView view{};
+    {
+      const py::gil_scoped_release release;
+      view = gather_.gather(slots);
+    }
+    return py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data),
+                          py::make_tuple(view.tokens, view.layers, view.slots),
+                          py::make_tuple(view.token_stride, view.layer_stride, view.slot_stride),
+                          view.item_bytes);
+  }
+
+ private:
+  const CaptureTarget target_;
+  cuda::RowGather gather_;
+};
+
 void add_host_paths(cuda::PathCounter& counter, const py::array& experts,
                     std::uint64_t first_token) {
   const auto [view, is_signed] = host_view(experts);
@@ -184,14 +211,32 @@ void bind_cuda_counts(py::module_& module) {
            "Check and count a [T, L, K] array in device memory.")
       .def("add_host", &add_host_paths, py::arg("experts").noconvert(), py::arg("first_token") = 0)
       .def("read", &read_paths, "Distinct paths [n, layers, slots] and their counts [n].");
+  py::class_<RowGather>(module, "RowGather",
+                        "Rows of a ring in the memory of the current device, side by side. Work is "
+                        "on `stream`.")
+      .def(py::init([](const CaptureTarget& target, const Stream& stream) {
+             return std::make_unique<RowGather>(target, stream.get());
+           }),
+           py::arg("target"), py::arg("stream"), py::keep_alive<1, 3>())
+      .def("gather", &RowGather::gather, py::arg("rows"),
+           "Address, shape, strides and item size of the ids [n, L, K] of rows by their numbers; "
+           "they are the stream's until the next call.");
   module.def(
-      "choose_method",
-      [](std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots, bool distinct) {
-        const DeviceWork work{tokens, experts, slots, distinct, true, 227u << 10};
-        return name_of(choose_device_method(work));
+      "method_times",
+      [] {
+        py::list rows;
+        for (const MethodTimes::Row& row : cuda::method_times().rows()) {
+          const DeviceWork& work = row.work;
+          rows.append(py::dict("device"_a = row.device, "layers"_a = work.layers,
+                               "pairs"_a = work.pairs, "experts"_a = work.experts,
+                               "slots"_a = work.slots, "distinct"_a = work.distinct,
+                               "tokens"_a = work.tokens, "method"_a = name_of(row.method),
+                               "trials"_a = row.trials, "picoseconds"_a = row.picoseconds));
+        }
+        return rows;
       },
-      py::kw_only(), py::arg("tokens"), py::arg("experts"), py::arg("slots"),
-      py::arg("distinct") = true, "The method that PairCounter.add takes on an H100.");
+      "What PairCounter.add has measured in this process, per token and pair of layers; `tokens` "
+      "is a power of two, up to which and from half of which on there were tokens in a call.");
   py::list methods;
   for (const DeviceMethod method : kDeviceMethods) methods.append(name_of(method));
   module.attr("METHODS") = py::tuple(methods);

@@ -9,6 +9,22 @@ namespace py = pybind11;
 
 namespace routestats::bindings {
 
+namespace {
+
+py::array gather_rows(const CaptureTarget& target, const RowNumbers& rows) {
+  const std::vector<std::uint32_t> slots = slots_of(target, rows);
+  const RingExtents& extents = target.extents;
+  py::array ids(target.id_bytes() == 1 ? py::dtype("uint8") : py::dtype("uint16"),
+                std::vector<py::ssize_t>{rows.size(), extents.layers, extents.top_k});
+  void* const gathered = ids.mutable_data();
+  for (std::uint64_t choice = 0; choice < slots.size() * extents.row_width(); ++choice) {
+    gather_id(target, slots.data(), choice, gathered);
+  }
+  return ids;
+}
+
+}  // namespace
+
 void bind_step_ring(py::module_& module) {
   py::class_<CaptureTarget>(module, "CaptureTarget",
                             "Addresses and extents of a ring in a device's memory.")
@@ -28,6 +44,8 @@ void bind_step_ring(py::module_& module) {
       "control_words", [](std::uint32_t layers) { return ControlLayout{layers}.words(); },
       py::arg("layers"), "64-bit words of control memory that a ring of so many layers needs.");
   module.attr("STEPS_IN_FLIGHT") = kStepsInFlight;
+  module.def("gather_rows", &gather_rows, py::arg("target"), py::arg("rows"),
+             "Ids [n, L, K] of rows of a ring in the host's memory, by their numbers.");
   bind_step_ring(module, "EmulatedStepRing",
                  "The ring that kernels write, with the kernels compiled for the host: for tests "
                  "where there is no device.",

@@ -15,9 +15,24 @@
 // device is made.
 namespace routestats::bindings {
 
+// Numbers of rows, which count from the ring's first.
+using RowNumbers = pybind11::array_t<std::int64_t, pybind11::array::c_style>;
+
+// Where they lie, while they are held.
+inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const RowNumbers& rows) {
+  std::vector<std::uint32_t> slots;
+  slots.reserve(static_cast<std::size_t>(rows.size()));
+  for (pybind11::ssize_t i = 0; i < rows.size(); ++i) {
+    const std::uint64_t slot = target.extents.slot(static_cast<std::uint64_t>(rows.at(i)));
+    slots.push_back(static_cast<std::uint32_t>(slot));
+  }
+  return slots;
+}
+
 inline pybind11::tuple drain_steps(StepRing& ring, std::uint64_t max_rows, std::uint64_t wait_rows,
                                    double seconds) {
   namespace py = pybind11;
+  ring.release();
   DrainedSteps drained = wait_for_steps(ring, max_rows, wait_rows, seconds);
   py::array_t<std::int32_t> tags(std::vector<py::ssize_t>{drained.ids.shape(0), 2});
   void* const id_bytes = drained.ids.mutable_data();
@@ -63,7 +78,9 @@ void bind_step_ring(pybind11::module_& module, const char* name, const char* doc
           py::arg("token_type"), py::arg("stream") = 0)
       .def("abandon_step", &StepRing::abandon_step, py::arg("stream") = 0)
       .def("drain", &drain_steps, py::kw_only(), py::arg("max_rows"), py::arg("wait_rows"),
-           py::arg("seconds"));
+           py::arg("seconds"))
+      .def("release", &StepRing::release,
+           "Free the slots of the rows that the last drain gave; the next one does so, too.");
   bind_ring_state(ring_class);
 }
 

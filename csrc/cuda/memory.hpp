@@ -119,6 +119,13 @@ inline Event new_event() {
   return Event(event);
 }
 
+// One that keeps it.
+inline Event new_timing_event() {
+  cudaEvent_t event = nullptr;
+  check(cudaEventCreateWithFlags(&event, cudaEventBlockingSync), "create an event");
+  return Event(event);
+}
+
 // A stream that does not wait for the legacy default stream.
 inline OwnedStream new_stream() {
   cudaStream_t stream = nullptr;

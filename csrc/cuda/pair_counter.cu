@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <limits>
 #include <set>
 #include <string>
 #include <utility>
@@ -72,6 +73,11 @@ std::uint32_t padded_columns(std::uint32_t columns) {
 
 }  // namespace
 
+MethodTimes& method_times() {
+  static MethodTimes times;
+  return times;
+}
+
 PairCounter::PairCounter(std::uint32_t layers, std::uint32_t experts, std::uint32_t slots,
                          std::vector<LayerPair> pairs, cudaStream_t stream)
     : device_(current_device()),
@@ -79,7 +85,9 @@ PairCounter::PairCounter(std::uint32_t layers, std::uint32_t experts, std::uint3
       layers_(layers),
       experts_(experts),
       slots_(slots),
-      pairs_(std::move(pairs)) {
+      pairs_(std::move(pairs)),
+      begun_(new_timing_event()),
+      done_(new_timing_event()) {
   check_num_experts(experts);
   load_pair_kernels();
   if (layers == 0 || slots == 0 || std::uint64_t{layers} * experts > kMostColumns) {
@@ -169,19 +177,39 @@ DeviceMethod PairCounter::add(const IdView& all_slots, const IdNames& names,
   IdView view = all_slots;
   view.slots = slots_;
   const bool distinct = sets || view.slots == 1;
-  const DeviceWork work{view.tokens, experts_, view.slots, distinct, true, shared_bytes_};
-  const DeviceMethod chosen = method.value_or(choose_device_method(work));
-  if (!is_possible(chosen, work)) {
+  const DeviceWork work{view.tokens, layers_,  pairs_.size(), experts_,
+                        view.slots,  distinct, true,          shared_bytes_};
+  if (method && !is_possible(*method, work)) {
     throw std::invalid_argument(
-        "method: " + std::string(name_of(chosen)) +
+        "method: " + std::string(name_of(*method)) +
         (distinct ? " has no room in this device's shared memory"
                   : " cannot count an expert that a token names twice at one layer"));
   }
-  const std::uint64_t block = block_tokens(chosen);
-  for (std::uint64_t first = 0; first < view.tokens; first += block) {
-    count(view.from(first, std::min(block, view.tokens - first)), chosen);
+  MethodTimes::Choice choice{method.value_or(DeviceMethod::scatter), false};
+  for (std::uint64_t first = 0; first < view.tokens;) {
+    if (!method) choice = method_times().choose(device_, work);
+    const std::uint64_t whole = std::min(
+        {block_tokens(choice.method), view.tokens,
+         choice.trial ? MethodTimes::kTrialTokens : std::numeric_limits<std::uint64_t>::max()});
+    const IdView block = view.from(first, std::min(whole, view.tokens - first));
+    if (choice.trial && block.tokens == whole) {
+      method_times().add(device_, work, choice.method, whole, timed(block, choice.method));
+    } else {
+      count(block, choice.method);
+    }
+    first += block.tokens;
   }
-  return chosen;
+  return choice.method;
+}
+
+double PairCounter::timed(const IdView& block, DeviceMethod method) {
+  check(cudaEventRecord(begun_.get(), stream_), "time a method");
+  count(block, method);
+  check(cudaEventRecord(done_.get(), stream_), "time a method");
+  check(cudaEventSynchronize(done_.get()), "time a method");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, begun_.get(), done_.get()), "time a method");
+  return milliseconds;
 }
 
 void PairCounter::add_host(const IdView& all_slots, const IdNames& names,

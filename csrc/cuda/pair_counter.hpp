@@ -12,9 +12,13 @@
 #include "routestats/device_counts.hpp"
 #include "routestats/device_lists.hpp"
 #include "routestats/device_method.hpp"
+#include "routestats/method_times.hpp"
 #include "routestats/pair_counts.hpp"
 
 namespace routestats::cuda {
+
+// What the methods took on this process's devices.
+MethodTimes& method_times();
 
 // Counts of experts and of pairs of experts in the memory of the device that was current when it
 // was made: the tables of count_pairs, with the same values. All work is on one stream, which
@@ -26,13 +30,14 @@ class PairCounter {
               std::vector<LayerPair> pairs, cudaStream_t stream);
 
   // Checks all slots of an array in device memory, waiting for the stream, then counts it, in
-  // blocks of bounded memory and without waiting. Throws ExpertOutOfRange, and
+  // blocks of bounded memory and without waiting, except where methods are still being tried
+  // because none is asked for. Returns the last one taken. Throws ExpertOutOfRange, and
   // std::invalid_argument for a method that cannot count it, before anything is counted.
   DeviceMethod add(const IdView& all_slots, const IdNames& names,
                    std::optional<DeviceMethod> method);
 
   // The same of an array without gaps in host memory, which is copied in pieces; those before a
-  // piece with a fault are counted. Each piece has a method of its own where none is asked for.
+  // piece with a fault are counted.
   void add_host(const IdView& all_slots, const IdNames& names, std::optional<DeviceMethod> method);
 
   // Adds the counts to tables in host memory, waiting for the stream.
@@ -42,6 +47,7 @@ class PairCounter {
  private:
   void upload_plan();
   void count(const IdView& block, DeviceMethod method);
+  double timed(const IdView& block, DeviceMethod method);  // in milliseconds
   void count_by_increments(const IdView& block, bool shared);
   void count_by_bits(const IdView& block, bool tensor);
   void count_by_lists(const IdView& block);
@@ -56,6 +62,8 @@ class PairCounter {
   const std::uint32_t experts_;
   const std::uint32_t slots_;
   const std::vector<LayerPair> pairs_;
+  const Event begun_;
+  const Event done_;
   std::uint64_t shared_bytes_ = 0;
   unsigned multiprocessors_ = 0;
 

@@ -8,9 +8,9 @@ namespace routestats {
 namespace {
 
 // Picoseconds per token and pair of layers. NOT MEASURED: worked out for an H100 (132
-// multiprocessors at 1.7 GHz) from published unit rates, and to be replaced by what
-// bench/gpu_counts.py prints for every method on a device.
+// multiprocessors at 1.7 GHz) from published unit rates.
 //
+//   scatter    64-bit increments in the level-2 cache, slots^2 of them: a quarter of the rate below
 //   histogram  about 10 shared-memory increments per clock and multiprocessor, slots^2 of them
 //   popcount   16 per clock and multiprocessor, 32 tokens each, experts^2 of them
 //   tensor     1-bit products at half of the A100's 32,768 operations per clock and multiprocessor;
@@ -18,6 +18,9 @@ namespace {
 //   lists      one row of 256 columns per entry of a list, slots * experts / 256 of them. Four rows
 //              take 2.1 clocks of shared memory (their banks collide) and as many of logic; lists
 //              are filled up, and the longest of four side by side decides: half as much again
+//
+// All but scatter also add a tile, experts^2 increments, to the table at least once.
+constexpr double kPerTableIncrement = 1.8;
 constexpr double kPerIncrement = 0.45;
 constexpr double kPerPopcountCell = 0.0087;
 constexpr double kPerTensorCell = 0.00054;
@@ -65,28 +68,29 @@ bool is_possible(DeviceMethod method, const DeviceWork& work) {
          ListLayout::summing_bytes() <= work.shared_bytes;
 }
 
-DeviceMethod choose_device_method(const DeviceWork& work) {
-  const double increments = static_cast<double>(work.slots) * work.slots;
+std::optional<double> estimated_cost(DeviceMethod method, const DeviceWork& work) {
+  if (!is_possible(method, work)) return std::nullopt;
+  const double slots = work.slots;
   const double cells = static_cast<double>(work.experts) * work.experts;
-  // A tile has to be cleared and added to the table, which only many tokens pay for.
-  if (static_cast<double>(work.tokens) * increments < cells) return DeviceMethod::scatter;
-
-  DeviceMethod best = DeviceMethod::scatter;
-  double least = 0;
-  const auto consider = [&](DeviceMethod method, double cost) {
-    if (!is_possible(method, work) || (best != DeviceMethod::scatter && cost >= least)) return;
-    best = method;
-    least = cost;
-  };
-  if (const std::uint32_t rows = tile_rows(work.experts, work.shared_bytes); rows > 0) {
-    // The tokens are read again for every slab of rows that fits.
-    const double slabs = static_cast<double>((work.experts + rows - 1) / rows);
-    consider(DeviceMethod::histogram, kPerIncrement * (increments + (slabs - 1) * work.slots));
+  const double tokens = std::max(1.0, static_cast<double>(work.tokens));
+  const double tile = kPerTableIncrement * cells / tokens;
+  switch (method) {
+    case DeviceMethod::scatter:
+      return kPerTableIncrement * slots * slots;
+    case DeviceMethod::histogram: {
+      // The tokens are read again for every slab of rows that fits.
+      const std::uint32_t rows = tile_rows(work.experts, work.shared_bytes);
+      const double slabs = (work.experts + rows - 1) / rows;
+      return tile + kPerIncrement * (slots * slots + (slabs - 1) * slots);
+    }
+    case DeviceMethod::popcount:
+      return tile + kPerPopcountCell * cells;
+    case DeviceMethod::tensor:
+      return tile + kPerTensorCell * cells;
+    case DeviceMethod::lists:
+      break;
   }
-  consider(DeviceMethod::popcount, kPerPopcountCell * cells);
-  consider(DeviceMethod::tensor, kPerTensorCell * cells);
-  consider(DeviceMethod::lists, kPerListRow * work.slots * work.experts / 256);
-  return best;
+  return tile + kPerListRow * slots * work.experts / 256;
 }
 
 }  // namespace routestats

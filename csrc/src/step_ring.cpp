@@ -85,7 +85,13 @@ void StepRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t* we
     }
     done += piece;
   }
-  ledger_.release(steps);
+  held_ = steps;
+}
+
+void StepRing::release() {
+  if (held_.empty()) return;
+  ledger_.release(held_);
+  held_.clear();
 }
 
 void StepRing::check_record(const Step& step) const {

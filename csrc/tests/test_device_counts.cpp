@@ -12,7 +12,6 @@
 
 #include "routestats/device_counts.hpp"
 #include "routestats/device_lists.hpp"
-#include "routestats/device_method.hpp"
 #include "routestats/device_paths.hpp"
 #include "routestats/pair_counts.hpp"
 
@@ -513,36 +512,6 @@ void counters_hold_a_share() {
          "counters of a whole share");
 }
 
-void methods_are_chosen() {
-  const std::uint64_t shared = 227u << 10;
-  const auto chosen = [&](std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots,
-                          bool distinct, bool tensor) {
-    return choose_device_method({tokens, experts, slots, distinct, tensor, shared});
-  };
-  expect(chosen(1'000'000, 8, 2, true, true) == DeviceMethod::tensor, "Mixtral");
-  expect(chosen(1'000'000, 8, 2, true, false) == DeviceMethod::lists, "without tensor cores");
-  expect(chosen(1'000'000, 8, 2, false, true) == DeviceMethod::histogram, "repeated experts");
-  expect(chosen(1'000'000, 512, 1, true, true) == DeviceMethod::histogram, "many experts");
-  expect(chosen(1'000'000, 128, 8, true, true) == DeviceMethod::tensor, "Qwen3");
-  expect(chosen(1'000'000, 128, 8, true, false) == DeviceMethod::lists, "128 without tensor cores");
-  expect(chosen(1'000'000, 512, 16, true, true) == DeviceMethod::lists, "many of many experts");
-  expect(chosen(1'000'000, 512, 16, false, true) == DeviceMethod::histogram, "lists need sets");
-  expect(chosen(100, 128, 8, true, true) == DeviceMethod::scatter, "few tokens");
-  expect(chosen(1'000'000'000, 65'536, 2, false, true) == DeviceMethod::scatter, "no row fits");
-  for (const std::uint32_t slots : {1u, 64u, 1000u}) {
-    for (const std::uint32_t experts : {1u, 1000u, 5000u, 65'536u}) {
-      for (const bool distinct : {false, true}) {
-        const DeviceWork work{1'000'000'000'000, experts, std::min(slots, experts),
-                              distinct,          false,   shared};
-        expect(is_possible(choose_device_method(work), work), "what is chosen is possible");
-      }
-    }
-  }
-  expect(
-      tile_rows(128, shared) == 128 && tile_rows(512, shared) == 113 && tile_rows(65'536, 1) == 0,
-      "rows of a tile");
-}
-
 }  // namespace
 
 int main() {
@@ -564,6 +533,5 @@ int main() {
   }
   faults_are_found();
   negative_ids_are_found();
-  methods_are_chosen();
   std::puts("device counts: ok");
 }

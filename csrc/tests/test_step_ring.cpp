@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <vector>
@@ -109,6 +110,27 @@ Rows room_for(const RingConfig& config, const std::vector<Step>& steps) {
           std::vector<std::uint16_t>(items), std::vector<std::int32_t>(2 * rows)};
 }
 
+std::vector<std::uint64_t> rows_from(std::uint64_t first, std::uint64_t count) {
+  std::vector<std::uint64_t> rows(count);
+  std::iota(rows.begin(), rows.end(), first);
+  return rows;
+}
+
+// The ids of rows by their numbers, from where the device has them.
+std::vector<std::uint8_t> gathered(const CaptureTarget& target,
+                                   const std::vector<std::uint64_t>& rows) {
+  std::vector<std::uint32_t> slots;
+  for (const std::uint64_t row : rows) {
+    slots.push_back(static_cast<std::uint32_t>(target.extents.slot(row)));
+  }
+  const std::uint64_t choices = rows.size() * target.extents.row_width();
+  std::vector<std::uint8_t> ids(choices * target.id_bytes());
+  for (std::uint64_t choice = 0; choice < choices; ++choice) {
+    gather_id(target, slots.data(), choice, ids.data());
+  }
+  return ids;
+}
+
 void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_type,
                           WeightType weight_type) {
   const RingConfig config{3, experts, top_k, 23, true, Overflow::drop};
@@ -117,6 +139,7 @@ void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_
   std::mt19937 random(experts * 31 + top_k);
   std::vector<std::int64_t> positions(64);
   std::vector<std::int32_t> tokens(64);
+  std::uint64_t drained = 0;
   for (int step = 0; step < 300; ++step) {
     const std::uint64_t rows = 1 + random() % 9;
     const std::uint64_t padding = random() % 4;
@@ -147,7 +170,11 @@ void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_
     Rows got = room_for(config, steps);
     host.take(steps, expected.ids.data(), expected.weights.data());
     // An abandoned step takes a number in the host's ring and none in the device's.
+    const std::vector<std::uint64_t> held = rows_from(drained, rows_of(others));
     device.ring->take(others, got.ids.data(), got.weights.data(), got.tags.data());
+    expect(gathered(device.target, held) == got.ids, "held rows are counted where they lie");
+    device.ring->release();
+    drained += rows_of(others);
     expect(expected.ids == got.ids, "ids");
     expect(expected.weights == got.weights, "weights");
   }
@@ -169,6 +196,7 @@ void tags_follow_their_rows() {
     const auto steps = device.ring->peek(5);
     Rows rows = room_for(config, steps);
     device.ring->take(steps, rows.ids.data(), nullptr, rows.tags.data());
+    device.ring->release();
     expect(rows.ids == std::vector<std::uint8_t>{0, 1, 2}, "ids without weights");
     expect(rows.tags == std::vector<std::int32_t>{step, -step, step + 1, 7, step + 2, 8}, "tags");
   }
@@ -194,6 +222,7 @@ std::string fault_of(const std::vector<std::uint32_t>& layers, std::int32_t id, 
     const auto steps = device.ring->peek(8);
     Rows out = room_for(config, steps);
     device.ring->take(steps, out.ids.data(), out.weights.data(), out.tags.data());
+    device.ring->release();
   };
   if (after_a_good_step) run({0, 1}, good, 4);
   try {
@@ -233,6 +262,29 @@ void no_more_steps_than_records() {
     device.ring->commit_step({zero.data(), IdType::i32, zero.data(), IdType::i32}, 0);
   }
   expect(!device.ring->begin_step(1, 0) && device.ring->dropped_steps() == 1, "no record left");
+}
+
+// A step that was taken keeps its slots, and its record, until it is released.
+void taken_rows_are_held() {
+  const RingConfig config{1, 4, 1, 4, true, Overflow::drop};
+  Device device(config, 4);
+  const std::vector<std::int32_t> ids{0, 1, 2};
+  const std::vector<float> weights(3, 1.0F);
+  const auto run = [&] {
+    if (!device.ring->begin_step(3, 0)) return false;
+    emulate_capture(device.target, {ids.data(), IdType::i32, weights.data(), WeightType::f32, 3},
+                    0);
+    device.ring->commit_step({ids.data(), IdType::i32, ids.data(), IdType::i32}, 0);
+    return true;
+  };
+  expect(run() && !run(), "room for one step");
+  const auto steps = device.ring->peek(4);
+  Rows rows = room_for(config, steps);
+  device.ring->take(steps, rows.ids.data(), rows.weights.data(), rows.tags.data());
+  expect(!run() && device.ring->dropped_rows() == 6, "the slots are still in use");
+  device.ring->release();
+  device.ring->release();
+  expect(run() && device.ring->peek(4).size() == 1, "they are free, once");
 }
 
 // However many steps are abandoned while one waits to be drained, its record stays its own, and the
@@ -275,6 +327,7 @@ int main() {
   }
   tags_follow_their_rows();
   faults_are_named();
+  taken_rows_are_held();
   no_more_steps_than_records();
   abandoned_steps_take_no_record();
   std::puts("step ring: ok");

@@ -104,6 +104,24 @@ class PathCounter:
         self,
     ) -> tuple[npt.NDArray[np.uint8] | npt.NDArray[np.uint16], npt.NDArray[np.uint64]]: ...
 
-def choose_method(*, tokens: int, experts: int, slots: int, distinct: bool = True) -> str: ...
+class RowGather:
+    def __init__(self, target: CaptureTarget, stream: Stream) -> None: ...
+    def gather(
+        self, rows: npt.NDArray[np.int64]
+    ) -> tuple[int, tuple[int, int, int], tuple[int, int, int], int]: ...
+
+class MethodTime(TypedDict):
+    device: int
+    layers: int
+    pairs: int
+    experts: int
+    slots: int
+    distinct: bool
+    tokens: int
+    method: str
+    trials: int
+    picoseconds: float
+
+def method_times() -> list[MethodTime]: ...
 
 METHODS: tuple[str, ...]

@@ -77,6 +77,35 @@ def test_every_method_equals_the_specification(data: st.DataObject) -> None:
         assert on_cuda(device, shape, hops, pairing, method) == expected, method
 
 
+def test_the_fastest_method_is_taken_once_all_were_tried() -> None:
+    """Trials count their own tokens, each once, and end; the counts are the same throughout."""
+    from routestats import _cuda
+
+    shape = RouteShape(7, 24, 3)  # no other test's
+    ids = draw_ids(np.random.default_rng(8), 200_000, shape).astype(np.uint8)
+    expected = count(ids, num_experts=24, device="cpu")
+    device = torch.from_numpy(ids).cuda()
+    for _ in range(6):
+        assert on_cuda(device, shape, "all", "any", None) == expected
+
+    def measured() -> dict[str, tuple[int, float]]:
+        return {
+            row["method"]: (row["trials"], row["picoseconds"])
+            for row in _cuda.method_times()
+            if (row["layers"], row["experts"], row["slots"]) == (7, 24, 3)
+        }
+
+    times = measured()
+    assert len(times) >= 3
+    assert max(trials for trials, _ in times.values()) == 3
+    assert on_cuda(device, shape, "all", "any", None) == expected
+    assert measured() == times
+    plan = PairPlan(check_hops("all", 7), 7)
+    counter = _cuda.PairCounter(layers=7, experts=24, slots=3, layer_pairs=plan.pairs)
+    taken = counter.add(device.data_ptr(), (200_000, 7, 3), (21, 3, 1), 1, False)
+    assert taken == min(times, key=lambda method: times[method][1])
+
+
 def tiled(shape: RouteShape, repeats: int) -> Any:
     """40,000 tokens, over and over."""
     ids = draw_ids(np.random.default_rng(0), 40_000, shape).astype(np.uint8)
@@ -250,6 +279,27 @@ def test_a_table_of_paths_grows() -> None:
     assert (counts.tokens, int(counts.counts[0])) == (len(ids), 500_000)
     np.testing.assert_array_equal(counts.paths[0], ids[0, :, 0])
     assert counts.distinct == len(np.unique(np.ascontiguousarray(ids[:, :, 0]).view(np.uint64)))
+
+
+def test_rows_are_counted_where_a_ring_holds_them() -> None:
+    """By their numbers, in any order."""
+    from routestats.engines.device_ring import DeviceMemory
+
+    for shape in (RouteShape(3, 8, 1), RouteShape(6, 300, 5)):
+        ids = draw_ids(np.random.default_rng(9), 50, shape).astype(shape.id_dtype)
+        memory = DeviceMemory(shape, 50, "cuda")
+        # Row 100 lies in slot 0.
+        memory.ids.copy_(torch.from_numpy(ids.reshape(-1).view(np.uint8)))
+        live = LiveCounts(shape, hops="all", paths=("top1", "set"), device="cuda")
+        rows = np.array([149, 100, 120, 121, 122], np.int64)
+        live.add_held(memory.target, rows)
+        live.add_held(memory.target, rows[:0])
+        live.add(ids[7:9])
+        kept = np.concatenate([ids[rows - 100], ids[7:9]])
+        assert live.counts() == count(kept, num_experts=shape.num_experts, device="cpu")
+        got = live.paths("set")
+        expected = count_paths(kept, "set", num_experts=shape.num_experts)
+        np.testing.assert_array_equal(got.paths, expected.paths)
 
 
 def test_live_counts_beside_an_engine() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from routestats.counts import LiveCounts, why_no_cuda
 from routestats.engines._assembler import NewRequest, StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
-from routestats.errors import DeviceUnavailableError
+from routestats.errors import DeviceError, DeviceUnavailableError
 from routestats.shape import RouteShape
 
 torch = pytest.importorskip("torch", reason="the ring is made of torch's memory")
@@ -83,21 +84,26 @@ class OnEmulatedDevice(OnHost):
         self.ring.tag(torch.from_numpy(positions), torch.from_numpy(positions + 1))
 
 
-@pytest.mark.parametrize("engine", [OnHost, OnEmulatedDevice])
-def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[], OnHost]) -> None:
-    source = engine()
+def new_recorder(run_dir: Path, ring: Any, **options: Any) -> Recorder:
     recorder = Recorder(
-        tmp_path / "run",
+        run_dir,
         SHAPE,
         [0, 1, 2],
         model="m",
         engine={},
         settings={},
-        options=RecorderOptions(counts=True, paths=True),
+        options=RecorderOptions(**options),
         hold_records=True,
-        ring=source.ring,
+        ring=ring,
     )
     recorder.domains.append("d")
+    return recorder
+
+
+@pytest.mark.parametrize("engine", [OnHost, OnEmulatedDevice])
+def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[], OnHost]) -> None:
+    source = engine()
+    recorder = new_recorder(tmp_path / "run", source.ring, counts=True, paths=True)
     for seed, (one, positions) in enumerate(STEPS):
         source.run(recorder, one, positions, seed)
     totals = recorder.close()
@@ -123,6 +129,67 @@ def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[
             b"tokens": str(expected.tokens).encode(),
             b"distinct": str(expected.distinct).encode(),
         }
+
+
+def test_rows_are_counted_from_the_ring_that_holds_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All but drafts that are confirmed when their slots have gone to other rows."""
+    held: list[int] = []
+    copied: list[int] = []
+    add, add_held = LiveCounts.add, LiveCounts.add_held
+
+    def note_held(self: LiveCounts, target: Any, rows: Any) -> None:
+        held.extend(rows.tolist())
+        add_held(self, target, rows)
+
+    def note_copied(self: LiveCounts, experts: Any) -> None:
+        copied.append(len(experts))
+        add(self, experts)
+
+    monkeypatch.setattr(LiveCounts, "add_held", note_held)
+    monkeypatch.setattr(LiveCounts, "add", note_copied)
+    source = OnEmulatedDevice()
+    recorder = new_recorder(tmp_path / "run", source.ring, counts=True)
+    for seed, (one, positions) in enumerate(STEPS):
+        source.run(recorder, one, positions, seed)
+        while recorder.ring.committed_rows != recorder._held_from:  # drained, counted, released
+            time.sleep(0.01)
+    totals = recorder.close()
+    assert len(held) == len(set(held))
+    assert len(held) + sum(copied) == totals["rows"]
+    assert sum(copied) == 3  # one draft of the second step's three, both of the third's
+    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    assert counts == rs.count(rs.Trace.open(tmp_path / "run"), hops=(0, 1))
+
+
+def test_slots_are_given_back_where_nothing_is_counted(tmp_path: Path) -> None:
+    """Many more rows than the ring has."""
+    source = OnEmulatedDevice()
+    recorder = new_recorder(tmp_path / "run", source.ring)
+    first = 0
+    for number in range(20):
+        one, positions = step({A: (first, 16)}, new=(A,) if number == 0 else ())
+        source.run(recorder, one, positions, number)
+        first += 16
+    totals = recorder.close()
+    assert (totals["error"], totals["rows"]) == (None, 320)
+
+
+def test_what_cannot_be_counted_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no counts are, which would lack rows."""
+
+    def fail(self: LiveCounts, target: Any, rows: Any) -> None:
+        raise DeviceError("CUDA: out of memory")
+
+    monkeypatch.setattr(LiveCounts, "add_held", fail)
+    source = OnEmulatedDevice()
+    recorder = new_recorder(tmp_path / "run", source.ring, counts=True)
+    source.run(recorder, *STEPS[0], seed=0)
+    totals = recorder.close()
+    assert (totals["error"], totals["rows"]) == ("CUDA: out of memory", 8)
+    assert len(rs.Trace.open(tmp_path / "run")) == 8
+    assert not (tmp_path / "run" / "counts-any.npz").exists()
 
 
 def test_pieces_add_up_while_they_come() -> None:

@@ -132,6 +132,27 @@ ROUTESTATS_HOST_DEVICE inline void capture_choice(const CaptureTarget& target,
   target.weights[place] = half_bits(load_weight(routing, first + slot));
 }
 
+// --- counting from the ring ---
+
+// One thread per row and choice: copies the ids of chosen slots of the ring side by side, into
+// [rows, layers, top_k] of the ring's own ids.
+ROUTESTATS_HOST_DEVICE inline void gather_id(const CaptureTarget& target,
+                                             const std::uint32_t* slots, std::uint64_t choice,
+                                             void* gathered) {
+  const std::uint64_t width = target.extents.row_width();
+  const std::uint64_t row = choice / width;
+  const std::uint64_t place = slots[row] * width + (choice - row * width);
+  if (target.id_bytes() == 1) {
+    static_cast<std::uint8_t*>(gathered)[choice] =
+        static_cast<const std::uint8_t*>(target.ids)[place];
+  } else {
+    static_cast<std::uint16_t*>(gathered)[choice] =
+        static_cast<const std::uint16_t*>(target.ids)[place];
+  }
+}
+
+// --- the end of a step ---
+
 // What the engine ran each row as; of one step, read from the engine's own device buffers.
 struct RowTags {
   const void* positions;

@@ -67,10 +67,14 @@ class StepRing {
   void wait(std::uint64_t min_rows, double seconds) { ledger_.wait(min_rows, seconds); }
   std::vector<Step> peek(std::uint64_t max_rows) const { return ledger_.peek(max_rows); }
 
-  // Waits for the rows of the steps that `peek` gave, copies them into [rows, layers, top_k]
-  // matrices (`weights` may be null) and [rows, 2] tags, and frees their slots. Throws CaptureFault
-  // for a step that is not complete and valid.
+  // Waits for the rows of the steps that `peek` gave and copies them into [rows, layers, top_k]
+  // matrices (`weights` may be null) and [rows, 2] tags. The device's memory holds them until
+  // `release`, which must come before the next `peek`. Throws CaptureFault for a step that is not
+  // complete and valid; none is held then.
   void take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights, std::int32_t* tags);
+
+  // Frees the slots of the rows that were taken; whoever reads them in the device's memory is done.
+  void release();
 
   // --- either ---
 
@@ -88,6 +92,7 @@ class StepRing {
   const std::unique_ptr<StepDevice> device_;
   bool step_open_ = false;
   CaptureStep open_{};
+  std::vector<Step> held_;  // taken; the draining thread's
   RingLedger ledger_;
 };
 

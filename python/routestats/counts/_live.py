@@ -29,10 +29,11 @@ class LiveCounts:
     the host, so a row is counted when it has been let into the trace, and rows that wait for their
     confirmation are not counted yet.
 
-    On ``cuda`` the rows go back to the device, ``L * K`` ids each (64 bytes of Mixtral-8x7B, 464 of
-    DeepSeek-V3), and are counted on a stream of their own. The calling thread waits for that
-    stream; the engine's own thread and stream wait for nothing and launch nothing. Nothing of it
-    has run on a GPU yet.
+    Rows whose ring still holds them are counted from the ring, and on ``cuda`` never leave the
+    device for that: four bytes each say which ones they are. The others, mostly drafts that were
+    confirmed a step later, are copied to the device, ``L * K`` ids each. Both are counted on a
+    stream of its own, for which the calling thread waits; the engine's own thread and stream wait
+    for nothing and launch nothing. Nothing of it has run on a GPU yet.
 
     Several threads may call.
 
@@ -71,6 +72,7 @@ class LiveCounts:
         self._tokens = 0
         self._tables: dict[PathKind, _core.PathCounter] = {}
         self._on_device: dict[PathKind, Any] = {}
+        self._gather: tuple[_core.CaptureTarget, Any] | None = None
         if self.device == "cpu":
             self._tables = {kind: self._new_table(kind) for kind in paths}
             return
@@ -103,18 +105,40 @@ class LiveCounts:
         """
         with self._lock:
             if self.device == "cpu":
-                # Sets first: they alone refuse an expert twice, and then nothing has been counted.
-                for kind in sorted(self._tables):
-                    self._tables[kind].add(
-                        experts, threads=choose_threads(None), first_token=self._tokens
-                    )
-                self._counts.update(experts, device="cpu")
+                self._add_on_host(experts)
             else:
                 dense = np.ascontiguousarray(experts)
-                for kind in sorted(self._on_device):
-                    self._on_device[kind].add_host(dense, first_token=self._tokens)
-                self._pairs.add_host(dense, first_token=self._tokens)
+                for counter in self._counters_on_device():
+                    counter.add_host(dense, first_token=self._tokens)
             self._tokens += len(experts)
+
+    def add_held(self, ring: _core.CaptureTarget, rows: npt.NDArray[np.int64]) -> None:
+        """Count rows that are kept and that `ring` still holds.
+
+        When this returns the ring may have their slots back.
+
+        Parameters
+        ----------
+        ring : _core.CaptureTarget
+            In the memory of `device`.
+        rows : ndarray of int64, shape [n]
+            By their numbers, which count from the ring's first row.
+
+        Raises
+        ------
+        InvalidValueError, DeviceError
+            As `add`.
+        """
+        with self._lock:
+            if self.device == "cpu":
+                self._add_on_host(_core.gather_rows(ring, rows))
+            else:
+                address, shape, strides, item_bytes = self._gather_of(ring).gather(rows)
+                for counter in self._counters_on_device():
+                    counter.add(
+                        address, shape, strides, item_bytes, False, first_token=self._tokens
+                    )
+            self._tokens += len(rows)
 
     def counts(self) -> RouteCounts:
         """Counts of the rows so far; a copy of them."""
@@ -157,6 +181,24 @@ class LiveCounts:
             top,
             device=self.device,
         )
+
+    def _add_on_host(self, experts: Ids) -> None:
+        # Sets first: they alone refuse an expert twice, and then nothing has been counted.
+        for kind in sorted(self._tables):
+            self._tables[kind].add(experts, threads=choose_threads(None), first_token=self._tokens)
+        self._counts.update(experts, device="cpu")
+
+    def _counters_on_device(self) -> list[Any]:
+        """Sets first, as on the host."""
+        return [*(self._on_device[kind] for kind in sorted(self._on_device)), self._pairs]
+
+    def _gather_of(self, ring: _core.CaptureTarget) -> Any:
+        """What gathers the rows of `ring`; a capture has one ring."""
+        from routestats import _cuda
+
+        if self._gather is None or self._gather[0] is not ring:
+            self._gather = ring, _cuda.RowGather(ring, self._stream)
+        return self._gather[1]
 
     def _new_table(self, kind: PathKind) -> _core.PathCounter:
         return new_table(self._shape, kind, 0, self._shape.num_layers)

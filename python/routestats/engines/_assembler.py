@@ -8,7 +8,7 @@ module keeps, per request, how far it has come, and lets each position through o
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -70,7 +70,8 @@ class StepRows:
     once the engine knows: how many tokens the step gave each request that had drafts. So are
     ``positions`` and ``token_ids`` where they come from a device with the routing.
     ``lookahead``, where it is captured, is ``[rows, V, P, M]``: what later gates would have chosen.
-    Where it is still on its way from a device, ``fetch_lookahead`` waits for it.
+    Where it is still on its way from a device, ``fetch_lookahead`` waits for it. ``ring_row`` is the
+    number of its first row in a ring that may hold the rows for longer than the step.
     """
 
     request_ids: list[str] = field(default_factory=list)
@@ -83,6 +84,7 @@ class StepRows:
     sampled: dict[str, int] | None = None
     lookahead: Ids | None = None
     fetch_lookahead: Callable[[], Ids] | None = None
+    ring_row: int | None = None
 
     @property
     def rows(self) -> int:
@@ -99,6 +101,7 @@ class _Draft(NamedTuple):
     experts: Ids
     weights: Weights | None
     lookahead: Ids | None
+    ring_row: int | None
 
 
 @dataclass(slots=True)
@@ -129,6 +132,7 @@ class _Segment(NamedTuple):
     experts: Ids
     weights: Weights | None
     lookahead: Ids | None
+    ring_row: int | None
 
 
 class RowAssembler:
@@ -186,6 +190,7 @@ class RowAssembler:
                     experts[rows],
                     None if weights is None else weights[rows],
                     None if step.lookahead is None else step.lookahead[rows],
+                    None if step.ring_row is None else step.ring_row + rows.start,
                 ),
                 drafts=step.drafts.get(request_id, 0),
             )
@@ -204,6 +209,10 @@ class RowAssembler:
         """The engine is done: whatever is still open has ended."""
         for request_id in list(self._active):
             self._finish(request_id)
+
+    def let_through(self) -> Iterator[tuple[int | None, Ids]]:
+        """What `take_batches` will give: runs of rows, as `StepRows.ring_row` and their experts."""
+        return ((segment.ring_row, segment.experts) for segment in self._segments)
 
     def take_batches(self) -> list[RoutingBatch]:
         """The rows let through since the last call, one batch per domain."""
@@ -247,6 +256,7 @@ class RowAssembler:
                 waiting.experts.copy(),
                 None if waiting.weights is None else waiting.weights.copy(),
                 waiting.lookahead,
+                waiting.ring_row,
             )
 
     def _end_of_request(self, request: _Request, rows: _Segment, first: int, last: int) -> int:
@@ -310,6 +320,7 @@ def _cut(rows: _Segment, start: int, stop: int) -> _Segment:
         rows.experts[start:stop],
         None if rows.weights is None else rows.weights[start:stop],
         None if rows.lookahead is None else rows.lookahead[start:stop],
+        None if rows.ring_row is None else rows.ring_row + start,
     )
 
 

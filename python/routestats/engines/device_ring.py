@@ -162,8 +162,20 @@ class DeviceRing:
         self._ring.abandon_step(_stream(self._memory.device))
 
     def drain(self, *, max_rows: int, wait_rows: int, seconds: float) -> Any:
-        """As `CaptureRing.drain`, and int32 ``[rows, 2]``: position and token id of each row."""
+        """As `CaptureRing.drain`, and int32 ``[rows, 2]``: position and token id of each row.
+
+        The device's memory holds the rows until `release`, or until the next call.
+        """
         return self._ring.drain(max_rows=max_rows, wait_rows=wait_rows, seconds=seconds)
+
+    def release(self) -> None:
+        """Give the slots of the rows that the last `drain` gave to new ones."""
+        self._ring.release()
+
+    @property
+    def target(self) -> CaptureTarget:
+        """Where the rows lie."""
+        return self._memory.target
 
     def close(self) -> None:
         self._ring.close()

@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from routestats._core import CaptureRing
 from routestats.counts import LiveCounts, PathKind
 from routestats.engines._assembler import RowAssembler, StepRows, external_id
 from routestats.engines._publisher import Publisher
+from routestats.engines._ring import HoldingRing, Ring
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, RouteStatsError
 from routestats.schema import LookaheadLayout, RequestRecord
@@ -35,23 +37,6 @@ _IDLE_SECONDS = 2.0
 COUNTS_FILE = "counts-any.npz"
 PATHS_FILES: dict[PathKind, str] = {"top1": "paths-top1.parquet", "set": "paths-set.parquet"}
 _SAVED_PATHS = 1000
-
-
-class Ring(Protocol):
-    """What a recorder needs of a ring: `CaptureRing`, or one in a device's memory.
-
-    ``drain`` gives ``(step, rows)`` spans, ids, weights or None, and, where they come with the
-    routing, positions and token ids, int32 ``[rows, 2]``.
-    """
-
-    def begin_step(self, rows: int) -> bool: ...
-    def commit_step(self) -> int: ...
-    def abandon_step(self) -> None: ...
-    def drain(self, *, max_rows: int, wait_rows: int, seconds: float) -> tuple[Any, ...]: ...
-    def close(self) -> None: ...
-    def fail(self, reason: str) -> None: ...
-    @property
-    def dropped_rows(self) -> int: ...
 
 
 class Recorder:
@@ -78,8 +63,8 @@ class Recorder:
     tokenizer : str, optional
         Folder or hub id of the model's tokenizer, told to whoever looks on.
     count_device : {"cpu", "cuda"}
-        Where counts and paths are kept and counted. Either way of the rows that the trace keeps,
-        once they are confirmed.
+        Where counts and paths are kept and counted, the device of a `HoldingRing`. Either way of
+        the rows that the trace keeps, once they are confirmed.
 
     Raises
     ------
@@ -113,9 +98,10 @@ class Recorder:
             weights=options.weights,
             block=options.policy == "block",
         )
+        self._holding = self.ring if isinstance(self.ring, HoldingRing) else None
         self.domains: list[str] = []
         self._hold_records = hold_records
-        self._held: list[RequestRecord] = []
+        self._held_records: list[RequestRecord] = []
         self._outcomes: dict[tuple[str, int], Outcome] = {}
         self._assembler = RowAssembler()
         self._steps: deque[StepRows] = deque()
@@ -145,6 +131,7 @@ class Recorder:
             flush_seconds=options.flush_seconds,
         )
         self._handed_over = self._drained = 0  # rows
+        self._held_from = 0  # the first row that a holding ring has not had back
         self._publisher = Publisher(
             run_dir,
             shape,
@@ -253,6 +240,7 @@ class Recorder:
             self.fail(f"the drain thread failed: {type(error).__name__}: {error}")
 
     def _take(self) -> int:
+        self._held_from = self._drained
         spans, experts, weights, *tags = self.ring.drain(
             max_rows=_TAKE_ROWS, wait_rows=_WAKE_ROWS, seconds=_WAKE_SECONDS
         )
@@ -265,6 +253,8 @@ class Recorder:
                 step.positions, step.token_ids = tags[0][part].T
             if step.fetch_lookahead is not None:
                 step.lookahead, step.fetch_lookahead = step.fetch_lookahead(), None
+            if self._holding is not None:
+                step.ring_row = self._drained + part.start
             self._assembler.add(step, experts[part], None if weights is None else weights[part])
         self._drained += start
         return start
@@ -280,20 +270,43 @@ class Recorder:
 
     def _write(self) -> None:
         self._note_waiting()
-        batches = self._assembler.take_batches()
-        # First, because a flush takes its time.
-        waiting, new = self._handed_over - self._drained, sum(map(len, batches))
-        self._publisher.publish(batches, waiting=waiting, **self._standing(new))
-        for batch in batches:
-            self._writer.write(batch)
-            if self._counts is not None:
-                self._counts.add(batch.experts)
+        try:
+            self._count()
+        finally:  # what cannot be counted is written all the same
+            batches = self._assembler.take_batches()
+            # First, because a flush takes its time.
+            waiting, new = self._handed_over - self._drained, sum(map(len, batches))
+            self._publisher.publish(batches, waiting=waiting, **self._standing(new))
+            for batch in batches:
+                self._writer.write(batch)
         records = self._assembler.take_records()
         if self._hold_records:
-            self._held.extend(records)
+            self._held_records.extend(records)
         elif records:
             self._writer.write_requests(records)
         self._writer.maybe_flush()
+
+    def _count(self) -> None:
+        """Count what has been let through, where it lies, and give the ring its rows back."""
+        if self._counts is not None:
+            held, gone = [], []
+            for ring_row, experts in self._assembler.let_through():
+                # Drafts are let through when they are confirmed, perhaps after their ring's drain.
+                if ring_row is not None and ring_row >= self._held_from:
+                    held.append(np.arange(ring_row, ring_row + len(experts)))
+                else:
+                    gone.append(experts)
+            try:
+                if self._holding is not None and held:
+                    self._counts.add_held(self._holding.target, np.concatenate(held))
+                if gone:
+                    self._counts.add(np.concatenate(gone))
+            except RouteStatsError:
+                self._counts = None  # they lack rows
+                raise
+        if self._holding is not None:
+            self._holding.release()
+            self._held_from = self._drained
 
     def _standing(self, new: int = 0) -> dict[str, int]:
         """Rows and drops of the run, earlier captures and `new` rows included."""
@@ -315,10 +328,10 @@ class Recorder:
         self._assembler.finish_all()
         self._hold_records = True
         self._write()
-        self._writer.write_requests([self._with_outcome(record) for record in self._held])
+        self._writer.write_requests([self._with_outcome(record) for record in self._held_records])
         if self._counts is not None:
             self._save_counts(self._counts)
-        for record in self._held:
+        for record in self._held_records:
             self._check_outcome(record)
 
     def _save_counts(self, counts: LiveCounts) -> None:
