@@ -1,6 +1,6 @@
 #include "capture.hpp"
-#include "check.hpp"
 #include "device_atomics.cuh"
+#include "launch.hpp"
 
 namespace routestats::cuda {
 namespace {
@@ -58,29 +58,24 @@ void launch_capture(const CaptureTarget& target, const LayerRouting& routing, st
   const std::uint64_t rows =
       routing.rows < target.extents.capacity ? routing.rows : target.extents.capacity;
   const auto choices = static_cast<std::uint32_t>(rows * target.extents.top_k);
-  capture<<<blocks_of(choices), kThreads, 0, stream>>>(target, routing, layer, choices);
-  check_launch("capture a layer");
+  launch("capture a layer", stream, {blocks_of(choices)}, capture, target, routing, layer, choices);
 }
 
 void launch_open(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream) {
-  open<<<1, 1, 0, stream>>>(target, step);
-  check_launch("open a step");
+  launch("open a step", stream, {1, 1}, open, target, step);
 }
 
 void launch_finish(const CaptureTarget& target, const CaptureStep& step, const RowTags& tags,
                    cudaStream_t stream) {
-  finish<<<blocks_of(step.rows), kThreads, 0, stream>>>(target, step, tags);
-  check_launch("finish a step");
+  launch("finish a step", stream, {blocks_of(step.rows)}, finish, target, step, tags);
 }
 
 void launch_shut(const CaptureTarget& target, cudaStream_t stream) {
-  shut<<<1, 1, 0, stream>>>(target);
-  check_launch("shut a step");
+  launch("shut a step", stream, {1, 1}, shut, target);
 }
 
 void launch_forget(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream) {
-  forget<<<1, 1, 0, stream>>>(target, step);
-  check_launch("forget a step");
+  launch("forget a step", stream, {1, 1}, forget, target, step);
 }
 
 }  // namespace routestats::cuda

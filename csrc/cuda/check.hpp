@@ -18,15 +18,4 @@ inline void check(cudaError_t status, const char* action) {
   throw DeviceError(std::string("CUDA: ") + action + ": " + cudaGetErrorString(status));
 }
 
-// Loads a kernel, which its first launch would else do: it must not happen while a graph is
-// captured and may wait for whatever runs on the device.
-template <class Kernel>
-void load_kernel(Kernel* kernel, const char* action) {
-  cudaFuncAttributes attributes;
-  check(cudaFuncGetAttributes(&attributes, kernel), action);
-}
-
-// Of a launch: configuration errors are known at once, all others at a later synchronisation.
-inline void check_launch(const char* kernel) { check(cudaGetLastError(), kernel); }
-
 }  // namespace routestats::cuda

@@ -1,11 +1,22 @@
 #pragma once
 
+#include <cuda_runtime.h>
+
 #include <cstdint>
 
-// The atomics that the shared arithmetic asks for, and the size of an ordinary block.
+// What kernels ask of the device: the atomics that the shared arithmetic is given, and memory.
 namespace routestats::cuda {
 
-inline constexpr unsigned kThreads = 256;
+// A block's shared memory, as large as its launch says.
+template <class Item>
+__device__ inline Item* dynamic_shared() {
+#if defined(__CUDACC__)
+  extern __shared__ uint4 dynamic_shared_memory[];
+  return reinterpret_cast<Item*>(dynamic_shared_memory);
+#else
+  return static_cast<Item*>(emulated_cuda::dynamic_shared());
+#endif
+}
 
 struct DeviceAtomics {
   using Word = unsigned long long;  // what the CUDA atomics call a std::uint64_t

@@ -4,6 +4,7 @@
 
 #include "device_atomics.cuh"
 #include "id_check.hpp"
+#include "launch.hpp"
 #include "memory.hpp"
 #include "routestats/expert_view.hpp"
 
@@ -29,9 +30,8 @@ IdFaults faults_of(const IdView& view, std::uint64_t limit, cudaStream_t stream)
   check(cudaMemcpyAsync(on_device.get(), &faults, sizeof faults, cudaMemcpyHostToDevice, stream),
         "check the ids");
   const std::uint64_t blocks = (view.tokens * view.layers + kThreads - 1) / kThreads;
-  find_faults<<<static_cast<unsigned>(std::min<std::uint64_t>(blocks, 8192)), kThreads, 0,
-                stream>>>(view, limit, on_device.get());
-  check_launch("check the ids");
+  launch("check the ids", stream, {static_cast<unsigned>(std::min<std::uint64_t>(blocks, 8192))},
+         find_faults, view, limit, on_device.get());
   check(cudaMemcpyAsync(&faults, on_device.get(), sizeof faults, cudaMemcpyDeviceToHost, stream),
         "check the ids");
   check(cudaStreamSynchronize(stream), "check the ids");

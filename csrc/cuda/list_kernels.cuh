@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "device_atomics.cuh"
+#include "launch.hpp"
 #include "routestats/device_lists.hpp"
 
 // Kernels that count by lists and rows of bits. The work of a thread lies in
@@ -13,7 +14,7 @@ namespace routestats::cuda {
 __global__ void __launch_bounds__(kThreads)
     make_lists(const __grid_constant__ IdView view, const __grid_constant__ ListLayout layout,
                std::uint16_t* all_entries, std::uint32_t* all_begins, std::uint64_t* table) {
-  extern __shared__ uint4 list_memory[];
+  auto* const list_memory = dynamic_shared<uint4>();
   auto* const entries = reinterpret_cast<std::uint16_t*>(list_memory);
   auto* const lengths = reinterpret_cast<std::uint32_t*>(entries + layout.capacity());
   std::uint32_t* const next = lengths + layout.experts;
@@ -71,7 +72,7 @@ __global__ void __launch_bounds__(kListThreads, 2)
               const std::uint32_t* all_begins, const __grid_constant__ ListLayout layout,
               const uint2* tiles, std::uint32_t share, const __grid_constant__ GramPlan plan,
               std::uint64_t* table) {
-  extern __shared__ uint4 row_memory[];
+  auto* const row_memory = dynamic_shared<uint4>();
   constexpr std::uint32_t kVectors = kListRowWords / 4;  // of a row
   const auto* const words = reinterpret_cast<const std::uint32_t*>(row_memory);
   const std::uint32_t layer = tiles[blockIdx.x].x;

@@ -4,6 +4,7 @@
 #include <string>
 #include <utility>
 
+#include "launch.hpp"
 #include "list_kernels.cuh"
 #include "pair_counter.hpp"
 #include "pair_kernels.cuh"
@@ -220,6 +221,11 @@ void PairCounter::add_host(const IdView& all_slots, const IdNames& names,
   });
 }
 
+// Blocks of a kernel whose threads stride over so many items.
+std::uint64_t PairCounter::striding(std::uint64_t items) const {
+  return std::min<std::uint64_t>(ceil_of(items, kThreads), multiprocessors_ * 16u);
+}
+
 std::uint64_t PairCounter::block_tokens(DeviceMethod method) const {
   constexpr std::uint64_t kStep = 8192;
   switch (method) {
@@ -256,9 +262,8 @@ void PairCounter::load_experts(const IdView& block) {
   const bool narrow = bytes <= 48u << 10;
   const std::uint64_t tokens = 8192;
   const dim3 grid(layers_, as_grid(ceil_of(block.tokens, tokens)));
-  load<<<grid, kThreads, narrow ? bytes : 0, stream_>>>(block, experts_, narrow, tokens,
-                                                        expert_table_.get());
-  check_launch("count experts");
+  launch("count experts", stream_, {grid, kThreads, narrow ? bytes : 0}, load, block, experts_,
+         narrow, tokens, expert_table_.get());
 }
 
 void PairCounter::count_by_increments(const IdView& block, bool shared) {
@@ -266,18 +271,14 @@ void PairCounter::count_by_increments(const IdView& block, bool shared) {
   if (pairs_.empty()) return;
   const auto num_pairs = static_cast<std::uint32_t>(pairs_.size());
   if (!shared) {
-    scatter<<<as_grid(std::min<std::uint64_t>(ceil_of(block.tokens * num_pairs, kThreads),
-                                              multiprocessors_ * 16u)),
-              kThreads, 0, stream_>>>(block, experts_, pair_list_.get(), num_pairs,
-                                      pair_table_.get());
-    return check_launch("count pairs");
+    launch("count pairs", stream_, {as_grid(striding(block.tokens * num_pairs))}, scatter, block,
+           experts_, pair_list_.get(), num_pairs, pair_table_.get());
+    return;
   }
   const std::uint64_t row = std::uint64_t{layers_} * slots_;
   packed_.reserve(block.tokens * row, block_tokens(DeviceMethod::histogram) * row, stream_);
-  pack<<<as_grid(std::min<std::uint64_t>(ceil_of(block.tokens * layers_, kThreads),
-                                         multiprocessors_ * 16u)),
-         kThreads, 0, stream_>>>(block, packed_.get());
-  check_launch("pack ids");
+  launch("pack ids", stream_, {as_grid(striding(block.tokens * layers_))}, pack, block,
+         packed_.get());
   const std::uint32_t rows = tile_rows(experts_, shared_bytes_);
   const Histogram kernel = histogram_of(block.slots);
   const std::uint64_t bytes = std::uint64_t{rows} * experts_ * sizeof(std::uint32_t);
@@ -285,10 +286,8 @@ void PairCounter::count_by_increments(const IdView& block, bool shared) {
   const std::uint64_t share = std::min<std::uint64_t>(kHistogramTokens, tile_capacity(slots_));
   const dim3 grid(num_pairs, as_grid(ceil_of(block.tokens, share)),
                   as_grid(ceil_of(experts_, rows)));
-  kernel<<<grid, kHistogramThreads, bytes, stream_>>>(packed_.get(), block.tokens, block.slots,
-                                                      experts_, pair_list_.get(), share, rows,
-                                                      pair_table_.get());
-  check_launch("count pairs");
+  launch("count pairs", stream_, {grid, kHistogramThreads, bytes}, kernel, packed_.get(),
+         block.tokens, block.slots, experts_, pair_list_.get(), share, rows, pair_table_.get());
 }
 
 void PairCounter::count_by_bits(const IdView& block, bool tensor) {
@@ -298,12 +297,11 @@ void PairCounter::count_by_bits(const IdView& block, bool tensor) {
   bits_.reserve(std::uint64_t{words} * columns_and_padding,
                 block_tokens(DeviceMethod::tensor) / 32 * columns_and_padding, stream_);
   const std::uint32_t words_per_block = kWordsPerWarp * (kThreads / 32);
-  set_bits<<<dim3(as_grid(ceil_of(words, words_per_block)), columns_and_padding / 32), kThreads, 0,
-             stream_>>>(block, experts_, words, bits_.get());
-  check_launch("set bits");
-  load_of_bits<<<as_grid(ceil_of(columns(), kThreads / 32)), kThreads, 0, stream_>>>(
-      bits_.get(), columns(), words, expert_table_.get());
-  check_launch("count experts");
+  launch("set bits", stream_,
+         {dim3(as_grid(ceil_of(words, words_per_block)), columns_and_padding / 32)}, set_bits,
+         block, experts_, words, bits_.get());
+  launch("count experts", stream_, {as_grid(ceil_of(columns(), kThreads / 32))}, load_of_bits,
+         bits_.get(), columns(), words, expert_table_.get());
   if (gram_tiles_ == 0) return;
   const GramPlan plan{places_.get(), layers_, experts_};
   // Enough blocks to fill the device, and no more: each adds all its cells to the table.
@@ -312,13 +310,12 @@ void PairCounter::count_by_bits(const IdView& block, bool tensor) {
       static_cast<std::uint32_t>(std::max<std::uint64_t>(ceil_of(share, 16) * 16, kGramWords));
   const dim3 grid(as_grid(gram_tiles_), as_grid(ceil_of(words, gram_words)));
   if (tensor) {
-    gram_tensor<<<grid, 128, 0, stream_>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
-                                           plan, pair_table_.get());
+    launch("count pairs", stream_, {grid, 128}, gram_tensor, bits_.get(), words, gram_words,
+           gram_tile_list_.get(), plan, pair_table_.get());
   } else {
-    gram_popcount<<<grid, 256, 0, stream_>>>(bits_.get(), words, gram_words, gram_tile_list_.get(),
-                                             plan, pair_table_.get());
+    launch("count pairs", stream_, {grid, 256}, gram_popcount, bits_.get(), words, gram_words,
+           gram_tile_list_.get(), plan, pair_table_.get());
   }
-  check_launch("count pairs");
 }
 
 void PairCounter::count_by_lists(const IdView& block) {
@@ -332,14 +329,12 @@ void PairCounter::count_by_lists(const IdView& block) {
                 layout.row_word(layout.groups(), most, 0, 0), stream_);
   const std::uint64_t making = layout.making_bytes();
   reserve_shared(make_lists, making);
-  make_lists<<<dim3(as_grid(blocks), layers_), kThreads, making, stream_>>>(
-      block, layout, entries_.get(), begins_.get(), expert_table_.get());
-  check_launch("make lists");
+  launch("make lists", stream_, {dim3(as_grid(blocks), layers_), kThreads, making}, make_lists,
+         block, layout, entries_.get(), begins_.get(), expert_table_.get());
   if (list_tiles_ == 0) return;
   const std::uint64_t words = block.tokens * kListRowWords;
-  set_rows<<<dim3(as_grid(ceil_of(words, kThreads)), as_grid(layout.groups())), kThreads, 0,
-             stream_>>>(block, layout, rows_.get());
-  check_launch("set rows");
+  launch("set rows", stream_, {dim3(as_grid(ceil_of(words, kThreads)), as_grid(layout.groups()))},
+         set_rows, block, layout, rows_.get());
   // Enough blocks of threads to fill the device, and no more: each adds all its cells to the table.
   const std::uint64_t slabs = ceil_of(experts_, kListSources);
   const std::uint64_t wanted =
@@ -348,10 +343,9 @@ void PairCounter::count_by_lists(const IdView& block) {
   const auto share = static_cast<std::uint32_t>(ceil_of(blocks, shares));
   reserve_shared(sum_lists, ListLayout::summing_bytes());
   const dim3 grid(as_grid(list_tiles_), as_grid(ceil_of(blocks, share)), as_grid(slabs));
-  sum_lists<<<grid, kListThreads, ListLayout::summing_bytes(), stream_>>>(
-      rows_.get(), block.tokens, entries_.get(), begins_.get(), layout, list_tile_list_.get(),
-      share, GramPlan{places_.get(), layers_, experts_}, pair_table_.get());
-  check_launch("count pairs");
+  launch("count pairs", stream_, {grid, kListThreads, ListLayout::summing_bytes()}, sum_lists,
+         rows_.get(), block.tokens, entries_.get(), begins_.get(), layout, list_tile_list_.get(),
+         share, GramPlan{places_.get(), layers_, experts_}, pair_table_.get());
 }
 
 void PairCounter::read(const CountTables& tables) const {

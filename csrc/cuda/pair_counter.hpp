@@ -53,6 +53,7 @@ class PairCounter {
   void count_by_lists(const IdView& block);
   void load_experts(const IdView& block);
   std::uint64_t block_tokens(DeviceMethod method) const;
+  std::uint64_t striding(std::uint64_t items) const;
   std::uint32_t columns() const { return layers_ * experts_; }
   ListLayout lists() const { return {layers_, experts_, slots_}; }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "device_atomics.cuh"
+#include "launch.hpp"
 #include "routestats/device_counts.hpp"
 
 // Kernels that count. The work of a thread lies in routestats/device_counts.hpp.
@@ -30,7 +31,7 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     load(const __grid_constant__ IdView view, std::uint32_t experts, bool narrow,
          std::uint64_t tokens_per_block, std::uint64_t* table) {
-  extern __shared__ std::uint32_t cells[];
+  auto* const cells = dynamic_shared<std::uint32_t>();
   const std::uint32_t layer = blockIdx.x;
   std::uint64_t* const out = table + std::uint64_t{layer} * experts;
   const std::uint64_t first = blockIdx.y * tokens_per_block;
@@ -86,7 +87,7 @@ __global__ void __launch_bounds__(kHistogramThreads)
     histogram(const std::uint16_t* packed, std::uint64_t tokens, std::uint32_t slots,
               std::uint32_t experts, const LayerPair* pairs, std::uint64_t tokens_per_block,
               std::uint32_t slab_rows, std::uint64_t* table) {
-  extern __shared__ std::uint32_t tile[];
+  auto* const tile = dynamic_shared<std::uint32_t>();
   const std::uint32_t first_row = blockIdx.z * slab_rows;
   const TileRows rows{first_row, min(slab_rows, experts - first_row), experts};
   const std::uint32_t cells = rows.rows * experts;
@@ -159,11 +160,15 @@ __global__ void __launch_bounds__(kThreads)
 
 __device__ inline void multiply_bits(std::uint32_t (&sum)[4], const std::uint32_t (&a)[4],
                                      std::uint32_t b0, std::uint32_t b1) {
+#if defined(__CUDACC__)
   asm volatile(
       "mma.sync.aligned.m16n8k256.row.col.s32.b1.b1.s32.and.popc "
       "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
       : "+r"(sum[0]), "+r"(sum[1]), "+r"(sum[2]), "+r"(sum[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  emulated_cuda::multiply_bits(sum, a, b0, b1);
+#endif
 }
 
 // Bits times bits on the tensor cores: a block has 128 x 128 columns (a pair of tiles), its four

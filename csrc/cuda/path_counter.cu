@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "device_atomics.cuh"
+#include "launch.hpp"
 #include "path_counter.hpp"
 
 namespace routestats::cuda {
@@ -113,9 +114,8 @@ void PathCounter::make_room(std::uint64_t keys) {
           "grow a table");
     const PathTableView grown{new_slots.get(), new_counts.get(), slots - 1,      store.get(),
                               nullptr,         stored_,          window_.words()};
-    move_counts<<<blocks_of(slots_), kThreads, 0, stream_>>>(table_slots_.get(),
-                                                             table_counts_.get(), slots_, grown);
-    check_launch("grow a table");
+    launch("grow a table", stream_, {blocks_of(slots_)}, move_counts, table_slots_.get(),
+           table_counts_.get(), slots_, grown);
   }
   // The old ones are given back behind what still reads them.
   store_ = std::move(store);
@@ -155,14 +155,12 @@ void PathCounter::count(const IdView& view) {
     if (needed > capacity_) make_room(std::max(needed, std::min(2 * capacity_, kMostPaths)));
     check(cudaMemsetAsync(batch_.get(), 0, part.tokens * words * sizeof(std::uint32_t), stream_),
           "count paths");
-    write_keys<<<blocks_of(part.tokens * window_.ids()), kThreads, 0, stream_>>>(part, window_,
-                                                                                 batch_.get());
-    check_launch("write keys");
+    launch("write keys", stream_, {blocks_of(part.tokens * window_.ids())}, write_keys, part,
+           window_, batch_.get());
     const auto rows = static_cast<std::uint32_t>(part.tokens);
-    count_batch<<<(rows + kThreads - 1) / kThreads, kThreads, 0, stream_>>>(table(stored_), rows);
-    check_launch("count paths");
-    keep_keys<<<blocks_of(slots_), kThreads, 0, stream_>>>(table(stored_), length_.get());
-    check_launch("keep paths");
+    launch("count paths", stream_, {(rows + kThreads - 1) / kThreads}, count_batch, table(stored_),
+           rows);
+    launch("keep paths", stream_, {blocks_of(slots_)}, keep_keys, table(stored_), length_.get());
     check(cudaMemcpyAsync(&stored_, length_.get(), sizeof stored_, cudaMemcpyDeviceToHost, stream_),
           "count paths");
     check(cudaStreamSynchronize(stream_), "count paths");
@@ -173,8 +171,7 @@ void PathCounter::read(std::uint32_t* keys, std::uint64_t* counts) const {
   if (stored_ == 0) return;
   const OnDevice scope(device_);
   const auto gathered = stream_array<std::uint64_t>(stored_, stream_);
-  gather_counts<<<blocks_of(slots_), kThreads, 0, stream_>>>(table(stored_), gathered.get());
-  check_launch("read paths");
+  launch("read paths", stream_, {blocks_of(slots_)}, gather_counts, table(stored_), gathered.get());
   check(cudaMemcpyAsync(counts, gathered.get(), stored_ * sizeof(std::uint64_t),
                         cudaMemcpyDeviceToHost, stream_),
         "read paths");

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "device_atomics.cuh"
+#include "launch.hpp"
 #include "row_gather.hpp"
 
 namespace routestats::cuda {
@@ -39,9 +40,8 @@ IdView RowGather::gather(const std::vector<std::uint32_t>& slots) {
                           cudaMemcpyHostToDevice, stream_),
           "say which rows to gather");
     const std::uint64_t blocks = (rows * width + kThreads - 1) / kThreads;
-    gather_ids<<<static_cast<unsigned>(std::min<std::uint64_t>(blocks, 8192)), kThreads, 0,
-                 stream_>>>(target_, chosen, rows * width, ids);
-    check_launch("gather rows");
+    launch("gather rows", stream_, {static_cast<unsigned>(std::min<std::uint64_t>(blocks, 8192))},
+           gather_ids, target_, chosen, rows * width, ids);
     check(cudaStreamSynchronize(stream_), "gather rows");
   }
   return {ids,

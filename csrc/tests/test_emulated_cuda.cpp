@@ -1,0 +1,456 @@
+// The CUDA sources themselves, kernels and the code that launches them, on an emulated device:
+// counts, paths and captured rows against the CPU's.
+#include <algorithm>
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "../cuda/capture.hpp"
+#include "../cuda/pair_counter.hpp"
+#include "../cuda/path_counter.hpp"
+#include "../cuda/row_gather.hpp"
+#include "../cuda/step_device.hpp"
+#include "routestats/pair_counts.hpp"
+#include "routestats/step_ring.hpp"
+
+namespace {
+
+using namespace routestats;
+
+void expect(bool condition, const std::string& what) {
+  if (condition) return;
+  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
+  std::exit(1);
+}
+
+std::string error_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const std::exception& error) {
+    return error.what();
+  }
+  return "";
+}
+
+struct Case {
+  std::uint32_t tokens, layers, experts, slots;
+};
+
+std::string name_of(const Case& c) {
+  return std::to_string(c.tokens) + " tokens, L=" + std::to_string(c.layers) +
+         " E=" + std::to_string(c.experts) + " K=" + std::to_string(c.slots);
+}
+
+// A third of the tokens repeat another; experts are of unequal popularity.
+template <class Id>
+std::vector<Id> draw(const Case& c, bool distinct, std::uint32_t seed) {
+  std::mt19937 random(seed);
+  std::vector<Id> ids;
+  const std::size_t row = std::size_t{c.layers} * c.slots;
+  std::vector<Id> experts(c.experts);
+  std::iota(experts.begin(), experts.end(), Id{0});
+  for (std::uint32_t t = 0; t < c.tokens; ++t) {
+    if (t > 0 && random() % 3 == 0) {
+      const std::size_t other = random() % t;
+      ids.insert(ids.end(), ids.begin() + static_cast<std::ptrdiff_t>(other * row),
+                 ids.begin() + static_cast<std::ptrdiff_t>((other + 1) * row));
+      continue;
+    }
+    for (std::uint32_t l = 0; l < c.layers; ++l) {
+      for (std::uint32_t i = 0; i < c.slots; ++i) {
+        const std::uint32_t from = distinct ? i : 0;
+        const std::uint32_t draws[2] = {static_cast<std::uint32_t>(random() % (c.experts - from)),
+                                        static_cast<std::uint32_t>(random() % (c.experts - from))};
+        std::swap(experts[from], experts[from + std::min(draws[0], draws[1])]);
+        ids.push_back(experts[from]);
+      }
+    }
+    ids.resize((std::size_t{t} + 1) * row);
+  }
+  return ids;
+}
+
+template <class Id>
+IdView view_of(const std::vector<Id>& ids, const Case& c) {
+  const auto item = static_cast<std::int64_t>(sizeof(Id));
+  return {reinterpret_cast<const char*>(ids.data()),
+          sizeof(Id),
+          c.tokens,
+          c.layers,
+          c.slots,
+          item * c.layers * c.slots,
+          item * c.slots,
+          item};
+}
+
+ExpertView host_view(const IdView& view) {
+  return {reinterpret_cast<const std::byte*>(view.data),
+          view.item_bytes,
+          false,
+          view.tokens,
+          view.layers,
+          view.slots,
+          view.token_stride,
+          view.layer_stride,
+          view.slot_stride};
+}
+
+struct Tables {
+  std::vector<std::uint64_t> expert, pairs;
+  bool operator==(const Tables&) const = default;
+  CountTables view() { return {expert.data(), pairs.data()}; }
+};
+
+struct Plan {
+  std::vector<LayerPair> pairs;
+  std::uint32_t slots;  // counted ones
+};
+
+Plan all_pairs(const Case& c, std::uint32_t slots) {
+  Plan plan{{}, slots};
+  for (std::uint32_t a = 0; a < c.layers; ++a) {
+    for (std::uint32_t b = a; b < c.layers; ++b) plan.pairs.push_back({a, b});
+  }
+  return plan;
+}
+
+Tables new_tables(const Case& c, const Plan& plan) {
+  return {std::vector<std::uint64_t>(std::size_t{c.layers} * c.experts),
+          std::vector<std::uint64_t>(plan.pairs.size() * c.experts * c.experts)};
+}
+
+Tables on_cpu(const IdView& view, const Case& c, const Plan& plan) {
+  Tables tables = new_tables(c, plan);
+  CountOptions options;
+  options.counted_slots = plan.slots;
+  count_pairs(host_view(view), c.experts, plan.pairs, tables.view(), options);
+  return tables;
+}
+
+template <class Id>
+void pairs_are_exact(const Case& c, bool distinct, const Plan& plan) {
+  const std::vector<Id> ids = draw<Id>(c, distinct, c.tokens + c.experts);
+  const IdView view = view_of(ids, c);
+  const Tables expected = on_cpu(view, c, plan);
+  const auto got = [&](std::optional<DeviceMethod> method, bool from_host) {
+    const cuda::OwnedStream stream = cuda::new_stream();
+    cuda::PairCounter counter(c.layers, c.experts, plan.slots, plan.pairs, stream.get());
+    const std::uint64_t cut = c.tokens / 3;  // in two unequal calls
+    for (const IdView& part : {view.from(0, cut), view.from(cut, c.tokens - cut)}) {
+      if (from_host) {
+        counter.add_host(part, {0, false}, method);
+      } else {
+        counter.add(part, {0, false}, method);
+      }
+    }
+    Tables tables = new_tables(c, plan);
+    counter.read(tables.view());
+    return tables;
+  };
+  const bool sets = distinct || plan.slots == 1;
+  for (const DeviceMethod method : kDeviceMethods) {
+    if (!sets && !is_possible(method, {1, 1, 1, c.experts, plan.slots, false, true, 1u << 17})) {
+      continue;
+    }
+    expect(got(method, false) == expected, name_of(c) + ": " + routestats::name_of(method));
+  }
+  for (int turn = 0; turn < 6; ++turn) {
+    expect(got(std::nullopt, turn % 2 != 0) == expected, name_of(c) + ": whichever method");
+  }
+}
+
+void methods_are_measured() {
+  const auto rows = cuda::method_times().rows();
+  std::map<std::uint32_t, unsigned> methods;
+  for (const MethodTimes::Row& row : rows) {
+    expect(row.trials >= 1 && row.trials <= MethodTimes::kTrials && row.picoseconds > 0,
+           "a method's trials");
+    ++methods[row.work.experts];
+  }
+  expect(methods.size() > 3 && methods[8] >= 3, "methods were tried");
+}
+
+void strides_are_followed() {
+  const Case c{90, 3, 20, 4};
+  const auto ids = draw<std::uint16_t>(c, true, 1);
+  IdView view = view_of(ids, c);
+  view.data += view.token_stride;  // from token 1 on, every third one, backwards over layers
+  view.tokens = 29;
+  view.token_stride *= 3;
+  view.data += 2 * view.layer_stride;
+  view.layer_stride = -view.layer_stride;
+  const Plan plan = all_pairs(c, c.slots);
+  const Tables expected = on_cpu(view, c, plan);
+  for (const DeviceMethod method : kDeviceMethods) {
+    cuda::PairCounter counter(c.layers, c.experts, c.slots, plan.pairs, nullptr);
+    counter.add(view, {0, false}, method);
+    Tables tables = new_tables(c, plan);
+    counter.read(tables.view());
+    expect(tables == expected, std::string("strides: ") + routestats::name_of(method));
+    counter.clear();
+    counter.add(view, {0, false}, method);
+    counter.read(tables.view());
+    for (auto* const table : {&tables.expert, &tables.pairs}) {
+      for (auto& cell : *table) cell /= 2;
+    }
+    expect(tables == expected, "cleared, and added to");
+  }
+}
+
+void faults_are_named() {
+  const Case c{50, 4, 8, 2};
+  std::vector<std::int32_t> ids(c.tokens * c.layers * c.slots, 0);
+  const auto at = [&](std::uint32_t t, std::uint32_t l, std::uint32_t k) -> std::int32_t& {
+    return ids[(t * c.layers + l) * c.slots + k];
+  };
+  for (std::uint32_t t = 0; t < c.tokens; ++t) {
+    for (std::uint32_t l = 0; l < c.layers; ++l) at(t, l, 1) = 1;
+  }
+  at(41, 2, 1) = 0;
+  cuda::PathCounter paths({2, 2, 2, 1}, c.experts, true, 0, nullptr);
+  expect(error_of([&] { paths.add(view_of(ids, c), {100, true}); }) ==
+             "experts[141, 2, 1] = 0, which is in slot 0 already; a set needs distinct experts",
+         "a set that is none");
+  at(17, 3, 0) = at(17, 3, 1) = -1;
+  cuda::PairCounter counter(c.layers, c.experts, c.slots, all_pairs(c, 2).pairs, nullptr);
+  for (const bool host : {false, true}) {
+    const std::string error = error_of([&] {
+      if (host) {
+        counter.add_host(view_of(ids, c), {0, true}, std::nullopt);
+      } else {
+        counter.add(view_of(ids, c), {0, true}, std::nullopt);
+      }
+    });
+    expect(error == "experts[17, 3, 0] = -1, but num_experts is 8", "the first bad id: " + error);
+  }
+  Tables tables = new_tables(c, all_pairs(c, 2));
+  counter.read(tables.view());
+  expect(std::all_of(tables.pairs.begin(), tables.pairs.end(), [](auto n) { return n == 0; }),
+         "nothing is counted on an error");
+}
+
+template <class Id>
+void paths_are_exact(const Case& c, bool sets, const std::vector<std::uint32_t>& cuts) {
+  const std::vector<Id> ids = draw<Id>(c, true, 5);
+  for (std::uint32_t start = 0; start < c.layers; start += 2) {
+    const std::uint32_t length = c.layers - start;
+    const PathWindow window{start, length, sets ? c.slots : 1, c.experts <= 256 ? 1u : 2u};
+    std::map<std::vector<std::uint64_t>, std::uint64_t> expected;
+    for (std::uint32_t t = 0; t < c.tokens; ++t) {
+      std::vector<std::uint64_t> path;
+      for (std::uint32_t l = start; l < c.layers; ++l) {
+        const Id* row = ids.data() + (std::size_t{t} * c.layers + l) * c.slots;
+        std::vector<std::uint64_t> set(row, row + window.slots);
+        std::sort(set.begin(), set.end());
+        path.insert(path.end(), set.begin(), set.end());
+      }
+      ++expected[path];
+    }
+    const cuda::OwnedStream stream = cuda::new_stream();
+    cuda::PathCounter counter(window, c.experts, sets, 0, stream.get());
+    std::uint32_t first = 0;
+    bool from_host = false;
+    for (const std::uint32_t cut : cuts) {
+      const IdView part = view_of(ids, c).from(first, cut - first);
+      first = cut;
+      from_host = !from_host;
+      if (from_host) {
+        counter.add_host(part, {0, false});
+      } else {
+        counter.add(part, {0, false});
+      }
+    }
+    std::vector<std::uint32_t> keys(std::size_t{counter.distinct()} * window.words());
+    std::vector<std::uint64_t> counts(counter.distinct());
+    counter.read(keys.data(), counts.data());
+    std::map<std::vector<std::uint64_t>, std::uint64_t> got;
+    for (std::size_t i = 0; i < counts.size(); ++i) {
+      const std::uint32_t* key = keys.data() + i * window.words();
+      std::vector<std::uint64_t> path;
+      for (std::uint32_t j = 0; j < window.ids(); ++j) {
+        path.push_back(window.id_bytes == 1 ? reinterpret_cast<const std::uint8_t*>(key)[j]
+                                            : reinterpret_cast<const std::uint16_t*>(key)[j]);
+      }
+      got[path] += counts[i];
+    }
+    expect(counts.size() == expected.size() && got == expected, name_of(c) + ": paths");
+  }
+}
+
+// A ring in an emulated device's memory, which its engine writes in a stream of its own.
+struct Engine {
+  Engine(const RingConfig& config, std::uint64_t capacity)
+      : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
+               config.experts},
+        stream(cuda::new_stream()),
+        control(cuda::device_array<std::uint64_t>(target.layout().words())),
+        ids(cuda::device_array<std::uint8_t>(capacity * target.extents.row_width() *
+                                             target.id_bytes())),
+        weights(cuda::device_array<std::uint16_t>(capacity * target.extents.row_width())),
+        tags(cuda::device_array<std::int32_t>(2 * capacity)) {
+    target.control = control.get();
+    target.ids = ids.get();
+    target.weights = weights.get();
+    target.tags = tags.get();
+    ring = std::make_unique<StepRing>(
+        config, target.extents, std::make_unique<cuda::CudaStepDevice>(target, config.weights));
+  }
+  StepRing::Stream handle() const { return reinterpret_cast<StepRing::Stream>(stream.get()); }
+
+  CaptureTarget target;
+  cuda::OwnedStream stream;
+  cuda::DeviceArray<std::uint64_t> control;
+  cuda::DeviceArray<std::uint8_t> ids;
+  cuda::DeviceArray<std::uint16_t> weights;
+  cuda::DeviceArray<std::int32_t> tags;
+  std::unique_ptr<StepRing> ring;
+};
+
+// The device does everything as late as it may: rows that were fetched too early, or slots that
+// were used again too soon, would be the wrong ones.
+void captured_rows_are_exact(std::uint32_t experts, std::uint32_t top_k) {
+  const RingConfig config{3, experts, top_k, 23, true, Overflow::drop};
+  CaptureRing host(config);
+  Engine engine(config, 29);
+  std::mt19937 random(experts);
+  const cuda::OwnedStream counting = cuda::new_stream();
+  cuda::RowGather gather(engine.target, counting.get());
+  const std::uint32_t id_bytes = engine.target.id_bytes();
+  std::uint64_t drained = 0;
+  std::vector<std::uint32_t> choices(experts);
+  std::iota(choices.begin(), choices.end(), 0u);
+  // A graph's static tensors: written anew for every step, in stream order.
+  constexpr std::uint64_t kRows = 13;
+  const std::uint64_t items = kRows * top_k;
+  std::vector<cuda::DeviceArray<std::int32_t>> static_ids;
+  std::vector<cuda::DeviceArray<float>> static_weights;
+  for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
+    static_ids.push_back(cuda::device_array<std::int32_t>(items));
+    static_weights.push_back(cuda::device_array<float>(items));
+  }
+  const auto static_tags = cuda::device_array<std::int32_t>(kRows);
+  const auto set = [&](auto* to, const auto& from) {
+    cuda::check(cudaMemcpyAsync(to, from.data(), from.size() * sizeof from[0],
+                                cudaMemcpyHostToDevice, engine.stream.get()),
+                "route");
+  };
+  std::int32_t number = 0;
+  for (int step = 0; step < 200; ++step) {
+    const std::uint64_t rows = 1 + random() % 9;
+    const bool room = host.begin_step(rows);
+    expect(engine.ring->begin_step(rows, engine.handle()) == room, "the same steps have room");
+    const bool abandon = random() % 10 == 0;
+    for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
+      std::vector<std::int32_t> ids;
+      std::vector<float> weights;
+      for (std::uint64_t row = 0; row < kRows; ++row) {
+        std::shuffle(choices.begin(), choices.end(), random);
+        for (std::uint32_t k = 0; k < top_k; ++k) {
+          ids.push_back(static_cast<std::int32_t>(choices[k]));
+          weights.push_back(static_cast<float>(random() % 5) / 7.0F);
+        }
+      }
+      if (room) {
+        host.write_layer(layer, {ids.data(), IdType::i32, weights.data(), WeightType::f32, rows});
+      }
+      set(static_ids[layer].get(), ids);
+      set(static_weights[layer].get(), weights);
+      cuda::launch_capture(engine.target,
+                           {static_ids[layer].get(), IdType::i32, static_weights[layer].get(),
+                            WeightType::f32, kRows},
+                           layer, engine.stream.get());
+    }
+    if (room && abandon) {
+      host.abandon_step();
+      engine.ring->abandon_step(engine.handle());
+    } else if (room) {
+      host.commit_step();
+      std::vector<std::int32_t> tags(kRows);
+      for (std::uint64_t row = 0; row < rows; ++row) tags[row] = number++;
+      set(static_tags.get(), tags);
+      engine.ring->commit_step({static_tags.get(), IdType::i32, static_tags.get(), IdType::i32},
+                               engine.handle());
+    }
+    if (random() % 3 != 0) continue;
+    const auto steps = host.peek(12);
+    const auto others = engine.ring->peek(12);
+    const std::uint64_t taken = rows_of(others);
+    expect(steps.size() == others.size() && rows_of(steps) == taken, "the same steps");
+    if (steps.empty()) continue;
+    const std::uint64_t width = engine.target.extents.row_width();
+    std::vector<std::uint8_t> want_ids(taken * width * id_bytes);
+    std::vector<std::uint8_t> got_ids(want_ids.size());
+    std::vector<std::uint16_t> want_weights(taken * width);
+    std::vector<std::uint16_t> got_weights(taken * width);
+    std::vector<std::int32_t> tags(2 * taken);
+    host.take(steps, want_ids.data(), want_weights.data());
+    engine.ring->take(others, got_ids.data(), got_weights.data(), tags.data());
+    expect(want_ids == got_ids && want_weights == got_weights, "captured rows");
+    std::vector<std::uint32_t> slots;
+    for (std::uint64_t row = 0; row < taken; ++row) {
+      expect(tags[2 * row] == static_cast<std::int32_t>(drained + row), "tags");
+      slots.push_back(static_cast<std::uint32_t>(engine.target.extents.slot(drained + row)));
+    }
+    const IdView held = gather.gather(slots);
+    engine.ring->release();
+    drained += taken;
+    expect(std::memcmp(held.data, got_ids.data(), got_ids.size()) == 0 && held.tokens == taken &&
+               held.layers == config.layers && held.slots == top_k &&
+               held.token_stride == static_cast<std::int64_t>(width * id_bytes),
+           "rows that the ring holds");
+  }
+  expect(host.dropped_rows() == engine.ring->dropped_rows() && host.dropped_rows() > 0, "drops");
+}
+
+void captured_faults_are_named() {
+  const RingConfig config{2, 8, 2, 8, true, Overflow::block};
+  Engine engine(config, 8);
+  const std::vector<float> weights(6, 0.5F);
+  const std::vector<std::int32_t> ids{0, 1, 2, 8, 3, -4};
+  engine.ring->begin_step(3, engine.handle());
+  cuda::launch_capture(engine.target, {ids.data(), IdType::i32, weights.data(), WeightType::f32, 3},
+                       0, engine.stream.get());
+  cuda::launch_capture(engine.target, {ids.data(), IdType::i32, weights.data(), WeightType::f32, 3},
+                       1, engine.stream.get());
+  engine.ring->commit_step({ids.data(), IdType::i32, ids.data(), IdType::i32}, engine.handle());
+  std::vector<std::uint8_t> out(12);
+  std::vector<std::uint16_t> halves(12);
+  std::vector<std::int32_t> tags(6);
+  const std::string error = error_of(
+      [&] { engine.ring->take(engine.ring->peek(8), out.data(), halves.data(), tags.data()); });
+  expect(error == "step 0: MoE layer 0, row 1, slot 1: an expert id outside 0..7", error);
+}
+
+}  // namespace
+
+int main() {
+  for (const Case& c : {Case{700, 4, 8, 2}, Case{300, 3, 40, 4}, Case{150, 2, 130, 8},
+                        Case{33, 4, 1, 1}, Case{600, 3, 7, 3}, Case{1, 2, 64, 8}}) {
+    pairs_are_exact<std::uint8_t>(c, true, all_pairs(c, c.slots));
+    pairs_are_exact<std::int64_t>(c, true, all_pairs(c, 1));
+  }
+  pairs_are_exact<std::uint16_t>({400, 2, 300, 3}, true, all_pairs({400, 2, 300, 3}, 3));
+  pairs_are_exact<std::int32_t>({300, 3, 9, 3}, false, all_pairs({300, 3, 9, 3}, 3));
+  pairs_are_exact<std::uint8_t>({5000, 5, 16, 4}, true, {{{0, 0}, {1, 3}, {4, 4}}, 4});
+  pairs_are_exact<std::uint8_t>({400, 3, 16, 4}, true, {{}, 4});  // loads alone
+  methods_are_measured();
+  strides_are_followed();
+  faults_are_named();
+  for (const bool sets : {false, true}) {
+    paths_are_exact<std::uint8_t>({900, 5, 8, 2}, sets, {200, 900});
+    paths_are_exact<std::uint16_t>({900, 4, 300, 3}, sets, {1, 2, 450, 900});
+    paths_are_exact<std::uint8_t>({3000, 2, 3, 3}, sets, {3000});
+  }
+  captured_rows_are_exact(8, 2);
+  captured_rows_are_exact(300, 9);
+  captured_faults_are_named();
+  std::puts("emulated CUDA: ok");
+}
