@@ -440,6 +440,8 @@ int main() {
   pairs_are_exact<std::uint16_t>({400, 2, 300, 3}, true, all_pairs({400, 2, 300, 3}, 3));
   pairs_are_exact<std::int32_t>({300, 3, 9, 3}, false, all_pairs({300, 3, 9, 3}, 3));
   pairs_are_exact<std::uint8_t>({5000, 5, 16, 4}, true, {{{0, 0}, {1, 3}, {4, 4}}, 4});
+  // Several blocks of lists in one share.
+  pairs_are_exact<std::uint8_t>({5000, 6, 16, 4}, true, all_pairs({5000, 6, 16, 4}, 4));
   pairs_are_exact<std::uint8_t>({400, 3, 16, 4}, true, {{}, 4});  // loads alone
   methods_are_measured();
   strides_are_followed();
@@ -448,6 +450,7 @@ int main() {
     paths_are_exact<std::uint8_t>({900, 5, 8, 2}, sets, {200, 900});
     paths_are_exact<std::uint16_t>({900, 4, 300, 3}, sets, {1, 2, 450, 900});
     paths_are_exact<std::uint8_t>({3000, 2, 3, 3}, sets, {3000});
+    paths_are_exact<std::uint16_t>({4000, 2, 300, 2}, sets, {1200, 4000});  // the table grows
   }
   captured_rows_are_exact(8, 2);
   captured_rows_are_exact(300, 9);
