@@ -17,7 +17,7 @@ SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.cu*' -o -name '
            CMakeLists.txt pyproject.toml
 RUN ?= runs/demo
 
-.PHONY: demo test test-cpp test-python lint wheel tiny bench study picture notebook clean
+.PHONY: demo test test-cpp test-emulated test-python lint wheel tiny bench study picture notebook clean
 .PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
@@ -27,14 +27,21 @@ demo: $(VENV)/.installed
 	$(BIN)/routestats verify $(RUN)
 	$(BIN)/routestats report $(RUN)
 
-test: test-cpp test-python
+test: test-cpp test-emulated test-python
 
 test-cpp: $(VENV)/.tools
 	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
 	  -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_PYTHON=OFF -DROUTESTATS_TESTS=ON \
-	  -DROUTESTATS_WERROR=ON
+	  -DROUTESTATS_WERROR=ON -DROUTESTATS_EMULATED_MODULE=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
+	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
 	$(BIN)/cmake --build build/test --parallel 2
 	$(BIN)/ctest --test-dir build/test --output-on-failure
+
+# The tests of counting on a GPU, on an emulated one: the CUDA sources, compiled for the host.
+test-emulated: test-cpp $(VENV)/.installed
+	ROUTESTATS_EMULATED_CUDA=$(abspath build/test/csrc/tests) \
+	  $(BIN)/python -m pytest tests/gpu/test_gpu_counts.py
 
 test-python: $(VENV)/.installed
 	$(BIN)/python -m pytest

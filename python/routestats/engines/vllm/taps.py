@@ -14,8 +14,8 @@ import torch
 
 from routestats._core import CaptureRing
 from routestats.engines._assembler import StepRows
-from routestats.engines.device_ring import ID_TYPES, WEIGHT_TYPES, DeviceMemory, DeviceRing
 from routestats.engines._ring import Ring
+from routestats.engines.device_ring import ID_TYPES, WEIGHT_TYPES, DeviceMemory, DeviceRing
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.steps import read_inputs
 from routestats.errors import CaptureError
