@@ -70,8 +70,8 @@ class StepRows:
     once the engine knows: how many tokens the step gave each request that had drafts. So are
     ``positions`` and ``token_ids`` where they come from a device with the routing.
     ``lookahead``, where it is captured, is ``[rows, V, P, M]``: what later gates would have chosen.
-    Where it is still on its way from a device, ``fetch_lookahead`` waits for it. ``ring_row`` is the
-    number of its first row in a ring that may hold the rows for longer than the step.
+    Where it is still on its way from a device, ``fetch_lookahead`` waits for it. ``ring_row`` is
+    the number of its first row in a ring that may hold the rows for longer than the step.
     """
 
     request_ids: list[str] = field(default_factory=list)
