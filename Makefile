@@ -76,7 +76,7 @@ test-gpu: install-gpu
 	$(GPU_PYTHON) -m pytest -W default tests/gpu
 
 # Slow, so on a few tests; hypothesis would take hours.
-SANITIZED := strided or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows or sizes
+SANITIZED := strided or holds or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows or sizes
 sanitize-gpu: install-gpu
 	for tool in memcheck racecheck; do \
 	  ROUTESTATS_SANITIZE=1 compute-sanitizer --tool $$tool --error-exitcode 1 \

@@ -14,9 +14,9 @@ Then full paths, top-1 and set, beside ``torch.unique`` of the rows and the CPU'
 First the tables are checked: all methods of ours against the CPU's on some tokens, and ours on all
 tokens against torch's one-hot product, on every pair of layers. Ours is whatever method proved the
 fastest on the device while it counted (csrc/src/method_times.cpp); every method is timed beside it,
-and what the trials had found is kept, too. The floor is reading the
-ids once at the bandwidth of a copy. Exit status 1 if the chosen method is under 5 times the best
-torch way.
+and what the trials had found is kept, too. The floor is reading the ids once at the bandwidth of a
+copy. Exit status 1 if ours is under 5 times the best torch way, or if a method of ours would have
+been faster by a third.
 
     python bench/gpu_counts.py
 """
@@ -41,7 +41,8 @@ from routestats.counts._plan import PairPlan
 from routestats.shape import RouteShape
 
 GOAL = 5.0
-METHODS = ("histogram", "popcount", "tensor", "lists")
+METHODS = ("scatter", "histogram", "popcount", "tensor", "lists")
+NEAR = 1.3  # ours may take so much longer than its fastest method
 BINCOUNT_PAIRS = 6
 CPU_TOKENS = 20_000
 
@@ -132,7 +133,7 @@ def check_some(torch: Any, shape: Shape, experts: Any) -> None:
     """Every method against the CPU's counts, in every cell."""
     expected = count(experts, num_experts=shape.E, device="cpu")
     ours = Ours(shape, torch.from_numpy(experts).cuda())
-    for method in ("scatter", *METHODS):
+    for method in METHODS:
         ours.add(method)
         if ours.counts() != expected:
             sys.exit(f"gpu_counts: {shape}: {method} and the CPU differ")
@@ -255,11 +256,16 @@ def main() -> int:
         path = save(torch, "counts", result, arguments.output)
         for key, value in row.items():
             print(f"  {key}: {value}", flush=True)
+        fastest, mine = row["method_ms"][row["fastest"]], row["median_ms"]["ours"]
+        if mine > NEAR * fastest:
+            failed.append(f"{name}: {mine} ms by {row['chosen']}, {fastest} by {row['fastest']}")
         if row["speedup"]["median"] < GOAL:
-            failed.append(f"{name}: {row['speedup']['median']:.1f}x {row['best_torch']}")
+            failed.append(
+                f"{name}: {row['speedup']['median']:.1f}x {row['best_torch']}, the goal is {GOAL}x"
+            )
     print(path)
     for line in failed:
-        print(f"FAILED: {line}; the goal is {GOAL}x", file=sys.stderr)
+        print(f"FAILED: {line}", file=sys.stderr)
     return 1 if failed else 0
 
 

@@ -124,29 +124,19 @@ void add_host(PairCounter& counter, const py::array& experts, std::uint64_t firs
   counter.add_host(view, {first_token, is_signed}, method);
 }
 
-// Gathers rows by their numbers; `add` takes what it gives.
-class RowGather {
- public:
-  RowGather(const CaptureTarget& target, cudaStream_t stream)
-      : target_(target), gather_(target, stream) {}
-
-  py::tuple gather(const RowNumbers& rows) {
-    const std::vector<std::uint32_t> slots = slots_of(target_, rows);
-    IdView view{};
-    {
-      const py::gil_scoped_release release;
-      view = gather_.gather(slots);
-    }
-    return py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data),
-                          py::make_tuple(view.tokens, view.layers, view.slots),
-                          py::make_tuple(view.token_stride, view.layer_stride, view.slot_stride),
-                          view.item_bytes);
+// Of rows by their numbers, as `add` takes an array: address, shape, strides, bytes of an item.
+py::tuple gather(cuda::RowGather& gather, const CaptureTarget& ring, const RowNumbers& rows) {
+  const std::vector<std::uint32_t> slots = slots_of(ring, rows);
+  IdView view{};
+  {
+    const py::gil_scoped_release release;
+    view = gather.gather(ring, slots);
   }
-
- private:
-  const CaptureTarget target_;
-  cuda::RowGather gather_;
-};
+  return py::make_tuple(reinterpret_cast<std::uintptr_t>(view.data),
+                        py::make_tuple(view.tokens, view.layers, view.slots),
+                        py::make_tuple(view.token_stride, view.layer_stride, view.slot_stride),
+                        view.item_bytes);
+}
 
 void add_host_paths(cuda::PathCounter& counter, const py::array& experts,
                     std::uint64_t first_token) {
@@ -211,14 +201,14 @@ void bind_cuda_counts(py::module_& module) {
            "Check and count a [T, L, K] array in device memory.")
       .def("add_host", &add_host_paths, py::arg("experts").noconvert(), py::arg("first_token") = 0)
       .def("read", &read_paths, "Distinct paths [n, layers, slots] and their counts [n].");
-  py::class_<RowGather>(module, "RowGather",
-                        "Rows of a ring in the memory of the current device, side by side. Work is "
-                        "on `stream`.")
-      .def(py::init([](const CaptureTarget& target, const Stream& stream) {
-             return std::make_unique<RowGather>(target, stream.get());
+  py::class_<cuda::RowGather>(module, "RowGather",
+                              "Rows of rings in the memory of the current device, side by side. "
+                              "Work is on `stream`.")
+      .def(py::init([](const Stream& stream) {
+             return std::make_unique<cuda::RowGather>(stream.get());
            }),
-           py::arg("target"), py::arg("stream"), py::keep_alive<1, 3>())
-      .def("gather", &RowGather::gather, py::arg("rows"),
+           py::arg("stream"), py::keep_alive<1, 2>())
+      .def("gather", &gather, py::arg("ring"), py::arg("rows"),
            "Address, shape, strides and item size of the ids [n, L, K] of rows by their numbers; "
            "they are the stream's until the next call.");
   module.def(
@@ -235,8 +225,9 @@ void bind_cuda_counts(py::module_& module) {
         }
         return rows;
       },
-      "What PairCounter.add has measured in this process, per token and pair of layers; `tokens` "
-      "is a power of two, up to which and from half of which on there were tokens in a call.");
+      "What PairCounter.add has measured in this process, per token and pair of layers, in calls "
+      "of "
+      "at most `tokens`, a power of two, and more than half of them; the largest has all above.");
   py::list methods;
   for (const DeviceMethod method : kDeviceMethods) methods.append(name_of(method));
   module.attr("METHODS") = py::tuple(methods);

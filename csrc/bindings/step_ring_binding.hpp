@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "ring_binding.hpp"
@@ -23,6 +24,10 @@ inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const Ro
   std::vector<std::uint32_t> slots;
   slots.reserve(static_cast<std::size_t>(rows.size()));
   for (pybind11::ssize_t i = 0; i < rows.size(); ++i) {
+    if (rows.at(i) < 0) {
+      throw pybind11::value_error("rows: expected numbers of at least 0, got " +
+                                  std::to_string(rows.at(i)));
+    }
     const std::uint64_t slot = target.extents.slot(static_cast<std::uint64_t>(rows.at(i)));
     slots.push_back(static_cast<std::uint32_t>(slot));
   }

@@ -14,7 +14,7 @@ class DeviceError : public std::runtime_error {
 
 inline void check(cudaError_t status, const char* action) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // else the next launch would be blamed for it
+  cudaGetLastError();  // else it would be found again by whoever asks for the last error
   throw DeviceError(std::string("CUDA: ") + action + ": " + cudaGetErrorString(status));
 }
 

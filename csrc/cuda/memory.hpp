@@ -83,6 +83,10 @@ class StreamScratch {
     items_ = more;
     return memory_.get();
   }
+  void give_back() {
+    memory_.reset();
+    items_ = 0;
+  }
   Item* get() const { return memory_.get(); }
 
  private:

@@ -20,6 +20,9 @@ namespace routestats::cuda {
 // What the methods took on this process's devices.
 MethodTimes& method_times();
 
+// A kernel's first launch loads it, which may wait for whatever runs on the device.
+void load_pair_kernels(std::uint64_t shared_bytes);
+
 // Counts of experts and of pairs of experts in the memory of the device that was current when it
 // was made: the tables of count_pairs, with the same values. All work is on one stream, which
 // outlives the counter; any thread may call, one at a time.
@@ -46,6 +49,10 @@ class PairCounter {
 
  private:
   void upload_plan();
+  DeviceMethod add_by_trials(const IdView& view, const DeviceWork& work);
+  // Takes the memory that `count` needs, which must not be timed with it.
+  void reserve(std::uint64_t tokens, DeviceMethod method);
+  void give_back_all_but(DeviceMethod method);
   void count(const IdView& block, DeviceMethod method);
   double timed(const IdView& block, DeviceMethod method);  // in milliseconds
   void count_by_increments(const IdView& block, bool shared);
@@ -83,6 +90,7 @@ class PairCounter {
   StreamScratch<std::uint16_t> entries_;  // of lists; see ListLayout
   StreamScratch<std::uint32_t> begins_;
   HostPieces pieces_;
+  bool tried_ = false;               // methods, whose memory is still there
   PinnedArray<std::uint64_t> read_;  // made once: to pin memory may stop an engine that runs beside
 };
 

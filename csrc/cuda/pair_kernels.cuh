@@ -140,8 +140,6 @@ __global__ void __launch_bounds__(kThreads)
   out[1] = make_uint4(made[4], made[5], made[6], made[7]);
 }
 
-inline constexpr unsigned kColumnTile = 128;  // columns of a block's tile, both ways
-
 // Loads from bits: a warp per column.
 __global__ void __launch_bounds__(kThreads)
     load_of_bits(const std::uint32_t* bits, std::uint32_t columns, std::uint32_t words,

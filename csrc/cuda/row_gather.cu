@@ -20,17 +20,16 @@ __global__ void __launch_bounds__(kThreads)
 
 }  // namespace
 
-RowGather::RowGather(const CaptureTarget& target, cudaStream_t stream)
-    : device_(current_device()), target_(target), stream_(stream) {
+RowGather::RowGather(cudaStream_t stream) : device_(current_device()), stream_(stream) {
   load_kernel(gather_ids, "load the kernel that gathers rows");
 }
 
-IdView RowGather::gather(const std::vector<std::uint32_t>& slots) {
-  const RingExtents& extents = target_.extents;
+IdView RowGather::gather(const CaptureTarget& ring, const std::vector<std::uint32_t>& slots) {
+  const RingExtents& extents = ring.extents;
   const std::uint64_t rows = slots.size();
   const std::uint64_t width = extents.row_width();
-  const std::int64_t id_bytes = target_.id_bytes();
-  const std::uint64_t row_bytes = width * target_.id_bytes();
+  const std::int64_t id_bytes = ring.id_bytes();
+  const std::uint64_t row_bytes = width * ring.id_bytes();
   if (rows > extents.capacity) throw std::invalid_argument("slots: more than the ring has");
   const OnDevice scope(device_);
   std::uint32_t* const chosen = slots_.reserve(rows, extents.capacity, stream_);
@@ -41,11 +40,11 @@ IdView RowGather::gather(const std::vector<std::uint32_t>& slots) {
           "say which rows to gather");
     const std::uint64_t blocks = (rows * width + kThreads - 1) / kThreads;
     launch("gather rows", stream_, {static_cast<unsigned>(std::min<std::uint64_t>(blocks, 8192))},
-           gather_ids, target_, chosen, rows * width, ids);
+           gather_ids, ring, chosen, rows * width, ids);
     check(cudaStreamSynchronize(stream_), "gather rows");
   }
   return {ids,
-          target_.id_bytes(),
+          ring.id_bytes(),
           rows,
           extents.layers,
           extents.top_k,

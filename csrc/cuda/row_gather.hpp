@@ -16,15 +16,14 @@ namespace routestats::cuda {
 // stream, which outlives this object; any thread may call, one at a time.
 class RowGather {
  public:
-  RowGather(const CaptureTarget& target, cudaStream_t stream);
+  explicit RowGather(cudaStream_t stream);
 
-  // The ids of the slots, [slots, layers, top_k], in memory that is the stream's until the next
-  // call. Returns when they have been copied, and the ring may have its slots back.
-  IdView gather(const std::vector<std::uint32_t>& slots);
+  // The ids of a ring's slots, [slots, layers, top_k], in memory that is the stream's until the
+  // next call. Returns when they have been copied, and the ring may have its slots back.
+  IdView gather(const CaptureTarget& ring, const std::vector<std::uint32_t>& slots);
 
  private:
   const int device_;
-  const CaptureTarget target_;
   const cudaStream_t stream_;
   StreamScratch<std::uint32_t> slots_;
   StreamScratch<char> ids_;

@@ -9,8 +9,10 @@ namespace {
 
 // Estimates may be wrong by a factor of ten, but not by this one.
 constexpr double kNoTrial = 50;
-// A method so much slower than the fastest is not tried again.
+// A method so much slower than the fastest is not tried again, if its trial took so long that
+// nothing else explains it.
 constexpr double kNoSecondTrial = 4;
+constexpr double kCertainMilliseconds = 5;
 
 double per_token_and_pair(const DeviceWork& work, std::uint64_t tokens, double milliseconds) {
   // Expert loads are counted even where no pairs are.
@@ -47,23 +49,31 @@ MethodTimes::Choice MethodTimes::choose(int device, const DeviceWork& work) cons
   const auto known = times_.find(key_of(device, work));
   const Times none;
   const Times& times = known == times_.end() ? none : known->second;
+  const std::vector<DeviceMethod> worth_a_trial = candidates(sized);
+  const auto time_of = [&](DeviceMethod method) {
+    const auto time = times.find(method);
+    return time == times.end() ? Time{} : time->second;
+  };
   double least = 0;
-  DeviceMethod fastest = DeviceMethod::scatter;  // always possible
-  for (const auto& [method, time] : times) {
+  // Always possible, and needs no memory.
+  DeviceMethod fastest = DeviceMethod::scatter;
+  for (const DeviceMethod method : worth_a_trial) {
+    const Time time = time_of(method);
+    if (time.trials == 0 || time.ruled_out) continue;
     if (least != 0 && time.picoseconds >= least) continue;
     least = time.picoseconds;
     fastest = method;
   }
-  const std::vector<DeviceMethod> worth_a_trial = candidates(sized);
   for (unsigned round = 0; round < kTrials; ++round) {
     for (const DeviceMethod method : worth_a_trial) {
-      const auto time = times.find(method);
-      if (time == times.end()) return {method, true};
-      const bool hopeless = time->second.picoseconds > kNoSecondTrial * least;
-      if (time->second.trials == round && !hopeless) return {method, true};
+      const Time time = time_of(method);
+      if (time.ruled_out || time.trials != round) continue;
+      const bool hopeless =
+          time.picoseconds > kNoSecondTrial * least && time.milliseconds > kCertainMilliseconds;
+      if (round == 0 || !hopeless) return {method, true, fastest};
     }
   }
-  return {fastest, false};
+  return {fastest, false, fastest};
 }
 
 void MethodTimes::add(int device, const DeviceWork& work, DeviceMethod method, std::uint64_t tokens,
@@ -72,7 +82,13 @@ void MethodTimes::add(int device, const DeviceWork& work, DeviceMethod method, s
   const std::lock_guard lock(mutex_);
   Time& time = times_[key_of(device, work)][method];
   time.picoseconds = time.trials == 0 ? picoseconds : std::min(time.picoseconds, picoseconds);
+  time.milliseconds = milliseconds;
   ++time.trials;
+}
+
+void MethodTimes::rule_out(int device, const DeviceWork& work, DeviceMethod method) {
+  const std::lock_guard lock(mutex_);
+  times_[key_of(device, work)][method].ruled_out = true;
 }
 
 std::vector<MethodTimes::Row> MethodTimes::rows() const {
@@ -81,6 +97,7 @@ std::vector<MethodTimes::Row> MethodTimes::rows() const {
   for (const auto& [key, times] : times_) {
     const auto& [device, layers, pairs, experts, slots, distinct, tokens] = key;
     for (const auto& [method, time] : times) {
+      if (time.trials == 0) continue;
       rows.push_back({device,
                       {tokens, layers, pairs, experts, slots, distinct, true, 0},
                       method,

@@ -1,6 +1,6 @@
 """The device of these tests: a GPU, or an emulated one that counts and does not replay graphs.
 
-`make test-python` runs the tests of counting on the CUDA sources compiled for the host
+`make test-emulated` runs the tests of counting on the CUDA sources compiled for the host
 (csrc/tests/emulated_cuda), in a process of its own: ``ROUTESTATS_EMULATED_CUDA`` is the folder of
 that module.
 """

@@ -88,10 +88,11 @@ def test_the_fastest_method_is_taken_once_all_were_tried() -> None:
     from routestats import _cuda
 
     shape = RouteShape(7, 24, 3)  # no other test's
-    ids = draw_ids(np.random.default_rng(8), 200_000, shape).astype(np.uint8)
+    ids = draw_ids(np.random.default_rng(8), 10_000 if EMULATED else 200_000, shape)
+    ids = ids.astype(np.uint8)
     expected = count(ids, num_experts=24, device="cpu")
     device = on_device(ids)
-    for _ in range(6):
+    for _ in range(2 * len(METHODS)):
         assert on_cuda(device, shape, "all", "any", None) == expected
 
     def measured() -> dict[str, tuple[int, float]]:
@@ -103,7 +104,7 @@ def test_the_fastest_method_is_taken_once_all_were_tried() -> None:
 
     times = measured()
     assert len(times) >= 3
-    assert max(trials for trials, _ in times.values()) == 3
+    assert max(trials for trials, _ in times.values()) == 2
     assert on_cuda(device, shape, "all", "any", None) == expected
     assert measured() == times
     plan = PairPlan(check_hops("all", 7), 7)

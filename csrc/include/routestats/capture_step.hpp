@@ -12,7 +12,7 @@
 namespace routestats {
 
 // Steps whose rows may be on their way to the host at once.
-inline constexpr std::uint32_t kStepsInFlight = 64;
+inline constexpr std::uint32_t kStepsInFlight = 256;
 
 struct CaptureStep {
   std::uint64_t first_slot;  // of the ring

@@ -172,6 +172,8 @@ struct GramPlan {
   }
 };
 
+inline constexpr std::uint32_t kColumnTile = 128;  // columns of a block's tile, both ways
+
 // Where a warp's fragments of the product of 16 x 8 columns over 256 tokens lie (PTX ISA,
 // mma.m16n8k256 with .b1): which column a lane's register of A belongs to, and which cell a
 // register of the sum is. A lane reads words 4 * (lane % 4) .. + 3 of every 16 words of a column,

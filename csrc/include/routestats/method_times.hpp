@@ -15,14 +15,15 @@ namespace routestats {
 // all others through the fastest. No token is counted for a trial alone. Any thread may call.
 class MethodTimes {
  public:
-  // Tokens of a trial, where there are as many.
-  static constexpr std::uint64_t kTrialTokens = 65'536;
-  // Trials per method, of which the fastest counts: the first one also takes memory.
-  static constexpr unsigned kTrials = 3;
+  // Tokens of a trial, where there are as many: with fewer, a large device is not full.
+  static constexpr std::uint64_t kTrialTokens = 1u << 19;
+  // Trials per method, of which the faster counts.
+  static constexpr unsigned kTrials = 2;
 
   struct Choice {
     DeviceMethod method;
-    bool trial;  // count up to kTrialTokens with it, and tell `add` how long that took
+    bool trial;            // count a trial's tokens with it, and tell `add` how long that took
+    DeviceMethod fastest;  // so far; for tokens that are too few for a trial
   };
   // For the next tokens of `work`, whose `tokens` are those of the whole call.
   Choice choose(int device, const DeviceWork& work) const;
@@ -30,10 +31,15 @@ class MethodTimes {
   void add(int device, const DeviceWork& work, DeviceMethod method, std::uint64_t tokens,
            double milliseconds);
 
+  // The device has not the memory for the method; it is not chosen again.
+  void rule_out(int device, const DeviceWork& work, DeviceMethod method);
+
   // What was measured.
   struct Row {
     int device;
-    DeviceWork work;  // its tokens: at most, and more than half of them
+    // `tokens`: of calls of at most so many and more than half of them, or, where it is
+    // kTrialTokens, of all larger ones.
+    DeviceWork work;
     DeviceMethod method;
     unsigned trials;
     double picoseconds;  // per token and pair of layers
@@ -43,7 +49,9 @@ class MethodTimes {
  private:
   struct Time {
     unsigned trials = 0;
-    double picoseconds = 0;
+    double picoseconds = 0;   // the least
+    double milliseconds = 0;  // of the last
+    bool ruled_out = false;
   };
   // Device, layers, pairs, experts, slots, distinct, and tokens as a power of two.
   using Key = std::tuple<int, std::uint32_t, std::uint64_t, std::uint32_t, std::uint32_t, bool,

@@ -178,6 +178,9 @@ namespace emulated_cuda {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> thread);
 void set_dynamic_shared(const void* kernel, std::size_t bytes);
+
+// The device has not the memory for more bytes at once; without a limit at first.
+void limit_allocations(std::size_t bytes);
 }  // namespace emulated_cuda
 
 template <class Kernel>

@@ -72,13 +72,13 @@ class LiveCounts:
         self._tokens = 0
         self._tables: dict[PathKind, _core.PathCounter] = {}
         self._on_device: dict[PathKind, Any] = {}
-        self._gather: tuple[_core.CaptureTarget, Any] | None = None
         if self.device == "cpu":
             self._tables = {kind: self._new_table(kind) for kind in paths}
             return
         from routestats import _cuda
 
         self._stream = _cuda.Stream()
+        self._gather = _cuda.RowGather(self._stream)
         self._pairs = _cuda.PairCounter(
             layers=shape.num_layers,
             experts=shape.num_experts,
@@ -133,7 +133,7 @@ class LiveCounts:
             if self.device == "cpu":
                 self._add_on_host(_core.gather_rows(ring, rows))
             else:
-                address, shape, strides, item_bytes = self._gather_of(ring).gather(rows)
+                address, shape, strides, item_bytes = self._gather.gather(ring, rows)
                 for counter in self._counters_on_device():
                     counter.add(
                         address, shape, strides, item_bytes, False, first_token=self._tokens
@@ -191,14 +191,6 @@ class LiveCounts:
     def _counters_on_device(self) -> list[Any]:
         """Sets first, as on the host."""
         return [*(self._on_device[kind] for kind in sorted(self._on_device)), self._pairs]
-
-    def _gather_of(self, ring: _core.CaptureTarget) -> Any:
-        """What gathers the rows of `ring`; a capture has one ring."""
-        from routestats import _cuda
-
-        if self._gather is None or self._gather[0] is not ring:
-            self._gather = ring, _cuda.RowGather(ring, self._stream)
-        return self._gather[1]
 
     def _new_table(self, kind: PathKind) -> _core.PathCounter:
         return new_table(self._shape, kind, 0, self._shape.num_layers)

@@ -173,6 +173,11 @@ class DeviceRing:
         self._ring.release()
 
     @property
+    def device(self) -> str:
+        """Type of the device that holds the rows, ``cuda`` or ``cpu``."""
+        return str(self._memory.device.type)
+
+    @property
     def target(self) -> CaptureTarget:
         """Where the rows lie."""
         return self._memory.target

@@ -274,7 +274,7 @@ class Recorder:
             self._count()
         finally:  # what cannot be counted is written all the same
             batches = self._assembler.take_batches()
-            # First, because a flush takes its time.
+            # Before they are written, because a flush takes its time.
             waiting, new = self._handed_over - self._drained, sum(map(len, batches))
             self._publisher.publish(batches, waiting=waiting, **self._standing(new))
             for batch in batches:
@@ -290,18 +290,20 @@ class Recorder:
         """Count what has been let through, where it lies, and give the ring its rows back."""
         if self._counts is not None:
             held, gone = [], []
+            there = self._holding is not None and self._holding.device == self._counts.device
             for ring_row, experts in self._assembler.let_through():
                 # Drafts are let through when they are confirmed, perhaps after their ring's drain.
-                if ring_row is not None and ring_row >= self._held_from:
+                if there and ring_row is not None and ring_row >= self._held_from:
                     held.append(np.arange(ring_row, ring_row + len(experts)))
                 else:
                     gone.append(experts)
             try:
-                if self._holding is not None and held:
+                if held:
+                    assert self._holding is not None
                     self._counts.add_held(self._holding.target, np.concatenate(held))
                 if gone:
                     self._counts.add(np.concatenate(gone))
-            except RouteStatsError:
+            except Exception:
                 self._counts = None  # they lack rows
                 raise
         if self._holding is not None:

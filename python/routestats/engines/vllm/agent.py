@@ -285,7 +285,7 @@ class Agent:
             lookahead=None if lookahead is None else lookahead.layout,
             ring=self._tap.new_ring(options),
             tokenizer=str(config.model_config.tokenizer),
-            # Kept rows go back to the device that routed them, beside the engine's own work.
+            # Kept rows are counted in the ring, beside the engine's own work.
             count_device="cuda" if isinstance(self._tap, DeviceTap) else "cpu",
         )
 

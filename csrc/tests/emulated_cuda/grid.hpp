@@ -1,0 +1,15 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+
+#include "cuda_runtime.h"
+
+namespace emulated_cuda {
+
+inline constexpr std::size_t kMostShared = 227u << 10;  // bytes of a block
+
+// Runs a kernel, block after block in an order drawn anew, the threads of a block in turns.
+void run_grid(const cudaLaunchConfig_t& config, const std::function<void()>& thread);
+
+}  // namespace emulated_cuda
