@@ -48,7 +48,8 @@ struct Event {
 namespace {
 
 std::recursive_mutex mutex;
-std::set<Stream*> streams;
+// Never destroyed: an event may name a stream that is gone.
+std::set<Stream*>& streams = *new std::set<Stream*>;
 std::map<const void*, std::size_t> shared_of_kernel;
 std::map<const char*, std::size_t> pinned;
 std::size_t largest_allocation = ~std::size_t{0};
@@ -232,7 +233,6 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
   const std::lock_guard lock(mutex);
   stream->run_until(stream->given());
-  // Kept: an event may still name it.
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t stream) {
