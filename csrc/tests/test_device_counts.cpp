@@ -4,12 +4,12 @@
 #include <bit>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "expect.hpp"
 #include "routestats/device_counts.hpp"
 #include "routestats/device_lists.hpp"
 #include "routestats/device_paths.hpp"
@@ -18,12 +18,6 @@
 namespace {
 
 using namespace routestats;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
 
 struct HostAtomics {
   static void minimum(std::uint64_t* word, std::uint64_t value) { *word = std::min(*word, value); }

@@ -3,9 +3,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
-#include <functional>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -15,26 +13,12 @@
 #include "../cuda/capture.hpp"
 #include "../cuda/row_gather.hpp"
 #include "../cuda/step_device.hpp"
+#include "expect.hpp"
 #include "routestats/step_ring.hpp"
 
 namespace {
 
 using namespace routestats;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
 
 // A ring in an emulated device's memory, which its engine writes in a stream of its own.
 struct Engine {

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <functional>
 #include <map>
 #include <numeric>
 #include <random>
@@ -13,26 +11,12 @@
 
 #include "../cuda/pair_counter.hpp"
 #include "../cuda/path_counter.hpp"
+#include "expect.hpp"
 #include "routestats/pair_counts.hpp"
 
 namespace {
 
 using namespace routestats;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const std::exception& error) {
-    return error.what();
-  }
-  return "";
-}
 
 struct Case {
   std::uint32_t tokens, layers, experts, slots;

@@ -2,11 +2,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <map>
 #include <string>
 #include <vector>
 
+#include "expect.hpp"
 #include "routestats/device_method.hpp"
 #include "routestats/method_times.hpp"
 
@@ -15,12 +15,6 @@ namespace {
 using namespace routestats;
 
 constexpr std::uint64_t kShared = 227u << 10;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
 
 DeviceWork work_of(std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots,
                    bool distinct = true, bool tensor = true) {

@@ -1,22 +1,16 @@
 // The ring against a plain queue of rows: wrap-around, order, faults, drops.
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "expect.hpp"
 #include "routestats/ring.hpp"
 
 namespace {
 
 using namespace routestats;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
 
 constexpr std::uint32_t kLayers = 3;
 constexpr std::uint32_t kExperts = 300;

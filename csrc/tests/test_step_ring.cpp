@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <numeric>
@@ -11,18 +10,13 @@
 #include <string>
 #include <vector>
 
+#include "expect.hpp"
 #include "routestats/emulated_step_device.hpp"
 #include "routestats/step_ring.hpp"
 
 namespace {
 
 using namespace routestats;
-
-void expect(bool condition, const std::string& what) {
-  if (condition) return;
-  std::fprintf(stderr, "FAILED: %s\n", what.c_str());
-  std::exit(1);
-}
 
 // A device's memory, and a ring over it.
 struct Device {
