@@ -78,10 +78,10 @@ def capture(
         A Parquet file is written when either is reached.
     counts : bool
         Also keep counts of loads, co-activation and adjacent layers (``counts-any.npz``) as rows
-        arrive.
+        arrive: of this capture, not of earlier ones into the folder, whose files it replaces.
     paths : bool
         Also count full paths as rows arrive, and keep the 1,000 most frequent ones
-        (``paths-top1.parquet``, ``paths-set.parquet``).
+        (``paths-top1.parquet``, ``paths-set.parquet``), of this capture as well.
     lookahead : int or sequence of int
         Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
         experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
