@@ -225,9 +225,9 @@ void bind_cuda_counts(py::module_& module) {
         }
         return rows;
       },
-      "What PairCounter.add has measured in this process, per token and pair of layers, in calls "
-      "of "
-      "at most `tokens`, a power of two, and more than half of them; the largest has all above.");
+      "What PairCounter.add has measured in this process, per token and pair of layers: of calls "
+      "with at most `tokens`, a power of two, and more than half of them; the largest has all "
+      "above.");
   py::list methods;
   for (const DeviceMethod method : kDeviceMethods) methods.append(name_of(method));
   module.attr("METHODS") = py::tuple(methods);

@@ -22,17 +22,14 @@ EMULATED = os.environ.get("ROUTESTATS_EMULATED_CUDA")
 
 def use_emulated_module(folder: str) -> None:
     """Make the module in `folder` ``routestats._cuda``; no other may have been imported."""
-    import routestats
-
     assert "routestats._cuda" not in sys.modules
     (path,) = Path(folder).glob("_cuda.*")
     spec = importlib.util.spec_from_file_location("routestats._cuda", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["routestats._cuda"] = module
+    sys.modules["routestats._cuda"] = module  # where `from routestats import _cuda` finds it
     spec.loader.exec_module(module)
-    routestats._cuda = module  # type: ignore[attr-defined]
 
 
 class EmulatedArray(np.ndarray[Any, Any]):
@@ -53,9 +50,12 @@ def on_device(array: npt.NDArray[Any]) -> Any:
 
 
 def keep_busy() -> Callable[[], bool]:
-    """Give the current stream about a second's work; the result says whether it is still at it."""
+    """Give the current stream about a second's work; the result says whether it is still at it.
+
+    An emulated stream runs when somebody waits for it, and so is never found at work.
+    """
     if EMULATED:
-        return lambda: True
+        return lambda: False
     import torch
 
     torch.cuda._sleep(2_000_000_000)

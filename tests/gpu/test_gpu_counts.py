@@ -326,7 +326,8 @@ def test_live_counts_beside_an_engine() -> None:
         is_busy = keep_busy()  # the engine's stream, for about a second
         for first in range(0, 9000, 700):
             drain.submit(live.add, ids[first : first + 700]).result()
-        assert SANITIZED or is_busy()
+        if not SANITIZED:  # counting then takes longer than the engine's second
+            assert is_busy()
     assert live.counts() == count(ids, num_experts=128, device="cpu")
     for kind in ("top1", "set"):
         got, expected = live.paths(kind, top=50), count_paths(ids, kind, top=50, num_experts=128)

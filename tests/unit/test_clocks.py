@@ -19,7 +19,7 @@ import pytest
 from routestats import _core
 from routestats.trace.timings import STAGES
 
-pytest.importorskip("torch", reason="clocks belong to the vLLM capture, which brings torch")
+pytest.importorskip("torch", reason="the clocks are in a module that imports torch")
 
 
 class Layer:
