@@ -18,7 +18,7 @@ from pathlib import Path
 
 from _workload import SHAPES, Shape
 from routestats import _core
-from routestats.counts._device import choose_threads
+from routestats.counts.device.choice import choose_threads
 
 Method = Callable[[], object]
 

@@ -21,7 +21,7 @@ RESULTS = Path(__file__).parent / "results"
 
 def require_gpu(name: str) -> Any:
     """torch, if there is a GPU for it and for our kernels; else exit with one line."""
-    from routestats.counts._device import why_no_cuda
+    from routestats.counts.device.choice import why_no_cuda
 
     if (reason := why_no_cuda()) is not None:
         sys.exit(f"{name}: needs a GPU: {reason}")

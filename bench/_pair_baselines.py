@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routestats.counts._device import choose_threads
+from routestats.counts.device.choice import choose_threads
 
 Ids = npt.NDArray[np.uint8]
 Pairs = Sequence[tuple[int, int]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from _pair_baselines import Pairs
 from _workload import Shape
 from routestats import _core
-from routestats.counts._device import choose_threads
+from routestats.counts.device.choice import choose_threads
 
 ROW_COLUMNS = 512
 HALF_ROW = ROW_COLUMNS // 2

@@ -36,8 +36,8 @@ import numpy as np
 from _gpu import alternate, copy_bandwidth, ratio, require_gpu, save
 from _workload import SHAPES, Shape, make_trace
 from routestats.counts import RouteCounts, count, count_paths
-from routestats.counts._cuda_counts import as_device_ids
 from routestats.counts._plan import PairPlan
+from routestats.counts.device.counts import as_device_ids
 from routestats.shape import RouteShape
 
 GOAL = 5.0

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import routestats as rs
-from routestats.stats._intervals import percentile_interval, resampling_weights
+from routestats.stats._base.estimate import percentile_interval, resampling_weights
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))
 from simulated_groups import Floats, Hits, TwoLayers

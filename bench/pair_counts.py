@@ -24,7 +24,8 @@ from _pair_baselines import BASELINES, Ids, Pairs
 from _pair_floor import print_floor
 from _pair_scaling import measure_scaling
 from _workload import REPETITION, Shape, make_trace
-from routestats.counts import RouteCounts, count, reference
+from routestats.counts import RouteCounts, count
+from routestats.counts.reference import pairs as reference
 
 CLAIMS = {"all pairs": "all", "adjacent": (0, 1)}
 ADJACENT_BASELINES = ("numba prange", "numpy.bincount")

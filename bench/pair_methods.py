@@ -26,8 +26,8 @@ import numpy.typing as npt
 from _compare import cpu_model, seconds
 from _workload import Ids, Shape, make_trace
 from routestats import _core
-from routestats.counts import reference
 from routestats.counts._plan import PairPlan, check_hops
+from routestats.counts.reference import pairs as reference
 
 HEADING = f"//      E   K              direct   {'bitmap':<19}  {'lists':<19}   block_lists"
 Hops = str | tuple[int, ...]

@@ -36,8 +36,9 @@ import numpy.typing as npt
 
 from _compare import Row, chosen_shapes, compare, parser, print_rows, seconds, write_rows
 from _workload import REPETITION, Shape, make_trace
-from routestats.counts import count_ngrams, count_paths, reference_paths
-from routestats.counts._device import choose_threads
+from routestats.counts import count_ngrams, count_paths
+from routestats.counts.device.choice import choose_threads
+from routestats.counts.reference import paths as reference_paths
 
 TOP = 100
 REFERENCE_TOKENS = 3_000

@@ -31,9 +31,9 @@ import numpy.typing as npt
 
 from _compare import Row, chosen_shapes, compare, parser, print_rows, seconds, write_rows
 from _workload import REPETITION, Shape, make_trace
-from routestats.counts import reference_history
-from routestats.counts._device import choose_threads
 from routestats.counts._history import HistoryQuestion, history_totals
+from routestats.counts.device.choice import choose_threads
+from routestats.counts.reference import history as reference_history
 
 Ids = npt.NDArray[np.integer[Any]]
 Hits = npt.NDArray[np.int64]  # [L, L]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from devices import EMULATED, use_emulated_module
 
-from routestats.counts._device import why_no_cuda
+from routestats.counts.device.choice import why_no_cuda
 
 if EMULATED:
     use_emulated_module(EMULATED)

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from routestats._core import CaptureTarget
 from routestats.counts import LiveCounts, RouteCounts, count, count_paths
-from routestats.counts._cuda_counts import as_device_ids, count_on_cuda
 from routestats.counts._plan import PairPlan, check_hops
-from routestats.counts.reference import expert_counts, pair_counts
+from routestats.counts.device.counts import as_device_ids, count_on_cuda
+from routestats.counts.reference.pairs import expert_counts, pair_counts
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 

@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from routestats import _core
-from routestats.counts import RouteCounts, count, recount, reference
+from routestats.counts import RouteCounts, count, recount
+from routestats.counts.reference import pairs as reference
 
 MAX_TABLE_CELLS = 1 << 20  # L * L * E * E: keeps a case at milliseconds
 MAX_INCREMENTS = 1 << 20  # T * K * K of one pair: what the reference takes

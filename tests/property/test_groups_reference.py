@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from routestats import _core
 from routestats.counts import GroupedRows, count, recount, sum_changes_without_groups
-from routestats.counts import reference_groups as reference
+from routestats.counts.reference import groups as reference
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 PROFILE = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.too_slow])

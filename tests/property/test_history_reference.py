@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import routestats as rs
-from routestats.counts import reference_history
 from routestats.counts._history import HistoryQuestion, history_group_hits, history_totals
+from routestats.counts.reference import history as reference_history
 
 Ids = npt.NDArray[np.integer[Any]]
 PROFILE = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from routestats import _core
 from routestats.counts import PathCounts, count_ngrams, count_paths
-from routestats.counts import reference_paths as reference
+from routestats.counts.reference import paths as reference
 
 PROFILE = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 KINDS = st.sampled_from(["top1", "set"])

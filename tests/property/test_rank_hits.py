@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from routestats import _core
 from routestats.counts import rank_hits
-from routestats.counts.reference_ranks import rank_hits as reference
+from routestats.counts.reference.ranks import rank_hits as reference
 
 
 @st.composite

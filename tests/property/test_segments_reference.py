@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from routestats.counts._segments import count_segments
-from routestats.counts.reference_segments import cache_hits, window_uses
+from routestats.counts.reference.segments import cache_hits, window_uses
 from routestats.errors import InvalidValueError
 
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import routestats as rs
-from routestats.stats import _hits, expert_load, hop_accuracy
+from routestats.stats import expert_load, hop_accuracy
+from routestats.stats._predictors import hits as predictor_hits
 
 Experts = npt.NDArray[np.integer]
 
@@ -82,7 +83,7 @@ def test_hop_accuracy_is_what_loops_say(
     traces = as_trace(train, e, 2), as_trace(test, e, 3)
     with pytest.MonkeyPatch.context() as patch:
         if small_batches:
-            patch.setattr(_hits, "BATCH_ROWS", 7)
+            patch.setattr(predictor_hits, "BATCH_ROWS", 7)
         result = hop_accuracy(*traces, pairing=pairing, bootstrap=0)
     sizes = [m for m in (k, 2 * k, 4 * k) if m == k or m < e]
     assert {m.name for m in result.measures} == {

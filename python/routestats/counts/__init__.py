@@ -1,7 +1,6 @@
 """Counts of experts, of pairs of experts and of paths: exact, and mergeable in any order."""
 
 from routestats.counts._count import count as count
-from routestats.counts._device import why_no_cuda as why_no_cuda
 from routestats.counts._groups import GroupedRows as GroupedRows
 from routestats.counts._groups import sum_changes_without_groups as sum_changes_without_groups
 from routestats.counts._live import LiveCounts as LiveCounts
@@ -13,6 +12,7 @@ from routestats.counts._path_counts import count_paths as count_paths
 from routestats.counts._rank_hits import rank_hits as rank_hits
 from routestats.counts._recount import recount as recount
 from routestats.counts._route_counts import RouteCounts as RouteCounts
+from routestats.counts.device.choice import why_no_cuda as why_no_cuda
 
 __all__ = [
     "GroupedRows",

@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
-from routestats.counts._device import choose_threads
 from routestats.counts._route_counts import RouteCounts
+from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 Floats = npt.NDArray[np.float64]

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from routestats import _core
 from routestats.arguments import check_integers
-from routestats.counts._device import choose_threads
 from routestats.counts._source import Ids, as_ids
+from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
 
 Context = Literal["top1", "set"]

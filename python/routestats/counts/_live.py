@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
-from routestats.counts._cuda_counts import new_path_counter
-from routestats.counts._device import choose_device, choose_threads
-from routestats.counts._device_paths import fill_table
 from routestats.counts._path_counts import PathCounts, PathKind, finish_paths, new_table
 from routestats.counts._plan import Hops
 from routestats.counts._route_counts import RouteCounts
+from routestats.counts.device.choice import choose_device, choose_threads
+from routestats.counts.device.counts import new_path_counter
+from routestats.counts.device.paths import fill_table
 from routestats.shape import RouteShape
 
 Ids = npt.NDArray[np.integer[Any]]

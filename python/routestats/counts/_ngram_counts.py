@@ -10,7 +10,6 @@ import pyarrow as pa
 
 from routestats import _core
 from routestats.arguments import check_integer
-from routestats.counts._device import choose_threads
 from routestats.counts._path_counts import (
     Ids,
     Numbers,
@@ -19,6 +18,7 @@ from routestats.counts._path_counts import (
     path_text,
 )
 from routestats.counts._source import Source, as_ids, open_source
+from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 

@@ -11,10 +11,10 @@ import pyarrow as pa
 
 from routestats import _core
 from routestats.arguments import check_integer
-from routestats.counts._cuda_counts import DeviceIds, count_paths_on_cuda
-from routestats.counts._device import choose_device, choose_threads
-from routestats.counts._device_paths import fill_table
 from routestats.counts._source import Chunks, Source, as_ids, open_source
+from routestats.counts.device.choice import choose_device, choose_threads
+from routestats.counts.device.counts import DeviceIds, count_paths_on_cuda
+from routestats.counts.device.paths import fill_table
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
-from routestats.counts._device import choose_threads
+from routestats.counts.device.choice import choose_threads
 
 
 def rank_hits(

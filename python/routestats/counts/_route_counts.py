@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from routestats import _core
 from routestats.counts import _file
-from routestats.counts._cuda_counts import DeviceIds, count_on_cuda
-from routestats.counts._device import choose_device, choose_threads
 from routestats.counts._plan import Hops, Pairing, PairPlan, check_hops, check_pairing
 from routestats.counts._source import Chunks, Ids, Source, as_ids, open_source
+from routestats.counts.device.choice import choose_device, choose_threads
+from routestats.counts.device.counts import DeviceIds, count_on_cuda
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 

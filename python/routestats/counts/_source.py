@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from routestats.counts._cuda_counts import DeviceIds, as_device_ids, is_on_cuda
+from routestats.counts.device.counts import DeviceIds, as_device_ids, is_on_cuda
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape

@@ -22,7 +22,7 @@ from routestats.live import _measures
 from routestats.live._follow import Standing
 from routestats.live._state import WINDOW_ROWS, LiveState
 from routestats.shape import RouteShape
-from routestats.stats._tables import divergence_bits
+from routestats.stats._base.contingency import divergence_bits
 from routestats.trace import Trace
 from routestats.trace._files import one_line
 

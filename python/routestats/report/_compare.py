@@ -18,7 +18,7 @@ from routestats.stats import (
     compare_domains,
     transfer,
 )
-from routestats.stats._result import Result
+from routestats.stats._base.result import Result
 from routestats.trace import Trace, join
 
 

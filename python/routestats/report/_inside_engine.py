@@ -8,7 +8,7 @@ from routestats.report._cells import Cell, number, percent, share
 from routestats.report._claim import claim_check
 from routestats.report._figures import Pictures
 from routestats.stats import StepGroup
-from routestats.stats._timing_result import FIVE, HOST, with_bounds
+from routestats.stats._timing.result import FIVE, HOST, with_bounds
 
 
 def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.report._published import Source
-from routestats.stats._result import Result
+from routestats.stats._base.result import Result
 
 
 @dataclass(frozen=True, slots=True)

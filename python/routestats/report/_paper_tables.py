@@ -12,7 +12,7 @@ from routestats.errors import InvalidValueError
 from routestats.report import _published as published
 from routestats.report._paper_table import PaperRow, PaperTable
 from routestats.stats import repetition, segment_routing, specialization
-from routestats.stats._intervals import Estimate
+from routestats.stats._base.estimate import Estimate
 from routestats.trace import Trace
 
 NOT_GIVEN = "The paper prints no figures of this table that could stand here."

@@ -10,14 +10,14 @@ import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError, NoCommonTokensError
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_confidence, checked_experts
-from routestats.stats._intervals import (
+from routestats.stats._base.checks import check_confidence, checked_experts
+from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._result import Result
+from routestats.stats._base.result import Result
 from routestats.trace import Trace
 
 

@@ -11,17 +11,17 @@ import pyarrow as pa
 from routestats.counts import count
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_confidence, check_integer, check_order, check_trace
-from routestats.stats._guesses import guesses
-from routestats.stats._intervals import (
+from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._lookahead_hits import NAMES
-from routestats.stats._predictors import choose_predictors
-from routestats.stats._result import Result
+from routestats.stats._base.result import Result
+from routestats.stats._lookahead.hits import NAMES
+from routestats.stats._predictors.allowed import choose_predictors
+from routestats.stats._predictors.guesses import guesses
 from routestats.trace import Trace
 
 BATCH_ROWS = 8192

@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_counts
-from routestats.stats._result import Result
+from routestats.stats._base.checks import check_counts
+from routestats.stats._base.result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)

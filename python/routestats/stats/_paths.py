@@ -13,10 +13,10 @@ import pyarrow as pa
 from routestats.counts import PathCounts, count_paths
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_integer, check_integers, check_pairs, check_trace
-from routestats.stats._intervals import Floats
-from routestats.stats._result import Result
-from routestats.stats._tables import xlog2x
+from routestats.stats._base.checks import check_integer, check_integers, check_pairs, check_trace
+from routestats.stats._base.contingency import xlog2x
+from routestats.stats._base.estimate import Floats
+from routestats.stats._base.result import Result
 from routestats.trace import Trace
 
 ALL = "all"

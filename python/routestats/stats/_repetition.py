@@ -11,16 +11,16 @@ import pyarrow as pa
 
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
-from routestats.stats._checks import (
+from routestats.stats._base.checks import (
     Ids,
     check_confidence,
     check_order,
     check_trace,
     checked_experts,
 )
-from routestats.stats._intervals import Estimate, resampling_weights
-from routestats.stats._result import Result
-from routestats.stats._units import Runs, Units, percent, share_estimate, stack_estimates
+from routestats.stats._base.estimate import Estimate, resampling_weights
+from routestats.stats._base.result import Result
+from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
 from routestats.trace import Trace
 
 BLOCK_ROWS = 16_384

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.stats._checks import check_trace
-from routestats.stats._hop_accuracy import HopAccuracy, hop_accuracy
-from routestats.stats._hop_measure import Prediction
-from routestats.stats._lookahead import lookahead
-from routestats.stats._result import Result
-from routestats.stats._timing_result import FIVE, Timing
+from routestats.stats._base.checks import check_trace
+from routestats.stats._base.result import Result
+from routestats.stats._hop_accuracy.accuracy import HopAccuracy, hop_accuracy
+from routestats.stats._hop_accuracy.measure import Prediction
+from routestats.stats._lookahead.lookahead import lookahead
+from routestats.stats._timing.result import FIVE, Timing
 from routestats.trace import Trace
 
 SHOWN_HOPS = (1, 2, 4, 8, 16, 31)

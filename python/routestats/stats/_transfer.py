@@ -13,17 +13,17 @@ from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._checks import check_confidence, check_integer, check_order, check_trace
-from routestats.stats._domains import two_domains
-from routestats.stats._hits import Hits, Tally, hop_hits
-from routestats.stats._intervals import (
+from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._result import Result
-from routestats.stats._units import percent, stack_estimates
+from routestats.stats._base.result import Result
+from routestats.stats._base.units import percent, stack_estimates
+from routestats.stats._compare_domains.compare import two_domains
+from routestats.stats._predictors.hits import Hits, Tally, hop_hits
 from routestats.trace import Trace
 
 

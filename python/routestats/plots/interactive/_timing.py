@@ -17,7 +17,7 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
-from routestats.stats._timing_result import FIVE
+from routestats.stats._timing.result import FIVE
 
 if TYPE_CHECKING:
     from routestats.stats import Timing

@@ -1,0 +1,1 @@
+"""Readable NumPy: the specification of every kernel."""

@@ -1,0 +1,1 @@
+"""What all questions share: estimates, intervals, resampling units, checks, contingency tables."""

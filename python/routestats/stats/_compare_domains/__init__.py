@@ -1,0 +1,1 @@
+"""Whether domains route differently."""

@@ -1,0 +1,1 @@
+"""What the choices at earlier layers say of the next."""

@@ -1,0 +1,1 @@
+"""How often predictors name the experts at a later layer."""

@@ -1,0 +1,1 @@
+"""What one layer says of another, in bits."""

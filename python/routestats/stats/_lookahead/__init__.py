@@ -1,0 +1,1 @@
+"""How well a later gate, applied early, names its own choices."""

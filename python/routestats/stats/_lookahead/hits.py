@@ -1,0 +1,130 @@
+"""How often later gates were right on earlier hidden states, summed per prompt group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
+from routestats.stats._base.checks import check_order
+from routestats.stats._predictors.hits import Hits, Tally
+from routestats.trace import Trace
+
+NAMES = dict(zip(LOOKAHEAD_VARIANTS, ("lookahead", "lookahead_renormed"), strict=True))
+BATCH_ROWS = 2048
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LookaheadHits:
+    """Hits of lookahead, summed per prompt group, in the layout of the other predictors' hits.
+
+    Attributes
+    ----------
+    tally : Tally
+        Of the same trace; its measures are those that enough ranks were kept for.
+    hits : dict of ndarray of int64, shape [m, G, P]
+        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs in the
+        order of ``numpy.triu_indices(L, 1)``; 0 for pairs that were not captured.
+    captured : ndarray of bool, shape [P]
+        The pairs that were captured.
+    """
+
+    tally: Tally
+    hits: dict[str, Hits]
+    captured: npt.NDArray[np.bool_]
+
+
+def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
+    """Hits of what was captured, in one pass over the trace in batches.
+
+    Raises
+    ------
+    InvalidValueError
+        If the trace has no lookahead, or its order is not known and first choices are needed.
+    """
+    batches = trace.iter_lookahead(BATCH_ROWS)
+    layout = trace.lookahead
+    assert layout is not None
+    if top1:
+        check_order(trace, "top-1 accuracy")
+    shape = trace.shape
+    tally = _kept(Tally.of(trace, top1=top1), layout.ranks)
+    source, target = np.array(layout.pairs(shape.num_layers)).T
+    column_of = np.full((shape.num_layers, shape.num_layers), -1)
+    upper = np.triu_indices(shape.num_layers, 1)
+    column_of[upper] = np.arange(len(upper[0]))
+    columns = column_of[source, target]
+    extents = (len(tally.names), len(tally.tokens), len(upper[0]))
+    hits = {NAMES[variant]: np.zeros(extents, np.int64) for variant in layout.variants}
+    row = 0
+    for batch in batches:
+        groups = tally.group_of[row : row + len(batch)].astype(np.intp)
+        row += len(batch)
+        for index, variant in enumerate(layout.variants):
+            measured = _measured(batch, index, target, tally, top1=top1)
+            into = hits[NAMES[variant]]
+            for group in np.unique(groups):
+                mine = groups == group
+                into[:, group, columns] += measured[:, mine].sum(axis=1, dtype=np.int64)
+    captured = np.zeros(len(upper[0]), np.bool_)
+    captured[columns] = True
+    return LookaheadHits(tally, hits, captured)
+
+
+def _kept(tally: Tally, ranks: int) -> Tally:
+    """The tally without recalls at more experts than were kept."""
+    keep = [not n.startswith("recall_at_") or int(n[10:]) <= ranks for n in tally.names]
+    return Tally(
+        names=tuple(n for n, kept in zip(tally.names, keep, strict=True) if kept),
+        sizes=tuple(size for size in tally.sizes if size <= ranks),
+        trials=tally.trials[keep],
+        group_of=tally.group_of,
+        tokens=tally.tokens,
+        strata=tally.strata,
+    )
+
+
+def _measured(
+    batch: RoutingBatch, variant: int, target: npt.NDArray[np.intp], tally: Tally, *, top1: bool
+) -> npt.NDArray[np.uint8]:
+    """Hits [m, t, pairs] of every row and captured pair."""
+    assert batch.lookahead is not None
+    guessed = batch.lookahead[:, variant]  # [t, pairs, M]
+    chosen = batch.experts[:, target]  # [t, pairs, K]
+    return _score(guessed, chosen, tally.sizes, top1=top1)
+
+
+def _score(
+    guessed: npt.NDArray[np.integer],
+    chosen: npt.NDArray[np.integer],
+    sizes: tuple[int, ...],
+    *,
+    top1: bool,
+) -> npt.NDArray[np.uint8]:
+    """Hits [m, ...] of guesses [..., M], best first, on choices [..., K]."""
+    size = chosen.shape[-1]
+    found = np.zeros(guessed.shape, np.uint8)
+    for slot in range(size):
+        found |= guessed == chosen[..., slot : slot + 1]
+    recalls = [found[..., :m].sum(axis=-1, dtype=np.uint8) for m in sizes]
+    first = [(guessed[..., 0] == chosen[..., 0]).astype(np.uint8)] * top1
+    exact = (recalls[0] == size).astype(np.uint8)
+    return np.stack([*first, *recalls, exact])
+
+
+def marginal_hits(trace: Trace, tally: Tally, load: npt.NDArray[np.uint64]) -> Hits:
+    """Hits [m, G, L - 1] of the experts used most at each target layer."""
+    top1 = tally.names[0] == "top1_accuracy"
+    best = np.argsort(-load.astype(np.float64), axis=1, kind="stable")[1:, : max(tally.sizes)]
+    hits = np.zeros((len(tally.names), len(tally.tokens), len(best)), np.int64)
+    row = 0
+    for experts in trace.iter_experts(rows=65_536):
+        groups = tally.group_of[row : row + len(experts)].astype(np.intp)
+        row += len(experts)
+        guessed = np.broadcast_to(best, (len(experts), *best.shape))
+        measured = _score(guessed, experts[:, 1:], tally.sizes, top1=top1)
+        for group in np.unique(groups):
+            hits[:, group] += measured[:, groups == group].sum(axis=1, dtype=np.int64)
+    return hits

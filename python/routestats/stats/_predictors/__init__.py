@@ -1,0 +1,1 @@
+"""The predictors that several questions compare: their scores, hits and guesses."""

@@ -1,0 +1,129 @@
+"""Hits of the predictors, summed per prompt group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.counts import RouteCounts, rank_hits
+from routestats.stats._base.checks import check_ids
+from routestats.stats._predictors.scores import ScoreTables, marginal_scores, single_hop_scores
+from routestats.trace import Trace
+
+BATCH_ROWS = 65_536
+
+Hits = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tally:
+    """What is measured, and for which prompt groups.
+
+    Attributes
+    ----------
+    names : tuple of str, length m
+        Measures: ``top1_accuracy`` (unless left out), ``recall_at_<M>``, ``exact_set``.
+    sizes : tuple of int
+        The M of the recalls.
+    trials : ndarray of float64, shape [m]
+        What one token can score at most: K for a recall, else 1.
+    group_of : ndarray of uint32, shape [T]
+        Group (0..G-1) of each test token.
+    tokens : ndarray of int64, shape [G]
+        Test tokens of each group.
+    strata : ndarray of int32, shape [G]
+        Domain of each group, that of its first row.
+    """
+
+    names: tuple[str, ...]
+    sizes: tuple[int, ...]
+    trials: npt.NDArray[np.float64]
+    group_of: npt.NDArray[np.uint32]
+    tokens: npt.NDArray[np.int64]
+    strata: npt.NDArray[np.int32]
+
+    @classmethod
+    def of(cls, test: Trace, *, top1: bool) -> Tally:
+        size, experts = test.shape.top_k, test.shape.num_experts
+        sizes = tuple(m for m in (size, 2 * size, 4 * size) if m == size or m < experts)
+        recalls = [f"recall_at_{m}" for m in sizes]
+        _, first_row, groups, tokens = np.unique(
+            test.row_groups(), return_index=True, return_inverse=True, return_counts=True
+        )
+        return cls(
+            names=tuple(["top1_accuracy"] * top1 + recalls + ["exact_set"]),
+            sizes=sizes,
+            trials=np.array([1.0] * top1 + [float(size)] * len(sizes) + [1.0]),
+            group_of=groups.astype(np.uint32),
+            tokens=tokens.astype(np.int64),
+            strata=test.row_domains()[first_row],
+        )
+
+    def hits(
+        self,
+        scores: ScoreTables,
+        rows: npt.NDArray[np.integer],
+        chosen: npt.NDArray[np.integer],
+        group_of: npt.NDArray[np.integer],
+    ) -> Hits:
+        """Hits [m, G, P] of tokens of the groups `group_of`; see `routestats.counts.rank_hits`."""
+        hits = rank_hits(
+            scores.tables,
+            scores.base,
+            rows,
+            chosen,
+            group_of,
+            best=self.sizes,
+            num_groups=len(self.tokens),
+        )
+        # The core always measures the first choice; it means nothing where the order is unknown.
+        return hits.transpose(2, 1, 0)[2 + len(self.sizes) - len(self.names) :]
+
+
+def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits]:
+    """One pass over `test` in batches; scratch memory does not grow with its length.
+
+    Returns
+    -------
+    single_hop : ndarray of int64, shape [m, G, P]
+        Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
+    marginal : ndarray of int64, shape [m, G, L - 1]
+        Hits at target layers 1..L-1.
+
+    Raises
+    ------
+    InvalidValueError
+        If an id of `test` is not below E, or a row has an expert twice in one layer.
+    """
+    shape = test.shape
+    layers = shape.num_layers
+    measures, groups = len(tally.names), len(tally.tokens)
+    single_hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
+    marginal = np.zeros((measures, groups, layers - 1), dtype=np.int64)
+    slots = shape.top_k if fitted.pairing == "any" else 1
+    marginal_tables = marginal_scores(fitted)
+    first_row = 0
+    for batch in test.iter_experts(rows=BATCH_ROWS):
+        check_ids("test.experts", batch, shape.num_experts, distinct=True, first_row=first_row)
+        group_of = tally.group_of[first_row : first_row + len(batch)]
+        first_row += len(batch)
+        order = np.argsort(group_of, kind="stable")
+        group_of = group_of[order]
+        chosen = layer_major(batch[order])
+        no_rows = np.empty((1, len(batch), 0), dtype=np.uint32)
+        marginal += tally.hits(marginal_tables, no_rows, chosen[1:], group_of)
+        column = 0
+        for src in range(layers - 1):
+            columns = slice(column, column + layers - 1 - src)
+            column = columns.stop
+            rows = chosen[src : src + 1, :, :slots]
+            scores = single_hop_scores(fitted, src)
+            single_hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)
+    return single_hop, marginal
+
+
+def layer_major(experts: npt.NDArray[np.integer]) -> npt.NDArray[np.uint16]:
+    """Experts [T, L, K] as [L, T, K], in which one layer is one run of memory."""
+    return np.ascontiguousarray(experts.transpose(1, 0, 2), dtype=np.uint16)
