@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +16,45 @@ import pyarrow as pa
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = (1, 2)
+"""Version 2 adds the nullable column ``step``."""
 METADATA_KEY = b"routestats"
+
+# --- the files of a run ---
+
+RUN_FILE = "run.json"
+LOCK_FILE = ".lock"
+FEED_FILE = "live/feed.bin"
+COUNTS_FILE = "counts-any.npz"
+PATHS_FILES: dict[Literal["top1", "set"], str] = {
+    "top1": "paths-top1.parquet",
+    "set": "paths-set.parquet",
+}
+
+DEFAULT_DOMAIN = "default"
+_DOMAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
+def is_domain(name: object) -> bool:
+    """Whether `name` can be a domain: 1 to 100 letters, digits, ``_``, ``.``, ``-``; no dots alone.
+
+    It names a folder. This is the only rule: captures, request ids, data sets and readers use it.
+    """
+    return isinstance(name, str) and bool(_DOMAIN.fullmatch(name)) and set(name) != {"."}
+
+
+def check_domain(name: object) -> str:
+    """Return `name` if it `is_domain`, else raise `InvalidValueError`."""
+    if not isinstance(name, str) or not is_domain(name):
+        got = repr(name) if len(repr(name)) <= 60 else repr(name)[:60] + "..."
+        raise InvalidValueError(
+            f"domain: expected up to 100 letters, digits, '_', '.' and '-', got {got}"
+        )
+    return name
+
+
+# --- a row ---
 
 PREFILL, DECODE = 0, 1
 PHASES = ("prefill", "decode")
@@ -79,9 +118,49 @@ class LookaheadLayout:
         return cls(tuple(values["hops"]), int(values["ranks"]), tuple(values["variants"]))
 
 
+@dataclass(frozen=True, slots=True)
+class RowColumn:
+    """A column of `RoutingBatch`: the one place that says what a row has.
+
+    Attributes
+    ----------
+    field : str
+        Attribute of `RoutingBatch`.
+    name : str
+        Column of the files.
+    dtypes : tuple of NumPy scalar types
+    ndim : int
+        Dimensions, the rows' included.
+    optional : bool
+        Whether a batch may have None in its place.
+    """
+
+    field: str
+    name: str
+    dtypes: tuple[type[np.generic], ...]
+    ndim: int = 1
+    optional: bool = False
+
+
+ROW_COLUMNS = (
+    RowColumn("request_index", "request_id", (np.int32,)),
+    RowColumn("positions", "position", (np.int32,)),
+    RowColumn("token_ids", "token_id", (np.int32,)),
+    RowColumn("phase", "phase", (np.uint8,)),
+    RowColumn("step", "step", (np.uint32,), optional=True),
+    RowColumn("experts", "experts", (np.uint8, np.uint16), ndim=3),
+    RowColumn("weights", "weights", (np.float16,), ndim=3, optional=True),
+    RowColumn("lookahead", "lookahead", (np.uint8, np.uint16), ndim=4, optional=True),
+)
+"""Every column of a row, in the order of the files."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RoutingBatch:
-    """Complete rows of one domain: every layer of every row is filled.
+    """Rows of one domain, all of them complete: every layer of every row is filled.
+
+    A batch that was read with ``columns=`` has those columns alone; another one raises
+    `InvalidValueError` when it is asked for. ``batch[rows]`` takes a slice, mask or index array.
 
     Attributes
     ----------
@@ -101,6 +180,9 @@ class RoutingBatch:
         Gate weights as applied.
     lookahead : ndarray of uint8 or uint16, shape [T, V, P, M], or None
         What later gates would have chosen, as `LookaheadLayout` says; of the dtype of `experts`.
+    step : ndarray of uint32, shape [T], or None
+        The engine's step (forward pass) that computed the row: rows of one step shared a batch.
+        Unique within a run and rank; None where it is not known.
 
     Raises
     ------
@@ -117,45 +199,68 @@ class RoutingBatch:
     experts: npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
     weights: npt.NDArray[np.float16] | None = None
     lookahead: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = None
+    step: npt.NDArray[np.uint32] | None = None
 
     def __post_init__(self) -> None:
-        if self.experts.ndim != 3:
-            raise InvalidValueError(
-                f"experts: expected 3 dimensions [T, L, K], got {self.experts.ndim}"
-            )
-        if self.experts.dtype not in (np.uint8, np.uint16):
-            raise InvalidTypeError(f"experts: expected uint8 or uint16, got {self.experts.dtype}")
-        rows = len(self.experts)
-        for name, dtype in (
-            ("request_index", np.int32),
-            ("positions", np.int32),
-            ("token_ids", np.int32),
-            ("phase", np.uint8),
-        ):
-            column = getattr(self, name)
-            if column.dtype != dtype:
-                raise InvalidTypeError(f"{name}: expected {np.dtype(dtype)}, got {column.dtype}")
-            if column.shape != (rows,):
-                raise InvalidValueError(f"{name}: expected shape ({rows},), got {column.shape}")
-        if self.weights is not None:
-            if self.weights.dtype != np.float16:
-                raise InvalidTypeError(f"weights: expected float16, got {self.weights.dtype}")
-            if self.weights.shape != self.experts.shape:
+        self._check()
+
+    @classmethod
+    def of_columns(
+        cls, domain: str, request_ids: tuple[str, ...], **columns: npt.NDArray[Any] | None
+    ) -> RoutingBatch:
+        """A batch of some columns alone, named as the attributes are; at least one."""
+        batch = cls.__new__(cls)
+        for name, value in (("domain", domain), ("request_ids", request_ids), *columns.items()):
+            object.__setattr__(batch, name, value)
+        batch._check()
+        return batch
+
+    def __getattr__(self, name: str) -> Any:
+        # Only called for what this batch has not.
+        if any(name == column.field for column in ROW_COLUMNS):
+            raise InvalidValueError(f"{name}: these rows were read without it; name it in columns=")
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def columns(self) -> dict[str, npt.NDArray[Any] | None]:
+        """The columns that this batch has, by attribute; None where rows lack an optional one."""
+        found = {}
+        for column in ROW_COLUMNS:
+            with suppress(InvalidValueError):
+                found[column.field] = getattr(self, column.field)
+        return found
+
+    def _check(self) -> None:
+        present = self.columns()
+        rows = len(self)
+        for column in ROW_COLUMNS:
+            if (values := present.get(column.field)) is None:
+                continue
+            if values.dtype not in column.dtypes:
+                expected = " or ".join(np.dtype(dtype).name for dtype in column.dtypes)
+                raise InvalidTypeError(f"{column.field}: expected {expected}, got {values.dtype}")
+            if values.ndim != column.ndim or len(values) != rows:
                 raise InvalidValueError(
-                    f"weights: expected shape {self.experts.shape}, got {self.weights.shape}"
+                    f"{column.field}: expected {column.ndim} dimensions and {rows} rows, "
+                    f"got shape {values.shape}"
                 )
-        if self.lookahead is not None:
-            if self.lookahead.dtype != self.experts.dtype:
-                raise InvalidTypeError(
-                    f"lookahead: expected {self.experts.dtype}, got {self.lookahead.dtype}"
-                )
-            if self.lookahead.ndim != 4 or len(self.lookahead) != rows:
-                raise InvalidValueError(
-                    f"lookahead: expected shape [{rows}, V, P, M], got {self.lookahead.shape}"
-                )
+        experts, weights, lookahead = map(present.get, ("experts", "weights", "lookahead"))
+        if experts is None:
+            return
+        if weights is not None and weights.shape != experts.shape:
+            raise InvalidValueError(f"weights: expected shape {experts.shape}, got {weights.shape}")
+        if lookahead is not None and lookahead.dtype != experts.dtype:
+            raise InvalidTypeError(f"lookahead: expected {experts.dtype}, got {lookahead.dtype}")
 
     def __len__(self) -> int:
-        return len(self.experts)
+        return next(len(values) for values in self.columns().values() if values is not None)
+
+    def __getitem__(self, rows: Any) -> RoutingBatch:
+        """The rows that a slice, mask or index array names, with the columns that are here."""
+        chosen = {
+            name: None if values is None else values[rows]
+            for name, values in self.columns().items()
+        }
+        return RoutingBatch.of_columns(self.domain, self.request_ids, **chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,6 +329,7 @@ def token_schema(
         pa.field("position", pa.int32(), nullable=False),
         pa.field("token_id", pa.int32(), nullable=False),
         pa.field("phase", pa.dictionary(pa.int8(), pa.string()), nullable=False),
+        pa.field("step", pa.uint32()),
         pa.field("experts", pa.list_(ids, shape.row_width), nullable=False),
     ]
     if weights:

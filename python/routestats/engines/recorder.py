@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from routestats._core import CaptureRing
-from routestats.counts import LiveCounts, PathKind
+from routestats.counts import LiveCounts
 from routestats.engines._assembler import RowAssembler, StepRows, external_id
 from routestats.engines._publisher import Publisher
 from routestats.engines._ring import HoldingRing, Ring
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, RouteStatsError
-from routestats.schema import LookaheadLayout, RequestRecord
+from routestats.schema import COUNTS_FILE, PATHS_FILES, LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
 from routestats.trace._files import write_atomically
@@ -34,8 +34,6 @@ _WAKE_SECONDS = 0.25
 # An engine that has nothing to do for so long may as well have its rows on disk: it may be killed.
 _IDLE_SECONDS = 2.0
 
-COUNTS_FILE = "counts-any.npz"
-PATHS_FILES: dict[PathKind, str] = {"top1": "paths-top1.parquet", "set": "paths-set.parquet"}
 _SAVED_PATHS = 1000
 
 

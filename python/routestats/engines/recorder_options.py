@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from routestats.errors import InvalidValueError
-
-_DOMAIN = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*")
 
 
 class Outcome(TypedDict, total=False):
@@ -65,12 +62,3 @@ class RecorderOptions:
         for name in ("ring_rows", "flush_rows"):
             if getattr(self, name) < 1:
                 raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-
-
-def check_domain(domain: str) -> str:
-    """Return `domain` if it can name a folder; raise `InvalidValueError` otherwise."""
-    if not isinstance(domain, str) or _DOMAIN.fullmatch(domain) is None:
-        raise InvalidValueError(
-            f"domain: expected letters, digits, '_', '.' and '-', got {domain!r}"
-        )
-    return domain

@@ -23,8 +23,9 @@ import torch
 from routestats._core import CaptureRing
 from routestats.engines._assembler import NewRequest, StepRows
 from routestats.engines.recorder import Recorder
-from routestats.engines.recorder_options import Outcome, RecorderOptions, check_domain
+from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
+from routestats.schema import check_domain
 from routestats.shape import RouteShape
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from routestats import schema
 from routestats.errors import RouteStatsError, TraceError
 from routestats.live._parts import PartFollower
 from routestats.shape import RouteShape
@@ -151,7 +152,7 @@ class RunFollower:
     def _look(self) -> bool:
         """Take note of ``run.json``; whether there is one."""
         try:
-            stat = (self.run_dir / _files.RUN_FILE).stat()
+            stat = (self.run_dir / schema.RUN_FILE).stat()
         except OSError:
             self._drop_feed()
             return False

@@ -21,13 +21,13 @@ from routestats.errors import InvalidValueError, RouteStatsError
 from routestats.live import _measures
 from routestats.live._follow import Standing
 from routestats.live._state import WINDOW_ROWS, LiveState
+from routestats.schema import COUNTS_FILE
 from routestats.shape import RouteShape
 from routestats.stats._base.contingency import divergence_bits
 from routestats.trace import Trace
 from routestats.trace._files import one_line
 
 PORT = 9400
-_COUNTS_FILE = "counts-any.npz"
 
 Family = tuple[str, str, Sequence[float] | npt.NDArray[np.float64], Sequence[int]]
 
@@ -197,7 +197,7 @@ def load_baseline(path: str | Path) -> RouteCounts:
     """
     path = Path(path)
     if path.is_dir():
-        beside = path / _COUNTS_FILE
+        beside = path / COUNTS_FILE
         trace = Trace.open(path)
         counts = RouteCounts.load(beside) if beside.is_file() else None
         # The file holds the last capture into the run, which may be one of several.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,28 +13,15 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routestats.errors import InvalidValueError, TraceError
-from routestats.schema import FORMAT_VERSION, METADATA_KEY
+from routestats.errors import TraceError
+from routestats.schema import FEED_FILE, LOCK_FILE, METADATA_KEY, READABLE_VERSIONS, RUN_FILE
 
-RUN_FILE = "run.json"
-LOCK_FILE = ".lock"
-FEED_FILE = "live/feed.bin"
 FILE_KEY = b"routestats.file"
 """Key of a file's own figures (rows, dropped rows) in its Parquet footer."""
 CAPTURE_KEY = b"routestats.capture"
 """Key of what tells a file's rows from all others: the capture's id, and their numbers in it."""
 
 _TEMPORARY = ".tmp-"
-_DOMAIN = re.compile(r"[A-Za-z0-9_.-]+")
-
-
-def check_domain(domain: str) -> str:
-    """Return `domain` if it can name a folder, else raise `InvalidValueError`."""
-    if _DOMAIN.fullmatch(domain) is None or set(domain) == {"."}:
-        raise InvalidValueError(
-            f"domain: expected letters, digits, '_', '.' and '-', got {domain!r}"
-        )
-    return domain
 
 
 def domain_dir(run_dir: Path, domain: str) -> Path:
@@ -106,9 +92,10 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
         raise TraceError(f"{path}: cannot be read: {one_line(error)}") from None
     if not isinstance(info, dict) or "shape" not in info:
         raise TraceError(f"{path}: expected a run's description, with its shape")
-    if info.get("format_version") != FORMAT_VERSION:
+    if info.get("format_version") not in READABLE_VERSIONS:
         raise TraceError(
-            f"{path}: expected format version {FORMAT_VERSION}, got {info.get('format_version')}"
+            f"{path}: expected format version {' or '.join(map(str, READABLE_VERSIONS))}, "
+            f"got {info.get('format_version')}"
         )
     return info
 

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from routestats import schema
 from routestats.errors import InvalidValueError, TraceError
 from routestats.schema import (
     FORMAT_VERSION,
@@ -100,7 +101,7 @@ class TraceWriter:
         self._requests_written = 0
         self._broken: str | None = None
         self._closed = False
-        self._is_new = not (self.run_dir / _files.RUN_FILE).exists()
+        self._is_new = not (self.run_dir / schema.RUN_FILE).exists()
         self._created_dir = not self.run_dir.exists()
         description = {
             "format_version": FORMAT_VERSION,
@@ -122,7 +123,7 @@ class TraceWriter:
             try:
                 run_dir.mkdir(parents=True, exist_ok=True)
                 # Whoever makes the folder first may have left a lock; anything else is not ours.
-                foreign = next((p for p in run_dir.iterdir() if p.name != _files.LOCK_FILE), None)
+                foreign = next((p for p in run_dir.iterdir() if p.name != schema.LOCK_FILE), None)
             except OSError as error:
                 raise TraceError(
                     f"{run_dir}: cannot be written: {_files.one_line(error)}"
@@ -146,7 +147,7 @@ class TraceWriter:
                 self._before = self._info.pop("totals", None) or self._count_files()
                 self._info.pop("finished", None)
                 self._info["complete"] = False
-            _files.write_json(run_dir / _files.RUN_FILE, self._info)
+            _files.write_json(run_dir / schema.RUN_FILE, self._info)
         except TraceError:
             self._lock.close()
             self._remove_if_empty()
@@ -177,7 +178,7 @@ class TraceWriter:
             If a flush fails, now or before.
         """
         self._check_open()
-        _files.check_domain(batch.domain)
+        schema.check_domain(batch.domain)
         expected = (self.shape.num_layers, self.shape.top_k)
         if batch.experts.shape[1:] != expected or batch.experts.dtype != self.shape.id_dtype:
             raise InvalidValueError(
@@ -267,9 +268,9 @@ class TraceWriter:
             else:
                 self._info.pop("error", None)
             self._info["finished"] = _now()
-            _files.write_json(self.run_dir / _files.RUN_FILE, self._info)
+            _files.write_json(self.run_dir / schema.RUN_FILE, self._info)
         finally:
-            (self.run_dir / _files.LOCK_FILE).unlink(missing_ok=True)
+            (self.run_dir / schema.LOCK_FILE).unlink(missing_ok=True)
             self._lock.close()
             self._remove_if_empty()
 
@@ -345,7 +346,7 @@ class TraceWriter:
         run_dir = self.run_dir
         if any(run_dir.glob("tokens/domain=*/part-*")):
             return
-        for path in (run_dir / _files.RUN_FILE, run_dir / _files.LOCK_FILE):
+        for path in (run_dir / schema.RUN_FILE, run_dir / schema.LOCK_FILE):
             path.unlink(missing_ok=True)
         for folder in [*run_dir.glob("tokens/*"), run_dir / "tokens", run_dir / "requests"]:
             if folder.is_dir() and not any(folder.iterdir()):
@@ -372,6 +373,7 @@ def _table(batches: list[RoutingBatch], schema: pa.Schema) -> pa.Table:
         pa.DictionaryArray.from_arrays(
             pa.array(joined("phase").astype(np.int8)), pa.array(PHASES, pa.string())
         ),
+        pa.concat_arrays([_steps(batch) for batch in batches]),
         pa.FixedSizeListArray.from_arrays(pa.array(joined("experts").ravel()), width),
     ]
     if "weights" in schema.names:
@@ -396,3 +398,9 @@ def _add(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _steps(batch: RoutingBatch) -> pa.Array:
+    if batch.step is None:
+        return pa.nulls(len(batch), pa.uint32())
+    return pa.array(batch.step)

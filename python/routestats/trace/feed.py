@@ -28,9 +28,9 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.errors import RouteStatsError, TraceError
-from routestats.schema import RoutingBatch
+from routestats.schema import FEED_FILE, RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace._files import FEED_FILE, one_line
+from routestats.trace._files import one_line
 
 _MAGIC = b"RSFEED01"
 _PAGE = 16_384

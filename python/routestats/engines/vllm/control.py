@@ -11,8 +11,9 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from routestats.engines.recorder_options import Outcome, RecorderOptions, check_domain
+from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
+from routestats.schema import check_domain
 
 
 class VllmCapture:
