@@ -12,8 +12,8 @@ import numpy as np
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._base.estimate import Estimate, Floats, percentile_interval
-from routestats.stats._predictors.allowed import LABELS
 from routestats.stats._predictors.hits import Hits, Tally
+from routestats.stats._predictors.table import PREDICTORS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -213,7 +213,7 @@ def _predict(
 
     return Prediction(
         name=name,
-        label=LABELS[name],
+        label=PREDICTORS[name].label,
         matrix=matrix(estimate(lambda x, m: x)),
         gain=matrix(estimate(lambda x, m: x - m[:, less])),
         by_hop=estimate(lambda x, m: mean(x)),

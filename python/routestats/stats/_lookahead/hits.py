@@ -10,9 +10,10 @@ import numpy.typing as npt
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
 from routestats.stats._base.checks import check_order
 from routestats.stats._predictors.hits import Hits, Tally
+from routestats.stats._predictors.table import LOOKAHEAD
 from routestats.trace import Trace
 
-NAMES = dict(zip(LOOKAHEAD_VARIANTS, ("lookahead", "lookahead_renormed"), strict=True))
+NAMES = dict(zip(LOOKAHEAD_VARIANTS, LOOKAHEAD, strict=True))
 BATCH_ROWS = 2048
 
 

@@ -22,9 +22,8 @@ from routestats.stats._hop_accuracy.measure import Prediction, measure_label, un
 from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS
 from routestats.stats._lookahead.hits import LookaheadHits, lookahead_hits, marginal_hits
 from routestats.stats._predictors.hits import Hits
+from routestats.stats._predictors.table import PREDICTORS
 from routestats.trace import Trace
-
-LABELS = {"lookahead": "lookahead", "lookahead_renormed": "lookahead, renormed"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -282,7 +281,7 @@ def _measure(
         predictions.append(
             Prediction(
                 name=name,
-                label=LABELS[name],
+                label=PREDICTORS[name].label,
                 matrix=matrix(estimate(own)),
                 gain=matrix(estimate(less)),
                 by_hop=estimate([None if o is None else by_hop(o) for o in own]),

@@ -1,4 +1,4 @@
-"""Which predictors there are, and which of them two sides of a trace allow."""
+"""Which predictors two sides of a trace allow."""
 
 from __future__ import annotations
 
@@ -7,29 +7,15 @@ from collections.abc import Iterable
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats._history.hits import INNER_TEST
+from routestats.stats._predictors.table import ALWAYS, FITTED, HISTORY
 from routestats.stats._predictors.token_hits import token_ids_known
 from routestats.trace import Trace
-
-LABELS = {
-    "uniform": "uniform guess",
-    "marginal": "marginal",
-    "token_id": "token id",
-    "previous_token": "previous token",
-    "single_hop": "single hop",
-    "history_longest": "history, longest",
-    "history_selected": "history, selected",
-}
-"""Predictors in the order in which results name them: each knows more, or other things."""
-
-ALWAYS = ("uniform", "marginal", "single_hop")
-# The longest context overfits, and is never shown without what selection makes of it.
-HISTORY = ("history_longest", "history_selected")
 
 
 def choose_predictors(
     predictors: str | Iterable[str], train: Trace | RouteCounts, test: Trace, *, seed: int
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Names to measure, in the order of `LABELS`, and why the others of ``all`` cannot be.
+    """Names to measure, in the order of `FITTED`, and why the others of ``all`` cannot be.
 
     `seed` is that of the inner split of `train`, by which history is selected.
 
@@ -41,9 +27,9 @@ def choose_predictors(
         If a name is unknown, or one that was named cannot be had.
     """
     if predictors == "all":
-        reasons = {name: _obstacle(name, train, test, seed) for name in LABELS}
+        reasons = {name: _obstacle(name, train, test, seed) for name in FITTED}
         left_out = {name: reason for name, reason in reasons.items() if reason}
-        return tuple(name for name in LABELS if name not in left_out), left_out
+        return tuple(name for name in FITTED if name not in left_out), left_out
     try:
         names = (predictors,) if isinstance(predictors, str) else tuple(predictors)
     except TypeError:
@@ -51,15 +37,15 @@ def choose_predictors(
     for name in names:
         if not isinstance(name, str):
             raise InvalidTypeError(f"predictors: expected names, got {name!r}")
-        if name not in LABELS:
+        if name not in FITTED:
             raise InvalidValueError(
-                f"predictors: expected 'all' or some of {', '.join(LABELS)}, got {name!r}"
+                f"predictors: expected 'all' or some of {', '.join(FITTED)}, got {name!r}"
             )
         reason = _obstacle(name, train, test, seed)
         if reason:
             raise InvalidValueError(f"predictors: {name!r} cannot be measured: {reason}")
     asked = {*ALWAYS, *names, *(HISTORY if set(HISTORY) & set(names) else ())}
-    return tuple(name for name in LABELS if name in asked), {}
+    return tuple(name for name in FITTED if name in asked), {}
 
 
 def _obstacle(name: str, train: Trace | RouteCounts, test: Trace, seed: int) -> str:
