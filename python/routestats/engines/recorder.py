@@ -135,9 +135,9 @@ class Recorder:
             shape,
             layer_ids,
             tokenizer=tokenizer,
-            capture=self._writer.capture,
             on=options.live,
         )
+        self._publisher.publish([], waiting=0, **self._standing())
         self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
         self._thread.start()
 
