@@ -90,8 +90,8 @@ class Viewer:
 
     def look(self, published: int | None) -> None:
         """Poll past a change of source, and compare the total with what is published or saved."""
+        self.poll()  # perhaps the last of a feed that has ended
         before = self.standing.rows
-        self.poll()
         self.poll()
         total = len(on_disk(self.run)) if published is None else published
         assert self.standing.source == ("files" if published is None else "feed")
