@@ -18,7 +18,7 @@ from routestats import schema
 from routestats.errors import RouteStatsError, TraceError
 from routestats.live._run_files import RunFiles
 from routestats.shape import RouteShape
-from routestats.trace import _files
+from routestats.trace import files
 from routestats.trace.feed import FeedCounters, FeedReader, feed_path
 
 State = Literal["waiting", "live", "idle", "lost", "finished", "incomplete"]
@@ -78,9 +78,6 @@ class Standing:
     illegal_domain_requests: int = 0
 
 
-_TOTALS = ("rows", "dropped", "illegal_domain_requests")
-
-
 @dataclass(slots=True)
 class _Run:
     """A run as ``run.json`` describes it."""
@@ -133,7 +130,7 @@ class RunFollower:
         self._files = None
         self._fresh = False
         self._given = 0  # rows, since the last fresh ones
-        self._totals = dict.fromkeys(_TOTALS, 0)
+        self._standing = Standing()
         self._last_rows = float("-inf")
 
     @property
@@ -160,16 +157,24 @@ class RunFollower:
                 rows, standing = self._from_feed(run) or self._from_files(run)
         except (RouteStatsError, OSError) as error:
             # A damaged folder, or one that is being replaced: the next poll looks again.
-            standing = Standing("lost", problem=_files.one_line(error))
+            standing = Standing("lost", problem=files.one_line(error))
         if standing.source is None and self._feed is not None and self._feed.replaced:
             self._leave_feed()
         if standing.fresh:
             self._given = 0
         self._given += 0 if rows is None else len(rows)
-        # Prometheus takes a counter that goes down for a restart.
-        self._totals = {n: max(was, getattr(standing, n)) for n, was in self._totals.items()}
-        skipped = max(self._totals["rows"] - self._given, 0)
-        return rows, replace(standing, skipped=skipped, **self._totals)
+        # Totals do not go down: Prometheus takes that for a restart.
+        before, total = self._standing, max(self._standing.rows, standing.rows)
+        self._standing = replace(
+            standing,
+            rows=total,
+            dropped=max(before.dropped, standing.dropped),
+            illegal_domain_requests=max(
+                before.illegal_domain_requests, standing.illegal_domain_requests
+            ),
+            skipped=max(total - self._given, 0),
+        )
+        return rows, self._standing
 
     def close(self) -> None:
         """Close the feed."""
@@ -183,7 +188,7 @@ class RunFollower:
             return None
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if self._run is None or self._run.stamp != stamp:
-            found = _Run(_files.read_run_file(self.run_dir), stamp)
+            found = _Run(files.read_run_file(self.run_dir), stamp)
             if self._run is None or found.identity != self._run.identity:
                 self.epoch += 1
                 self._start()

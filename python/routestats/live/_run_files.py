@@ -11,9 +11,11 @@ import numpy.typing as npt
 
 from routestats.errors import TraceError
 from routestats.shape import RouteShape
-from routestats.trace import _files
-from routestats.trace._sources import FileSource
 from routestats.trace.feed import row_dtype, rows_of_batch
+from routestats.trace.files import token_files
+from routestats.trace.token_file import TokenFile
+
+_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
 
 
 class RunFiles:
@@ -53,17 +55,17 @@ class RunFiles:
             A file that cannot be read; it is left out. One problem a call.
         """
         found: list[tuple[Path, int]] = []
-        for path in self._new_files():
-            self._last[path.parent.name] = path.name
+        for domain, path in self._new_files():
+            self._last[domain] = path.name
             try:
-                found.append((path, self._count(path)))
+                found.append((path, self._open(path).num_rows))
             except TraceError as error:
                 self._problems.append(str(error))
         newest: list[npt.NDArray[np.void]] = []
         for path, count in reversed(found):
             if want := min(count, limit - sum(map(len, newest))):
                 try:
-                    newest.append(self._read(path)[-want:])
+                    newest.append(self._read(path, want))
                 except TraceError as error:
                     self._problems.append(str(error))
                     continue
@@ -71,38 +73,30 @@ class RunFiles:
         rows = np.concatenate(newest[::-1]) if newest else np.empty(0, self._dtype)
         return rows, self._problems.popleft() if self._problems else None
 
-    def _new_files(self) -> list[Path]:
-        """Files after the last one seen of each domain, in the order of writing.
+    def _new_files(self) -> list[tuple[str, Path]]:
+        """Domain and path of the files after the last one seen, in the order of writing.
 
         Within a domain the names give the order. Between domains only the times of the files do; a
         copy may have changed them.
         """
-        found: list[tuple[int, Path]] = []
-        for folder in sorted(self._run_dir.glob("tokens/domain=*")):
-            parts = [p for p in _files.parts(folder) if p.name > self._last.get(folder.name, "")]
-            times = accumulate((path.stat().st_mtime_ns for path in parts), max)
-            found.extend(zip(times, parts, strict=True))
-        return [path for _, path in sorted(found)]
+        found: list[tuple[int, str, Path]] = []
+        for domain, paths in token_files(self._run_dir).items():
+            paths = [path for path in paths if path.name > self._last.get(domain, "")]
+            times = accumulate((path.stat().st_mtime_ns for path in paths), max)
+            found.extend((time, domain, path) for time, path in zip(times, paths, strict=True))
+        return [(domain, path) for _, domain, path in sorted(found)]
 
-    def _count(self, path: Path) -> int:
-        """Check the footer of a file, add its drops, and return how many rows it has."""
-        file = _files.open_parquet(path)
-        shape = (self._shape.num_layers, self._shape.num_experts, self._shape.top_k)
-        try:
-            meta = _files.file_metadata(file)
-            found = tuple(meta.get(name) for name in ("num_layers", "num_experts", "top_k"))
-            dropped = int(_files.file_figures(file).get("dropped_rows", 0))
-        except (ValueError, TypeError, AttributeError) as error:
-            problem = _files.one_line(error)
-            raise TraceError(f"{path}: its footer is not a trace's: {problem}") from None
-        if found != shape:
-            raise TraceError(f"{path}: expected layers, experts and choices {shape}, got {found}")
-        self.dropped += dropped
-        return int(file.metadata.num_rows)
+    def _open(self, path: Path) -> TokenFile:
+        file = TokenFile(path)
+        if file.shape != self._shape:
+            raise TraceError(f"{path}: expected {self._shape}, got {file.shape}")
+        self.dropped += file.dropped_rows
+        return file
 
-    def _read(self, path: Path) -> npt.NDArray[np.void]:
-        source = FileSource(path)
-        batches = source.batches(65_536, source.domains, light=False)
+    def _read(self, path: Path, count: int) -> npt.NDArray[np.void]:
+        """The last `count` rows of a file."""
+        file = TokenFile(path)
+        batches = file.batches(_COLUMNS, start=file.num_rows - count)
         rows = np.concatenate([rows_of_batch(batch, self._dtype) for batch in batches])
         if (highest := int(rows["experts"].max(initial=0))) >= self._shape.num_experts:
             raise TraceError(
