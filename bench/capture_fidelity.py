@@ -236,7 +236,7 @@ def compare(model_path: Path, run: Path, outputs: list[Any], result: CaseResult)
 
 
 def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[np.ndarray, ...]]:
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     table = trace.rows
     ids = np.asarray(table["request_id"].to_pylist())

@@ -120,7 +120,7 @@ def time_engine(llm: Any, repeats: int) -> list[dict[str, float]]:
 def compare_rows(llm: Any, run: Path) -> dict[str, int]:
     """Rows that ours and vLLM's own feature both have, and how many of them differ."""
     import routestats as rs
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     with rs.capture(llm, run):
         outputs = generate(llm, 32, OUTPUT_TOKENS, 1)

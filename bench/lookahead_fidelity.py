@@ -106,7 +106,7 @@ class Reference:
 
 def compare(run: Path, outputs: list[Any]) -> dict[str, Any]:
     import routestats as rs
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     trace = rs.Trace.open(run)
     assert rs.verify(trace).ok, rs.verify(trace).render()

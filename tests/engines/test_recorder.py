@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import routestats as rs
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
@@ -146,7 +148,6 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
         lookahead=LookaheadLayout((1,), 2, ("as_is",)),
     )
     made.domains.append("d")
-    one = step(0, 5, new=True)
     ids = np.arange(10, dtype=np.uint8).reshape(5, 1, 1, 2) % 8
     fetchers: list[str] = []
 
@@ -154,8 +155,7 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
         fetchers.append(threading.current_thread().name)
         return ids
 
-    one.fetch_lookahead = fetch
-    run_step(made, one)
+    run_step(made, replace(step(0, 5, new=True), lookahead=fetch))
     assert made.close()["error"] is None
     assert fetchers == ["routestats-drain"]
     trace = rs.Trace.open(tmp_path / "run")

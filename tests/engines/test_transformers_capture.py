@@ -194,7 +194,8 @@ def test_nested_and_repeated_captures_make_one_run(tmp_path: Path) -> None:
     assert {d: len(trace.filter(domain=d)) for d in trace.domains} == {"inner": 10, "outer": 10}
     assert rs.verify(trace).ok
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
-    assert counts.tokens == 5
+    assert counts.tokens == 20
+    assert counts == rs.count(trace, hops=(0, 1), pairing="any")
     assert not model._forward_hooks
 
 

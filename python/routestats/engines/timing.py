@@ -5,17 +5,40 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from routestats.arguments import check_integer, check_path
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import DEFAULT_DOMAIN, check_domain
+from routestats.trace.timings import SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class TimingRequest:
+    """What to time, and where it goes; its fields are the arguments of `time_stages`."""
+
+    run_dir: str
+    domain: str
+    source: str
+    warm_up: int
+    max_steps: int
+
+    def __post_init__(self) -> None:
+        check_domain(self.domain)
+        if self.source not in SOURCES:
+            raise InvalidValueError(
+                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}"
+            )
+        for name, least in (("warm_up", 0), ("max_steps", 1)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
 
 
 @contextmanager
 def time_stages(
     model: Any,
     run_dir: str | os.PathLike[str],
-    domain: str = "default",
+    domain: str = DEFAULT_DOMAIN,
     *,
     source: Literal["hooks", "outline", "profiler"] = "hooks",
     warm_up: int = 3,
@@ -61,19 +84,11 @@ def time_stages(
     """
     if not hasattr(model, "collective_rpc"):
         raise InvalidTypeError(f"model: expected a vllm.LLM, got {type(model).__name__}")
-    for name, value, least in (("warm_up", warm_up, 0), ("max_steps", max_steps, 1)):
-        if value < least:
-            raise InvalidValueError(f"{name}: expected at least {least}, got {value}")
+    path = check_path("run_dir", run_dir)
+    request = TimingRequest(str(path.absolute()), domain, source, warm_up, max_steps)
     from routestats.engines.vllm.control import call_worker
 
-    request = {
-        "run_dir": str(Path(run_dir).absolute()),
-        "domain": domain,
-        "source": source,
-        "warm_up": warm_up,
-        "max_steps": max_steps,
-    }
-    call_worker(model, "routestats_start_timing", request)
+    call_worker(model, "routestats_start_timing", asdict(request))
     summary: dict[str, Any] = {}
     try:
         yield summary

@@ -227,12 +227,16 @@ class TraceWriter:
             self._flush_domain(domain)
         self._flush_records()
 
-    def close(self, complete: bool = True, **totals: Any) -> None:
+    def close(
+        self, complete: bool = True, *, not_saved: dict[str, str] | None = None, **totals: Any
+    ) -> None:
         """Flush, and describe the run as complete or not.
 
         Parameters
         ----------
         complete : bool
+        not_saved : dict of str to str, optional
+            Files beside the run that were asked for and are not there, and why.
         **totals
             Further figures for ``run.json``, e.g. ``duplicate_rows``; integers add up over the
             captures of a run. ``dropped_rows`` overrides the attribute.
@@ -263,6 +267,9 @@ class TraceWriter:
                     },
                 )
             self._info["complete"] = complete
+            self._info.pop("not_saved", None)
+            if not_saved:
+                self._info["not_saved"] = not_saved
             if error:
                 self._info["error"] = error
             else:

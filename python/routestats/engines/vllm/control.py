@@ -13,7 +13,6 @@ from uuid import uuid4
 
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
-from routestats.schema import check_domain
 
 
 class VllmCapture:
@@ -36,7 +35,7 @@ class VllmCapture:
     def __init__(self, llm: Any, run_dir: Path, domain: str, options: RecorderOptions) -> None:
         self._llm = llm
         self.run_dir = run_dir.absolute()
-        self._domain = check_domain(domain)
+        self._domain = domain
         self._options = options
         self._outcomes: dict[tuple[str, int], Outcome] = {}
         # The worker writes here why the capture failed; to look for a file costs a step nothing.

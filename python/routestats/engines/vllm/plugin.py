@@ -14,7 +14,9 @@ from typing import Any
 from routestats.errors import CaptureError, RouteStatsError
 
 ENABLE_VARIABLE = "ROUTESTATS_ENABLE"
+"""Set to 1 by `routestats.enable`; processes that an engine starts inherit it."""
 RUN_VARIABLE = "ROUTESTATS_RUN"
+"""Folder of the run that a server captures into, with no code of its own."""
 _AGENT = "_routestats_agent"
 
 
@@ -66,13 +68,15 @@ def _agent(wrapper: Any) -> Any:
 
 
 def _answer(call: Any) -> dict[str, Any]:
-    """Errors travel as values: an engine wraps exceptions beyond recognition."""
+    """Errors travel as values: an engine changes exceptions, and may end for one."""
     try:
         return call() or {}
     except RouteStatsError as error:
         return {"refused": str(error)}
     except OSError as error:
         return {"refused": f"{error.filename or 'capture'}: {error.strerror or error}"}
+    except Exception as error:
+        return {"refused": f"routestats failed: {type(error).__name__}: {error}"}
 
 
 def _start(self: Any, request: dict[str, Any]) -> dict[str, Any]:
