@@ -18,7 +18,7 @@ from routestats.errors import RouteStatsError, TraceError
 from routestats.schema import COUNTS_FILE, PATHS_FILES
 from routestats.shape import RouteShape
 from routestats.trace import Trace
-from routestats.trace._files import one_line, write_atomically
+from routestats.trace.files import one_line, write_atomically
 
 _SAVED_PATHS = 1000
 # All distinct paths are in memory while a run's are counted again; at worst these are its experts.

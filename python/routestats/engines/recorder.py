@@ -23,7 +23,7 @@ from routestats.errors import CaptureError, RouteStatsError
 from routestats.schema import DEFAULT_DOMAIN, LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
-from routestats.trace._files import one_line
+from routestats.trace.files import one_line
 
 # How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
 # pieces of work leave the engine's Python alone.
@@ -201,7 +201,13 @@ class Recorder:
         self._feed.close(**self._standing())
         totals = self._totals()
         try:
-            self._writer.close(self._error is None, not_saved=self._not_saved, **totals)
+            self._writer.close(
+                self._error is None,
+                dropped_rows=self.ring.dropped_rows,
+                totals={name: value for name, value in totals.items() if name != "error"},
+                error=self._error,
+                not_saved=self._not_saved,
+            )
         except RouteStatsError as error:
             totals["error"] = self._error or str(error)
         return totals

@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
 from routestats.errors import InvalidValueError, NoCommonTokensError
 from routestats.report._limits import affinity_pairs
+from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.stats import (
     Agreement,
@@ -18,7 +20,6 @@ from routestats.stats import (
     compare_domains,
     transfer,
 )
-from routestats.stats._base.result import Result
 from routestats.trace import Trace, join
 
 
@@ -45,12 +46,26 @@ class RunComparison(Result):
     transfer: Transfer | None
     missing: dict[str, str]
 
+    @property
+    def parts(self) -> dict[str, Result]:
+        """What was computed, by name: the phases, ``agreement``, ``transfer``."""
+        others = {"agreement": self.agreement, "transfer": self.transfer}
+        there = {name: part for name, part in others.items() if part is not None}
+        return {**self.differences, **there}
+
+    def to_table(self) -> pa.Table:
+        """The rows of every part's table, with its name in the column ``part``; else null."""
+        tables = []
+        for name, part in self.parts.items():
+            table = part.to_table()
+            tables.append(table.add_column(0, "part", [[name] * table.num_rows]))
+        return pa.concat_tables(tables, promote_options="permissive")
+
     def summary(self) -> str:
         """A paragraph per part, and a line for each that is missing."""
-        parts = [difference.summary() for difference in self.differences.values()]
-        parts += [part.summary() for part in (self.agreement, self.transfer) if part is not None]
-        parts += [f"{name}: not computed: {why}" for name, why in self.missing.items()]
-        return "\n\n".join(parts)
+        shown = [part.summary() for part in self.parts.values()]
+        shown += [f"{name}: not computed: {why}" for name, why in self.missing.items()]
+        return "\n\n".join(shown)
 
 
 def compare_runs(

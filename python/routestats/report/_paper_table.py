@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.report._published import Source
-from routestats.stats._base.result import Result
+from routestats.result import Result
 
 
 @dataclass(frozen=True, slots=True)

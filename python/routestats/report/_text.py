@@ -6,7 +6,7 @@ from typing import Any
 
 from routestats.report._analysis import Analysis
 from routestats.report._restrictions import restrictions
-from routestats.stats._base.result import Result, plain
+from routestats.result import Result, plain
 
 
 def parts(analysis: Analysis) -> dict[str, Result]:

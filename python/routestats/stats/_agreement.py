@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError, NoCommonTokensError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, checked_experts
 from routestats.stats._base.estimate import (
@@ -17,7 +18,6 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.result import Result
 from routestats.trace import Trace
 
 

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_counts, check_integer, check_sets
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from routestats.counts import count
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
 from routestats.stats._base.estimate import (
@@ -18,7 +19,6 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.result import Result
 from routestats.stats._lookahead.hits import NAMES
 from routestats.stats._predictors.allowed import choose_predictors
 from routestats.stats._predictors.guesses import guesses

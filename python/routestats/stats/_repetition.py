@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     Ids,
@@ -19,7 +20,6 @@ from routestats.stats._base.checks import (
     checked_experts,
 )
 from routestats.stats._base.estimate import Estimate, resampling_weights
-from routestats.stats._base.result import Result
 from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
 from routestats.trace import Trace
 

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from routestats.counts._segments import SegmentCounts, count_segments
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, check_integer, check_trace
 from routestats.stats._base.estimate import (
@@ -18,7 +19,6 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.result import Result
 from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
 from routestats.trace import Trace
 

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     Ids,
@@ -18,7 +19,6 @@ from routestats.stats._base.checks import (
     checked_experts,
 )
 from routestats.stats._base.estimate import Estimate, Floats, resampling_weights
-from routestats.stats._base.result import Result
 from routestats.stats._base.units import Units, percent, share_estimate, stack_estimates
 from routestats.trace import Trace
 

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result
 from routestats.stats._base.checks import check_trace
-from routestats.stats._base.result import Result
 from routestats.stats._hop_accuracy.accuracy import HopAccuracy, hop_accuracy
 from routestats.stats._hop_accuracy.measure import Prediction
 from routestats.stats._lookahead.lookahead import lookahead

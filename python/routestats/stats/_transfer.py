@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
@@ -20,7 +21,6 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.result import Result
 from routestats.stats._base.units import percent, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
@@ -23,7 +24,6 @@ from routestats.stats._base.checks import (
 )
 from routestats.stats._base.contingency import divergence_bits
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
 from routestats.stats._compare_domains.expert_difference import (
     ExpertDifference,
     adjusted,

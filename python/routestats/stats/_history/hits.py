@@ -19,8 +19,8 @@ from routestats.counts._history import (
     history_totals,
 )
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.result import Result
 from routestats.trace import Trace
 
 ORDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # and all layers

@@ -12,10 +12,10 @@ import pyarrow as pa
 from routestats.counts import RouteCounts, count
 from routestats.counts._history import check_context
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, check_integer
 from routestats.stats._base.estimate import resampling_weights
-from routestats.stats._base.result import Result
 from routestats.stats._history.hits import history_hits
 from routestats.stats._hop_accuracy.measure import HopMeasure, estimate_measure
 from routestats.stats._hop_accuracy.text import measures_table, table_by_hop

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from routestats.counts import GroupedRows, count
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base import contingency
 from routestats.stats._base.checks import (
@@ -22,7 +23,6 @@ from routestats.stats._base.checks import (
     check_trace,
 )
 from routestats.stats._base.estimate import Estimate, Floats
-from routestats.stats._base.result import Result
 from routestats.stats._information.levels import Null, Permutable
 from routestats.stats._information.without_groups import (
     Jackknifed,

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from routestats.counts import count
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_confidence, check_trace
 from routestats.stats._base.estimate import (
@@ -17,7 +18,6 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.result import Result
 from routestats.stats._hop_accuracy.measure import Prediction, measure_label, uniform_share
 from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS
 from routestats.stats._lookahead.hits import LookaheadHits, lookahead_hits, marginal_hits

@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.stats._base.estimate import Estimate
-from routestats.stats._base.result import Result
 from routestats.trace.timings import STAGES
 
 PARTS = STAGES

@@ -1,25 +1,35 @@
-"""What the results of this package have in common."""
+"""What every result has: `print` shows its summary, `to_table` and `to_json` write it down."""
 
 from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from routestats.shape import RouteShape
 
 
-class Result:
-    """Base of results: a frozen dataclass that can be written down; `print` shows its summary."""
+class Result(ABC):
+    """Base of every result of the public face; most are frozen dataclasses.
+
+    A result gives `summary` and `to_table`. The rest follows from its fields, and a class that is
+    no dataclass gives `to_dict` as well.
+    """
 
     __slots__ = ()
 
+    @abstractmethod
     def summary(self) -> str:
         """A few lines for a terminal."""
-        raise NotImplementedError(f"{type(self).__name__} has no summary")
+
+    @abstractmethod
+    def to_table(self) -> pa.Table:
+        """The values as an Arrow table; pandas, Polars and DuckDB read it."""
 
     def __str__(self) -> str:
         return self.summary()
