@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from engine_process import run_engine
 
 import routestats as rs
 from routestats.engines.tiny import make_mixtral, tiny_model
@@ -37,11 +38,8 @@ def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProce
     file = Path(arguments[0]).parent / "script.py"
     file.write_text(f"{head}if __name__ == '__main__':\n{body}")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
-    return subprocess.run(
+    return run_engine(
         [sys.executable, str(file), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=300,
         env={**environment, **QUIET, **more},
     )
@@ -50,9 +48,7 @@ def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProce
 def test_capture_equals_transformers_in_every_case(tmp_path: Path) -> None:
     figures = tmp_path / "figures.json"
     command = [sys.executable, str(ROOT / "bench" / "capture_fidelity.py"), "--json", str(figures)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET}
-    )
+    done = run_engine(command, timeout=3600, env={**os.environ, **QUIET})
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     cases = json.loads(figures.read_text())
     assert len(cases) == 6
