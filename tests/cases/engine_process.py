@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 from contextlib import suppress
+from typing import Any
 
-import psutil
+import pytest
+
+psutil = pytest.importorskip("psutil", reason="engines bring it")
 
 
 def run_engine(
@@ -40,7 +43,7 @@ def _end_session(session: int) -> list[str]:
     return names
 
 
-def _members(session: int) -> list[psutil.Process]:
+def _members(session: int) -> list[Any]:
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError):

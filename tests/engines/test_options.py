@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import routestats as rs
-from routestats.engines.recorder_options import RecorderOptions
+from routestats.engines.recorder_options import RecorderOptions, labels
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 
@@ -103,3 +103,12 @@ def test_options_travel_as_plain_numbers() -> None:
     values = (options.ring_rows, options.flush_seconds, options.lookahead)
     assert values == (64, 0.5, (2,))
     assert [type(value) for value in values] == [int, float, tuple]
+
+
+def test_labels() -> None:
+    assert labels(2, ["a", "b"], None) == [{"task_id": "a"}, {"task_id": "b"}]
+    assert labels(1, ["a"], ["g"]) == [{"task_id": "a", "group": "g"}]
+    with pytest.raises(InvalidValueError, match="groups: expected 2, one per request, got 1"):
+        labels(2, None, ["g"])
+    with pytest.raises(InvalidTypeError, match=r"task_ids\[1\]: expected a string, got 7"):
+        labels(2, ["a", 7], None)  # type: ignore[list-item]

@@ -196,7 +196,7 @@ class Recorder:
         try:
             self._finish()  # what a failed run has taken in is kept, too
         except Exception as error:
-            self._error = self._error or _reason(error)
+            self._error = self._error or reason_of(error)
         # First, because a run without rows takes its folder away.
         self._feed.close(**self._standing())
         totals = self._totals()
@@ -228,7 +228,7 @@ class Recorder:
                 elif time.monotonic() - last_rows > _IDLE_SECONDS:
                     self._writer.flush()
         except Exception as error:
-            self.fail(_reason(error))
+            self.fail(reason_of(error))
 
     def _take(self) -> int:
         self._held_from = self._drained
@@ -363,7 +363,7 @@ class Recorder:
         }
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What failed, in one line; an error that is none of ours is a defect, and says its kind."""
     if isinstance(error, RouteStatsError):
         return str(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
@@ -19,6 +20,31 @@ class Outcome(TypedDict, total=False):
     finish_reason: str | None
     task_id: str | None
     group: str | None
+
+
+def labels(
+    count: int, task_ids: Sequence[str] | None, groups: Sequence[str] | None
+) -> list[Outcome]:
+    """What a caller says of `count` requests.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If there are more or fewer, or one is no string.
+    """
+    found = [Outcome() for _ in range(count)]
+    for argument, key, values in (("task_ids", "task_id", task_ids), ("groups", "group", groups)):
+        if values is None:
+            continue
+        if len(values) != count:
+            raise InvalidValueError(
+                f"{argument}: expected {count}, one per request, got {len(values)}"
+            )
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise InvalidTypeError(f"{argument}[{i}]: expected a string, got {value!r}")
+            found[i][key] = value  # type: ignore[literal-required]
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 
 import torch
 
+from routestats.engines._requests import external_id
 from routestats.engines._rings import host_ring
 from routestats.engines.recorder import Recorder
-from routestats.engines.recorder_options import Outcome, RecorderOptions
+from routestats.engines.recorder_options import RecorderOptions, labels
 from routestats.engines.transformers.routers import find_routers
 from routestats.engines.transformers.session import Session
-from routestats.errors import CaptureError, InvalidValueError
+from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
 _sessions: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()
@@ -104,28 +105,20 @@ class TransformersCapture:
         Parameters
         ----------
         outputs : ignored
-            For the likeness to vLLM's.
+            There because a vLLM capture has it.
         task_ids, groups : sequence of str, optional
             One per sequence since the capture began.
 
         Raises
         ------
-        InvalidValueError
-            If the lengths differ.
+        InvalidTypeError, InvalidValueError
+            If the lengths differ, or a label is no string.
         """
         requests = self._session.requests[self._first_request :]
-        for name, values in (("task_ids", task_ids), ("groups", groups)):
-            if values is not None and len(values) != len(requests):
-                raise InvalidValueError(
-                    f"{name}: expected {len(requests)}, one per sequence, got {len(values)}"
-                )
-        for i, request in enumerate(requests):
-            known = Outcome()
-            if task_ids is not None:
-                known["task_id"] = task_ids[i]
-            if groups is not None:
-                known["group"] = groups[i]
-            self._session.recorder.add_outcomes({(request.rpartition("-")[0], 0): known})
+        said = labels(len(requests), task_ids, groups)
+        self._session.recorder.add_outcomes(
+            {external_id(request): known for request, known in zip(requests, said, strict=True)}
+        )
 
     def _open(self) -> Session:
         import transformers

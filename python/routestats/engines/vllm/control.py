@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from routestats.engines.recorder_options import Outcome, RecorderOptions
-from routestats.errors import CaptureError, InvalidValueError
+from routestats.engines.recorder_options import Outcome, RecorderOptions, labels
+from routestats.errors import CaptureError
 
 
 class VllmCapture:
@@ -117,20 +117,11 @@ class VllmCapture:
 
         Raises
         ------
-        InvalidValueError
-            If the lengths differ.
+        InvalidTypeError, InvalidValueError
+            If the lengths differ, or a label is no string.
         """
-        for name, values in (("task_ids", task_ids), ("groups", groups)):
-            if values is not None and len(values) != len(outputs):
-                raise InvalidValueError(
-                    f"{name}: expected {len(outputs)}, one per output, got {len(values)}"
-                )
-        for i, output in enumerate(outputs):
-            known = Outcome()
-            if task_ids is not None:
-                known["task_id"] = task_ids[i]
-            if groups is not None:
-                known["group"] = groups[i]
+        said = labels(len(outputs), task_ids, groups)
+        for output, known in zip(outputs, said, strict=True):
             for sample in output.outputs:
                 self._known(output.request_id, sample.index).update(known)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from routestats.engines._steps import StepRows
-from routestats.engines.recorder import Recorder
+from routestats.engines.recorder import Recorder, reason_of
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.description import require_eager
@@ -189,7 +189,7 @@ class WorkerCapture:
         try:
             step = requests_of(scheduler_output, recorder.domain, max_model_len)
             recording = rows > 0 and recorder.begin(rows)
-        except CaptureError as error:
+        except Exception as error:  # the engine goes on whatever happens to the capture
             self._fail(recorder, error)
             return execute()
         if not recording:
@@ -213,13 +213,13 @@ class WorkerCapture:
                 step = replace(step, lookahead=self._lookahead.close(rows))
             recorder.commit(step)
             self._step = step
-        except CaptureError as error:
+        except Exception as error:  # the engine goes on whatever happens to the capture
             self._fail(recorder, error)
         return output
 
-    def _fail(self, recorder: Recorder, error: CaptureError) -> None:
-        """End the run as incomplete. The engine goes on; the run's owner is told at once."""
-        recorder.fail(str(error))
+    def _fail(self, recorder: Recorder, error: Exception) -> None:
+        """End the run as incomplete, and tell its owner at once."""
+        recorder.fail(reason_of(error))
         recorder.ring.abandon_step()
         self._failed = recorder
         self._let_go()
