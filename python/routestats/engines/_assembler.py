@@ -1,8 +1,8 @@
 """From the rows of engine steps to the rows that are real.
 
-An engine runs more rows than a trace may hold: draft tokens that are then rejected, tokens run
-again after a preemption, and, when it schedules ahead, one step past the end of a request. This
-module keeps, per request, how far it has come, and lets each position through once.
+An engine runs more rows than a trace may hold: draft tokens that it then rejects, tokens that it
+runs again after a preemption, and, when it schedules ahead, one step past the end of a request.
+This module knows how far each request has come, and lets each position through once.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from routestats.errors import CaptureError
 from routestats.schema import DECODE, PREFILL, RequestRecord, RoutingBatch, is_domain
 
 Columns = Mapping[str, npt.NDArray[Any]]
-"""Columns of rows, by the names that `RoutingBatch` gives them; those that are None are not in."""
+"""Columns of rows, by their names in `RoutingBatch`; a column that would be None is not in it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Block:
-    """Rows of one step, of all its requests."""
+    """The rows of one step, of all its requests."""
 
     columns: Columns
     ring_row: int | None
@@ -42,7 +42,7 @@ class _Block:
         return self.columns["positions"]
 
     def copy(self, start: int, stop: int) -> _Block:
-        """Some of the rows, which keep nothing of the others in memory."""
+        """A copy of some rows, which does not keep the others in memory."""
         columns = {name: values[start:stop].copy() for name, values in self.columns.items()}
         return _Block(columns, None if self.ring_row is None else self.ring_row + start)
 
@@ -86,7 +86,7 @@ class _Draft(NamedTuple):
 
 
 class RowAssembler:
-    """Lets every real row through once, and makes a record of every finished request.
+    """Lets every real row through once, and records every finished request.
 
     Attributes
     ----------
@@ -98,15 +98,14 @@ class RowAssembler:
     overrun_rows : int
         Rows run past the end of a request by an engine that schedules ahead.
     unconfirmed_rows : int
-        Rows of draft tokens in a request's last step whose acceptance the engine did not tell;
-        they are left out.
+        Draft tokens in a request's last step of which the engine did not say whether it accepted
+        them. They are left out.
     foreign_rows : int
-        Rows of requests that were under way before the capture began, or that it does not know;
-        they are left out.
+        Rows of requests that began before the capture or are of an unknown kind. They are left out.
     unknown_requests : int
-        Requests that are left out because capture does not know their kind.
+        Requests of a kind that capture does not understand. They are left out.
     illegal_domain_requests : int
-        Requests whose id names something that can be no domain; they get the capture's.
+        Requests whose id names something that cannot be a domain. They get the capture's domain.
     """
 
     def __init__(self) -> None:
@@ -129,9 +128,9 @@ class RowAssembler:
         ----------
         step : StepRows
         columns : mapping of str to ndarray
-            Those of a `RoutingBatch`, by name, but for the requests and ``phase``.
+            Those of a `RoutingBatch`, without the requests and ``phase``.
         ring_row : int, optional
-            Number of the first row in a ring that holds the rows for longer than the step.
+            Number of the first row in a ring that still holds the rows.
         """
         for name, values in columns.items():
             if len(values) != step.rows:
@@ -151,22 +150,22 @@ class RowAssembler:
                 self._add_rows(segment, step.drafts.get(request_id, 0), step.sampled)
 
     def note(self, step: StepRows) -> None:
-        """Take in which requests ended and began with a step, and none of its rows."""
+        """Take in which requests ended and began with a step, without its rows."""
         for request_id in step.finished:
             self._finish(request_id)
         for new in step.new:
-            # A preempted request comes as a new one again in some engines: it goes on.
+            # Some engines give a preempted request as a new one again: it goes on.
             if new.request_id not in self._active:
                 self._active[new.request_id] = self._begin(new)
         self.unknown_requests += step.unknown
 
     def finish_all(self) -> None:
-        """The engine is done: whatever is still open has ended."""
+        """The engine is done: all requests have ended."""
         for request_id in list(self._active):
             self._finish(request_id)
 
     def let_through(self) -> Iterator[tuple[int | None, Ids]]:
-        """What `take_batches` will give: runs of rows, as their ring row and their experts."""
+        """The rows that `take_batches` will give, as runs: first ring row, and experts."""
         for block, start, stop in _runs(self._segments):
             ring_row = None if block.ring_row is None else block.ring_row + start
             yield ring_row, block.columns["experts"][start:stop]
@@ -200,12 +199,12 @@ class RowAssembler:
                 f"got {last} after {count} rows"
             )
         if request.draft is not None:
-            # Where the request goes on tells how many of its drafts were accepted.
+            # The position at which the request goes on says how many drafts were accepted.
             self._resolve(request, request.draft, accepted_below=begin)
         if request.high < 0:
             request.high = request.cached = begin
         certain = stop - drafts
-        first = start + min(max(request.high - begin, 0), count)  # those before have been run
+        first = start + min(max(request.high - begin, 0), count)  # the rows before it are repeated
         self.duplicate_rows += first - start
         end = self._let_through(_Segment(request, block, first, certain))
         self.overrun_rows += max(certain - max(end, first), 0)
@@ -214,7 +213,7 @@ class RowAssembler:
             request.draft = _Draft(block.copy(waiting, stop), begin, sampled)
 
     def _let_through(self, rows: _Segment) -> int:
-        """Let rows through up to the end of their request; index of the first that lies past it."""
+        """Let rows through up to the end of the request; return the index of the next."""
         request, block, start, stop = rows
         if start >= stop:
             return stop
@@ -269,7 +268,7 @@ class RowAssembler:
 
 
 def _runs(segments: list[_Segment]) -> list[tuple[_Block, int, int]]:
-    """The rows of `segments`; neighbours in a step are one run."""
+    """The rows of `segments`, where neighbours in a step make one run."""
     runs: list[tuple[_Block, int, int]] = []
     for _, block, start, stop in segments:
         if runs and runs[-1][0] is block and runs[-1][2] == start:

@@ -1,4 +1,4 @@
-"""Requests: what an engine says of a new one, and what its id says."""
+"""New requests of an engine, and what can be read from a request's id."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from routestats.schema import is_domain
 
-# vLLM appends "-" and eight characters to the id a request was given, and puts "<index>_" before
-# it when a request asks for several samples. Ids come from clients: `int` refuses long numbers.
+# vLLM appends "-" and eight characters to a request's id, and puts "<index>_" before it when the
+# request asks for several samples. Ids come from clients, and `int` refuses very long numbers.
 _SAMPLE = r"(?:(?P<sample>[0-9]{1,9})_)?"
 _ENGINE_ID = re.compile(rf"{_SAMPLE}(?P<external>.+)-[0-9a-f]{{8}}", re.DOTALL)
-# What vLLM's servers put before the id that a client gave.
+# What vLLM's servers put before a client's id.
 _SERVERS = (
     "cmpl",
     "chatcmpl",
@@ -36,9 +36,9 @@ class NewRequest:
     Attributes
     ----------
     request_id : str
-        The engine's; clients have a say in it, so it may hold anything.
+        The engine's. A part of it comes from a client, so it may hold any text.
     domain : str
-        That of the capture, unless the id names another.
+        The capture's; the id may name another.
     prompt_token_ids : ndarray of int32
     stop_ids : frozenset of int
         Token ids that end it.
@@ -62,9 +62,9 @@ def external_id(request_id: str) -> tuple[str, int]:
 
 
 def named_domain(request_id: str) -> str | None:
-    """What an id gives as its domain, legal or not; None if it gives none.
+    """The text that an id gives as its domain, legal or not; None if it gives none.
 
-    An id gives one by ``rs:<domain>:<anything>`` at its start, behind what vLLM itself puts there.
+    An id gives one as ``rs:<domain>:<anything>``, at its start or after what vLLM puts there.
 
     >>> named_domain("cmpl-rs:humaneval:17-0-1a2b3c4d")
     'humaneval'
@@ -74,7 +74,7 @@ def named_domain(request_id: str) -> str | None:
 
 
 def domain_of(request_id: str, default: str) -> str:
-    """The domain that a request id names, `default` if it names none or no legal one.
+    """The domain that a request id names; `default` if it names none, or an illegal one.
 
     >>> domain_of("rs:my-code:17-1a2b3c4d", "default")
     'my-code'
@@ -84,9 +84,9 @@ def domain_of(request_id: str, default: str) -> str:
 
 
 def id_for_files(request_id: str) -> str:
-    """`request_id` as files hold it: valid UTF-8, and not of any length.
+    """`request_id` as files hold it: valid UTF-8 of limited length.
 
-    Other ids than `request_id` keep another name.
+    Different ids keep different names.
     """
     name = request_id.encode("utf-8", "backslashreplace").decode()
     if len(name) <= _LONGEST_ID:

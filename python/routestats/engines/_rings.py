@@ -29,7 +29,7 @@ class Ring(Protocol):
 
 @runtime_checkable
 class HoldingRing(Ring, Protocol):
-    """A ring that holds what ``drain`` gave until `release`, so that it can be counted there."""
+    """A ring that keeps what ``drain`` gave until `release`, to be counted in its memory."""
 
     def release(self) -> None: ...
     @property

@@ -1,4 +1,4 @@
-"""Counts and paths beside a run: of all its rows, or not there."""
+"""The counts and paths saved with a run: they are of all its rows, or absent."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from routestats.trace import Trace
 from routestats.trace.files import one_line, write_atomically
 
 _SAVED_PATHS = 1000
-# All distinct paths are in memory while a run's are counted again; at worst these are its experts.
+# Counting a run's paths again keeps all distinct ones in memory: at worst, all of its experts.
 _RECOUNTED_BYTES = 1 << 28
 
 
 class RunCounts:
-    """Counts the rows of a capture, and keeps the files beside its run true.
+    """Counts the rows of a capture, and saves counts and paths of the whole run.
 
-    What an earlier capture saved is taken away before this one adds a row, so a capture that fails
-    or is killed leaves nothing that is no longer of the whole run.
+    The files of an earlier capture are removed before this one adds a row. A capture that fails or
+    is killed leaves no file that lacks rows of the run.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ class RunCounts:
     layer_ids : list of int
     options : RecorderOptions
     before : int
-        Rows that the run has from earlier captures.
+        Rows of earlier captures in the run.
     device : {"cpu", "cuda"}
         Where rows are counted.
     """
@@ -60,7 +60,7 @@ class RunCounts:
         self._earlier: RouteCounts | None = None
         self._withdrawn = False
         self._live: LiveCounts | None = None
-        # Only the most frequent paths are saved, which cannot be added to.
+        # Only the most frequent paths are saved, so those of two captures cannot be added.
         kinds = tuple(PATHS_FILES) if options.paths and before == 0 else ()
         if options.counts or kinds:
             self._live = LiveCounts(
@@ -72,7 +72,7 @@ class RunCounts:
             )
 
     def withdraw(self) -> None:
-        """Take away the saved files: rows are about to be added to the run.
+        """Remove the saved files, because rows are about to be added to the run.
 
         Raises
         ------
@@ -94,12 +94,12 @@ class RunCounts:
     def add(
         self, runs: Iterable[tuple[int | None, Ids]], holding: HoldingRing | None, held_from: int
     ) -> None:
-        """Count rows that the trace keeps, where they lie.
+        """Count rows that the trace keeps, in the memory that holds them.
 
         Parameters
         ----------
         runs : iterable of (int or None, ndarray)
-            Number of the first row in `holding`, and experts ``[rows, L, K]``.
+            The first row's number in `holding`, and experts ``[rows, L, K]``.
         holding : HoldingRing or None
             A ring that still holds the rows from `held_from` on.
         """
@@ -108,7 +108,7 @@ class RunCounts:
         held, gone = [], []
         there = holding is not None and holding.device == self._live.device
         for ring_row, experts in runs:
-            # Drafts are let through when they are confirmed, perhaps after their ring's drain.
+            # Drafts are let through when they are confirmed. The ring may have let go of them.
             if there and ring_row is not None and ring_row >= held_from:
                 held.append(np.arange(ring_row, ring_row + len(experts)))
             else:
@@ -124,12 +124,17 @@ class RunCounts:
             raise
 
     def save(self, rows: int) -> dict[str, str]:
-        """Save what was asked for, of all `rows` of the run, which are in its files.
+        """Save what was asked for.
+
+        Parameters
+        ----------
+        rows : int
+            All rows of the run; its files hold them.
 
         Returns
         -------
         dict of str to str
-            Names of files that are not saved, and why.
+            Files that were asked for and are not saved, and why.
 
         Raises
         ------
@@ -159,7 +164,7 @@ class RunCounts:
         return {}
 
     def _load(self) -> RouteCounts | None:
-        """What was saved before, if it is of all rows so far."""
+        """The saved counts, if they are of all rows so far."""
         path = self._run_dir / COUNTS_FILE
         try:
             counts = RouteCounts.load(path) if path.is_file() else None
@@ -173,7 +178,7 @@ class RunCounts:
         hops = counts.hops
         if self._before:
             earlier = self._earlier if self._withdrawn else self._load()
-            with suppress(RouteStatsError):  # saved by hand, of other hops
+            with suppress(RouteStatsError):  # a user may have saved counts of other hops
                 counts = counts if earlier is None else earlier + counts
         if counts.tokens != rows:
             counts = count(Trace.open(self._run_dir), hops=hops, pairing="any")

@@ -1,4 +1,4 @@
-"""The live feed of a capture, which never stands in the capture's way."""
+"""The live feed of a capture, whose failure does not end the capture."""
 
 from __future__ import annotations
 

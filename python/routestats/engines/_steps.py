@@ -1,4 +1,4 @@
-"""What one engine step ran: what the engine says of it, beside the routing that the ring gives."""
+"""What an engine says of one step; its routing comes from the ring."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Ids = npt.NDArray[np.uint8] | npt.NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepRows:
-    """What the engine's thread says of a step when it hands it over.
+    """What the engine's thread says of a step when it hands the step over.
 
     Rows lie request after request, ``counts[i]`` rows of ``request_ids[i]`` at consecutive
     positions.
@@ -25,21 +25,22 @@ class StepRows:
     request_ids : sequence of str
     counts : sequence of int
     positions, token_ids : ndarray of int32, shape [rows], or None
-        None where they come with the routing, from a ring in a device's memory.
+        None where the ring gives them, with the routing.
     drafts : mapping of str to int
-        How many of a request's rows, its last ones, are draft tokens.
+        How many of a request's last rows are draft tokens.
     new : sequence of NewRequest
         Requests that begin with the step.
     finished : sequence of str
         Requests that ended before it.
     unknown : int
-        Requests that begin with it and are of a kind that capture does not know; they are not
-        in `new`.
+        Requests that begin with it and are of a kind that capture does not understand; they are
+        not in `new`.
     lookahead : function, optional
         Gives what later gates would have chosen, ``[rows, V, P, M]``. It may wait for a device, so
         the drain thread calls it, once.
     sampled : dict
-        All that is said later: how many tokens the step gave each request that had drafts.
+        Filled in later, and nothing else is: how many tokens the step gave each request that had
+        drafts.
     """
 
     request_ids: Sequence[str] = ()

@@ -32,8 +32,8 @@ class Capture(Protocol):
 def enable() -> None:
     """Make every vLLM engine that is created from now on ready for `capture`.
 
-    Engines compile and live in other processes, which inherit the setting
-    (``ROUTESTATS_ENABLE=1``); an engine that is already running is not changed.
+    Engines run in processes of their own, which inherit the setting (``ROUTESTATS_ENABLE=1``). An
+    engine that is already running is not changed.
     """
     from routestats.engines.vllm.plugin import ENABLE_VARIABLE, register
 
@@ -60,22 +60,22 @@ def capture(
 ) -> AbstractContextManager[Capture]:
     """Capture the routing of everything `model` generates inside a ``with`` block.
 
-    Repeated captures into one folder make one run; nested ones change the domain for as long as
-    they last.
+    Repeated captures into one folder make one run. A capture inside another changes the domain
+    while it lasts.
 
     Parameters
     ----------
     model : vllm.LLM or transformers.PreTrainedModel
-        A vLLM engine created after `enable`, or any eager one; or a transformers MoE model.
+        A vLLM engine that was created after `enable` or is eager, or a transformers MoE model.
     run_dir : path
         Folder of the run: new, empty, or a run of the same model.
     domain : str
         Name of what the prompts are, e.g. ``humaneval``: up to 100 letters, digits, ``_``, ``.``
         and ``-``.
     weights : bool
-        Keep gate weights (float16). Ids are ordered by them either way.
+        Keep gate weights (float16). The ids are ordered by weight in any case.
     policy : {"block", "drop"}
-        When the ring buffer is full: make the engine wait, or drop the step's rows and count them.
+        When the ring is full: the engine waits, or the step's rows are dropped and counted.
     ring_rows : int
         Rows that the ring holds, at least the engine's ``max_num_batched_tokens``.
     flush_rows : int
@@ -91,11 +91,11 @@ def capture(
         ``run.json`` says why. Saved counts and paths go when a capture without these options adds
         rows, or when one fails.
     lookahead : int or sequence of int
-        Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
-        experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
-        An eager vLLM engine only. See `routestats.stats.lookahead`.
+        At every layer l, also apply the gates of layers l+1 to l+H, or of those at the given hops,
+        to the hidden state that enters l's experts, and keep what they would choose. For an eager
+        vLLM engine only. See `routestats.stats.lookahead`.
     live : bool
-        Publish the newest rows for `routestats.live`, in a file of some 8 MiB that goes away at
+        Publish the newest rows for `routestats.live`, in a file of some 8 MiB that is removed at
         the end.
 
     Returns

@@ -1,4 +1,4 @@
-"""The engine-side end of a capture: ring buffer, drain thread, sinks."""
+"""The recorder of a capture: it drains the ring on a thread, and writes the run."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
 from routestats.trace.files import one_line
 
-# How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
-# pieces of work leave the engine's Python alone.
+# The drain thread waits for some rows, and takes many at once: few and large pieces of work disturb
+# the engine's Python least.
 _WAKE_ROWS = 2048
 _TAKE_ROWS = 16384
 _WAKE_SECONDS = 0.25
-# An engine that has nothing to do for so long may as well have its rows on disk: it may be killed.
+# The rows of an engine that is idle for this long go to disk, because it may be killed.
 _IDLE_SECONDS = 2.0
 
 
 class Recorder:
-    """Takes an engine's steps in on one thread and writes them out on another.
+    """Takes in an engine's steps on one thread, and writes them on another.
 
     The engine thread calls `begin`, lets the routers write into `ring`, and calls `commit`.
     Everything else happens on the drain thread: which rows are real, Parquet, counts.
@@ -46,20 +46,20 @@ class Recorder:
     shape : RouteShape
     layer_ids : list of int
     model, engine, settings
-        Handed on to ``run.json``.
+        For ``run.json``.
     options : RecorderOptions
     hold_records : bool
-        Keep the records of finished requests until `close`, so that outcomes and labels can still
-        be added. Without it they are written as they come.
+        Keep the records of finished requests until `close`, because outcomes and labels may be
+        added. Without it they are written when the requests finish.
     lookahead : LookaheadLayout, optional
         How steps carry what later gates would have chosen, if they do.
     ring : Ring, optional
         By default one in the host's memory.
     tokenizer : str, optional
-        Folder or hub id of the model's tokenizer, told to whoever looks on.
+        Folder or hub id of the model's tokenizer, for the live view.
     count_device : {"cpu", "cuda"}
-        Where counts and paths are kept and counted, the device of a `HoldingRing`. Either way of
-        the rows that the trace keeps, once they are confirmed.
+        Where rows are counted; the device of a `HoldingRing`. They are the rows that the trace
+        keeps, once they are confirmed.
 
     Raises
     ------
@@ -157,7 +157,7 @@ class Recorder:
 
     def commit(self, step: StepRows) -> None:
         """Hand over the open step. Raises `CaptureError` if a layer of it is missing or wrong."""
-        # In the queue before the ring tells the drain thread, which takes one for the other.
+        # First into the queue: the drain thread takes a step from it for every one of the ring.
         self._steps.append(step)
         self._handed_over += step.rows
         try:
@@ -171,7 +171,7 @@ class Recorder:
         self._steps.append(replace(step, request_ids=(), counts=()))
 
     def add_outcomes(self, outcomes: Mapping[tuple[str, int], Outcome]) -> None:
-        """Add what the caller knows of requests, by external id and sample index."""
+        """Add what the caller knows of requests, by external id and index of the sample."""
         for key, outcome in outcomes.items():
             self._outcomes.setdefault(key, {}).update(outcome)
 
@@ -194,10 +194,10 @@ class Recorder:
         self.ring.close()
         self._thread.join()
         try:
-            self._finish()  # what a failed run has taken in is kept, too
+            self._finish()  # a failed run, too, keeps its rows
         except Exception as error:
             self._error = self._error or reason_of(error)
-        # First, because a run without rows takes its folder away.
+        # Before the writer, which removes the folder of a run without rows.
         self._feed.close(**self._standing())
         totals = self._totals()
         try:
@@ -271,9 +271,9 @@ class Recorder:
         self._note_waiting()
         try:
             self._count()
-        finally:  # what cannot be counted is written all the same
+        finally:  # rows that cannot be counted are written all the same
             batches = self._assembler.take_batches()
-            # Before they are written, because a flush takes its time.
+            # Before they are written, because a flush takes time.
             waiting, new = self._handed_over - self._drained, sum(map(len, batches))
             self._feed.publish(batches, waiting=waiting, **self._standing(new))
             if batches:
@@ -288,7 +288,7 @@ class Recorder:
         self._writer.maybe_flush()
 
     def _count(self) -> None:
-        """Count what has been let through, where it lies, and give the ring its rows back."""
+        """Count the rows that were let through, and give a holding ring its rows back."""
         self._counts.add(self._assembler.let_through(), self._holding, self._held_from)
         if self._holding is not None:
             self._holding.release()
@@ -364,7 +364,7 @@ class Recorder:
 
 
 def reason_of(error: Exception) -> str:
-    """What failed, in one line; an error that is none of ours is a defect, and says its kind."""
+    """What failed, in one line. An error of another library is a defect here, and says its type."""
     if isinstance(error, RouteStatsError):
         return str(error)
     return f"the recorder failed: {type(error).__name__}: {one_line(error)}"

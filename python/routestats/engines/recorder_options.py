@@ -54,23 +54,21 @@ class RecorderOptions:
     Attributes
     ----------
     weights : bool
-        Keep gate weights. Ids are ordered by them either way.
+        Keep gate weights. Ids are ordered by weight in any case.
     policy : {"block", "drop"}
-        When the ring is full: make the engine wait, or leave out the step's rows and count them.
+        When the ring is full: the engine waits, or the step's rows are dropped and counted.
     ring_rows : int
         Capacity of the ring. It must hold the largest step.
     flush_rows : int
     flush_seconds : float
         A file is written when either is reached.
     counts : bool
-        Also count expert loads, co-activation and adjacent layers as rows arrive, and save them
-        beside the trace as ``counts-any.npz``. They are of the whole run: those of an earlier
-        capture are added to, or the run is counted again.
+        Also count expert loads, co-activation and adjacent layers as rows arrive, and save the
+        counts of the whole run as ``counts-any.npz``.
     paths : bool
-        Also count full paths, of first choices and of sets, and save the most frequent ones beside
-        the trace as ``paths-top1.parquet`` and ``paths-set.parquet``. All distinct paths are in
-        memory until then. They too are of the whole run; ``run.json`` says so where it is too large
-        to be counted again.
+        Also count full paths, of first choices and of sets, and save the most frequent ones of the
+        whole run as ``paths-top1.parquet`` and ``paths-set.parquet``. All distinct paths are in
+        memory until then. A run of several captures is counted again, if it is not too large.
     lookahead : tuple of int
         Hops at which later gates are applied, ascending; none by default.
     live : bool

@@ -1,4 +1,4 @@
-"""`rs.time_stages`: where the time of a MoE layer goes, in a pass of its own."""
+"""`rs.time_stages`: how long the stages of a MoE layer take."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ def time_stages(
 ) -> Iterator[dict[str, Any]]:
     """Time the stages of every MoE layer while `model` generates inside a ``with`` block.
 
-    Nothing is captured meanwhile, so that neither measures the other. The times go into the run's
-    folder ``timing/``; read them with `routestats.stats.timing`.
+    Nothing is captured at the same time, because that would change the times. They go into the
+    run's folder ``timing/``; read them with `routestats.stats.timing`.
 
     Parameters
     ----------
@@ -57,8 +57,8 @@ def time_stages(
     domain : str
         Name of what the prompts are.
     source : {"hooks", "outline", "profiler"}
-        Clocks around the stages; clocks around each MoE layer as a whole, which is what the stages
-        must add up to; or ``torch.profiler``, whose Chrome trace is kept.
+        Clocks around the stages; clocks around each whole MoE layer, to which the stages must add
+        up; or ``torch.profiler``, whose Chrome trace is kept.
     warm_up : int
         Steps at the beginning that statistics leave out.
     max_steps : int
@@ -72,8 +72,8 @@ def time_stages(
     Raises
     ------
     CaptureError
-        If the engine is compiled, captures at this moment, or has a kernel whose stages cannot be
-        told apart.
+        If the engine is compiled, is being captured, or has a kernel that runs its stages in one
+        piece.
     InvalidTypeError, InvalidValueError
         If an argument is wrong.
 

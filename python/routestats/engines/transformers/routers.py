@@ -1,8 +1,8 @@
-"""Finding a transformers model's routers, and what they choose.
+"""Finding a transformers model's routers, and reading what they choose.
 
-It is read from what a router's module returns: transformers' routers hand ``(logits, weights,
-ids)`` to their experts, the weights as applied. A model whose routers return logits alone is
-refused, because the rule that makes choices of them is then not ours to guess.
+A router's module returns it: transformers' routers hand ``(logits, weights, ids)`` to their
+experts, with the weights as applied. A model whose routers return logits alone is refused, because
+we must not guess how it makes choices of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The one object of routestats in a vLLM worker: what is asked of it, and who does it."""
+"""The agent in a vLLM worker: it answers the plugin's methods."""
 
 from __future__ import annotations
 
@@ -84,11 +84,11 @@ class Agent:
             if run_dir:
                 self._capture.start_server(run_dir)
         elif refusal is not None and run_dir:
-            # Nobody will ask later, so the engine must not start as if it were captured.
+            # A server has no later step at which to refuse.
             raise CaptureError(f"{RUN_VARIABLE} is set, but {refusal}")
 
     def _close_with(self, worker: Any) -> None:
-        """Close the run when the worker is shut down, however that comes about."""
+        """Close the run when the worker is shut down or its process ends."""
         shutdown = worker.shutdown
 
         def close_and_shutdown(*args: Any, **kwargs: Any) -> Any:

@@ -16,7 +16,7 @@ from routestats.shape import RouteShape
 
 
 class Attachment:
-    """The model of one worker, as far as routestats has a hand in it.
+    """What routestats has attached to one worker's model.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ class Attachment:
         if device is None or device.type == "cpu":
             return HostTap(shape)
         if device.type == "cuda" and why_no_cuda() is None:
-            # Graphs keep the ring's addresses, so it is made before any capture says how large.
+            # Graphs keep the ring's addresses, so its memory is made before a capture begins.
             rows = max(RecorderOptions().ring_rows, 2 * self.largest_step)
             return DeviceTap(shape, rows, device)
         return StagedTap(shape, self.largest_step, device)

@@ -38,7 +38,7 @@ class VllmCapture:
         self._domain = domain
         self._options = options
         self._outcomes: dict[tuple[str, int], Outcome] = {}
-        # The worker writes here why the capture failed; to look for a file costs a step nothing.
+        # The worker writes here why the capture failed; looking for a file costs a step nothing.
         self._alarm = Path(gettempdir()) / f"routestats-{uuid4().hex}"
         self.summary: dict[str, Any] = {}
 
@@ -141,7 +141,7 @@ class VllmCapture:
         return outputs
 
     def _abort_requests(self) -> None:
-        """Leave the engine with nothing to do, so that its next user starts afresh."""
+        """Abort the engine's requests, because its next user must not get them."""
         engine = self._llm.llm_engine
         unfinished = list(engine.output_processor.request_states)
         engine.abort_request(unfinished, internal=True)

@@ -1,9 +1,9 @@
 """The entry point that vLLM loads in each of its processes (group ``vllm.general_plugins``).
 
-It always adds a few methods that ``collective_rpc`` can name to the worker wrapper, which costs
-nothing until they are called. Only when capture was asked for, by ``routestats.enable()`` or
-``ROUTESTATS_RUN``, does it follow the worker's start-up. With the latter, the process that serves
-``/metrics`` serves the run's there, too.
+It always adds a few methods for ``collective_rpc`` to the worker wrapper; they cost nothing until
+they are called. It follows the worker's start-up only when capture was asked for, by
+``routestats.enable()`` or ``ROUTESTATS_RUN``. With ``ROUTESTATS_RUN``, a server's ``/metrics`` also
+has the run's metrics.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def _agent(wrapper: Any) -> Any:
 
 
 def _answer(call: Any) -> dict[str, Any]:
-    """Errors travel as values: an engine changes exceptions, and may end for one."""
+    """Errors travel as values: an engine changes exceptions, and may end because of one."""
     try:
         return call() or {}
     except RouteStatsError as error:

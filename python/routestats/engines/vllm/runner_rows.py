@@ -36,7 +36,8 @@ def refuse_layout(vllm_config: Any) -> None:
 def requests_of(scheduler_output: Any, domain: str, max_model_len: int) -> StepRows:
     """The requests that end and begin with a step; its rows are not known yet.
 
-    Requests that capture does not know are counted and left out: clients choose their kind.
+    Requests of a kind that capture does not understand are counted and left out, because a client
+    chooses the kind.
     """
     begun = scheduler_output.scheduled_new_reqs
     # A prompt of embeddings has no token ids, a pooling request no sampling parameters.
@@ -66,8 +67,8 @@ def _new_request(request: Any, domain: str, max_model_len: int) -> NewRequest:
 def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepRows, Any, Any]:
     """`step` with the rows that `runner` has just run, and its positions and token ids.
 
-    These are the buffers that the model itself was given, on its device: the scheduler's own
-    numbers are optimistic when it schedules ahead or speculates.
+    They come from the buffers that the model was given, on its device. The scheduler's numbers are
+    optimistic when it schedules ahead or speculates.
     """
     rows = scheduler_output.total_num_scheduled_tokens
     state = getattr(runner, "execute_model_state", None)
@@ -100,7 +101,7 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepR
 
 
 def note_sampled(step: StepRows, output: Any) -> None:
-    """Tell `step` how many tokens each of its requests with drafts was given by the sampler."""
+    """Tell `step` how many tokens the sampler gave each of its requests with drafts."""
     if not step.drafts:
         return
     tokens = getattr(output, "sampled_token_ids", None)
@@ -114,7 +115,7 @@ def note_sampled(step: StepRows, output: Any) -> None:
             }
         )
     elif (fetch := getattr(output, "get_output", None)) is not None:
-        # Sampled tokens that are still on their way: look when the engine fetches them.
+        # The sampled tokens are still on their way: look when the engine fetches them.
         def get_output() -> Any:
             fetched = fetch()
             note_sampled(step, fetched)

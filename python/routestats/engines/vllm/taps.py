@@ -1,9 +1,9 @@
-"""How a routed layer's ids and weights get from the model's forward pass into the ring.
+"""How a routed layer's ids and weights get from the forward pass into the ring.
 
-On the CPU they are written at once (`HostTap`). On a CUDA device our own kernels write them into
-a ring there, which is fetched behind the engine's back (`DeviceTap`). On any other accelerator the
-forward pass, which may be a replayed graph, copies them into staging tensors, which are read after
-the step (`StagedTap`).
+On the CPU they are written at once (`HostTap`). On a CUDA device kernels write them into a ring in
+its memory, which another thread fetches (`DeviceTap`). On any other accelerator the forward pass,
+which may be a replayed graph, copies them into staging tensors, which are read after the step
+(`StagedTap`).
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Tap(Protocol):
         """The forward pass failed."""
 
 
-# The ring of the step under way in this process. Compiled code can only refer to an operator by
-# name, and a process runs one step at a time, so there is one.
+# The ring of the step under way. Compiled code can refer to an operator by name alone, so it is a
+# global; a process runs one step at a time.
 _ring: CaptureRing | None = None
 
 
@@ -76,8 +76,8 @@ def _write(layer: int, ids: Any, weights: Any) -> None:
     )
 
 
-# An operator is opaque to torch.compile, which would otherwise trace into the callback. It claims
-# to change `ids`, which it only reads: that is what keeps it from being left out as unused.
+# torch.compile does not trace into an operator, as it would into the callback. The operator claims
+# to change `ids`, which it only reads: otherwise torch.compile would leave it out as unused.
 _library = torch.library.Library("routestats", "DEF")
 _library.define("record(Tensor(a!) ids, Tensor weights, int layer) -> ()")
 
@@ -95,7 +95,7 @@ _library.impl("record", _record_meta, "Meta")
 
 
 class _HostRingTap:
-    """What the taps whose ring is in the host's memory have in common."""
+    """The part common to taps whose ring is in the host's memory."""
 
     def __init__(self, shape: RouteShape) -> None:
         self._shape = shape
@@ -142,9 +142,9 @@ class HostTap(_HostRingTap):
 class StagedTap(_HostRingTap):
     """Routing computed on an accelerator is staged there and fetched once per step.
 
-    The copies are part of whatever graph the model is captured into, so they run on replay too.
-    Each layer's copy is stamped with the number of the step, which lies in a tensor that only the
-    host changes: a layer whose stamp is old was not routed through the bound router.
+    The copies are part of the graph that the model is captured into, so they also run on replay.
+    Each layer's copy is stamped with the number of the step, from a tensor that only the host
+    changes. A layer with an old stamp was not routed through the wrapped router.
     """
 
     def __init__(self, shape: RouteShape, max_rows: int, device: Any) -> None:
@@ -175,15 +175,15 @@ class StagedTap(_HostRingTap):
                 self._ring.write_layer(layer, ids[layer], weights[layer])
 
     def abandon(self) -> None:
-        pass  # what is staged is of this step, and the next has another number
+        pass  # the next step has another number
 
 
 class DeviceTap:
     """Routing computed on a CUDA device goes into a ring in its memory, one kernel per layer.
 
-    The kernels become part of whatever graph the model is captured into. Where a replay writes, and
-    how many of its rows are real, they read from the device's memory, where the ring's open step
-    says so; outside a step they write nothing. Nothing here waits for the device.
+    The kernels are part of the graph that the model is captured into. They read from the device's
+    memory where to write and how many rows are real, as the ring's open step says. Outside a step
+    they write nothing. Nothing here waits for the device.
     """
 
     def __init__(self, shape: RouteShape, rows: int, device: Any) -> None:

@@ -1,4 +1,4 @@
-"""Capture in one worker process: it follows the steps and owns the recorder."""
+"""Capture in one worker process: it follows the engine's steps and owns the recorder."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ class WorkerCapture:
             lookahead=None if lookahead is None else lookahead.layout,
             ring=attached.tap.begin(options),
             tokenizer=str(attached.config.model_config.tokenizer),
-            # Kept rows are counted in the ring, beside the engine's own work.
+            # On a GPU, rows are counted where the ring holds them.
             count_device="cuda" if isinstance(attached.tap, DeviceTap) else "cpu",
         )
         if lookahead is not None:
@@ -147,7 +147,7 @@ class WorkerCapture:
         return Lookahead(modules, layout, attached.shape, attached.largest_step, device)
 
     def _let_go(self) -> None:
-        """Of all that the capture had in the engine."""
+        """Take out of the engine what the capture had put there."""
         self._recorder = None
         self._attachment.tap.end()
         lookahead, self._lookahead = self._lookahead, None
