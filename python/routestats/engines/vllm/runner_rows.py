@@ -1,13 +1,14 @@
-"""Reading what a step ran from vLLM's model runner, right after ``execute_model`` returns."""
+"""What a step ran, read from vLLM's model runner right after ``execute_model`` returns."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.errors import CaptureError
 
 
@@ -32,22 +33,23 @@ def refuse_layout(vllm_config: Any) -> None:
         raise CaptureError("enable_dbo: capture does not understand micro-batched steps")
 
 
-def requests_of(
-    scheduler_output: Any, domain: Callable[[str], str], max_model_len: int
-) -> StepRows:
-    """The requests that end and begin with a step; its rows are not known yet."""
-    new = [
-        _new_request(request, domain, max_model_len)
-        for request in scheduler_output.scheduled_new_reqs
-    ]
-    return StepRows(new=new, finished=list(scheduler_output.finished_req_ids))
+def requests_of(scheduler_output: Any, domain: str, max_model_len: int) -> StepRows:
+    """The requests that end and begin with a step; its rows are not known yet.
+
+    Requests of a kind that capture does not understand are counted and left out, because a client
+    chooses the kind.
+    """
+    begun = scheduler_output.scheduled_new_reqs
+    # A prompt of embeddings has no token ids, a pooling request no sampling parameters.
+    known = [r for r in begun if r.prompt_token_ids is not None and r.sampling_params is not None]
+    return StepRows(
+        new=[_new_request(request, domain, max_model_len) for request in known],
+        finished=list(scheduler_output.finished_req_ids),
+        unknown=len(begun) - len(known),
+    )
 
 
-def _new_request(request: Any, domain: Callable[[str], str], max_model_len: int) -> NewRequest:
-    if request.prompt_token_ids is None:
-        raise CaptureError(
-            f"request {request.req_id}: expected a prompt of token ids, got embeddings"
-        )
+def _new_request(request: Any, domain: str, max_model_len: int) -> NewRequest:
     prompt = np.asarray(request.prompt_token_ids, dtype=np.int32)
     params = request.sampling_params
     stop_ids = frozenset(
@@ -59,14 +61,14 @@ def _new_request(request: Any, domain: Callable[[str], str], max_model_len: int)
     last = max_model_len - 2
     if params.max_tokens is not None:
         last = min(last, len(prompt) + params.max_tokens - 2)
-    return NewRequest(request.req_id, domain(request.req_id), prompt, stop_ids, last)
+    return NewRequest(request.req_id, domain, prompt, stop_ids, last)
 
 
-def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[Any, Any]:
-    """Fill in which rows `runner` has just run, and return its positions and token ids.
+def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepRows, Any, Any]:
+    """`step` with the rows that `runner` has just run, and its positions and token ids.
 
-    These are the buffers that the model itself was given, on its device: the scheduler's own
-    numbers are optimistic when it schedules ahead or speculates.
+    They come from the buffers that the model was given, on its device. The scheduler's numbers are
+    optimistic when it schedules ahead or speculates.
     """
     rows = scheduler_output.total_num_scheduled_tokens
     state = getattr(runner, "execute_model_state", None)
@@ -84,45 +86,36 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[Any, 
         bounds = runner.query_start_loc.np
         input_ids, positions = runner.input_ids, runner.positions
     requests = batch.num_reqs
-    step.request_ids = list(batch.req_ids[:requests])
-    step.counts = np.diff(bounds[: requests + 1]).tolist()
+    step = replace(
+        step,
+        request_ids=list(batch.req_ids[:requests]),
+        counts=np.diff(bounds[: requests + 1]).tolist(),
+        drafts={
+            request_id: len(tokens)
+            for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
+        },
+    )
     if step.rows != rows:
         raise CaptureError(f"step: {rows} rows were scheduled, but its requests have {step.rows}")
-    step.drafts = {
-        request_id: len(tokens)
-        for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
-    }
-    return getattr(positions, "gpu", positions), getattr(input_ids, "gpu", input_ids)
-
-
-def read_inputs(step: StepRows, positions: Any, token_ids: Any) -> None:
-    """Fill in the positions and token ids of a step, waiting for the device that has them."""
-    step.positions = _on_host(positions, step.rows)
-    step.token_ids = _on_host(token_ids, step.rows)
-
-
-def _on_host(tensor: Any, rows: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:
-    # A copy in any case: the runner writes its next step into the same buffer.
-    host: np.ndarray[tuple[int], np.dtype[np.int32]] = (
-        tensor[:rows].cpu().numpy().astype(np.int32, copy=True)
-    )
-    return host
+    return step, getattr(positions, "gpu", positions), getattr(input_ids, "gpu", input_ids)
 
 
 def note_sampled(step: StepRows, output: Any) -> None:
-    """Tell `step` how many tokens each of its requests with drafts was given by the sampler."""
+    """Tell `step` how many tokens the sampler gave each of its requests with drafts."""
     if not step.drafts:
         return
     tokens = getattr(output, "sampled_token_ids", None)
     if tokens is not None:
         index = output.req_id_to_index
-        step.sampled = {
-            request_id: len(tokens[index[request_id]])
-            for request_id in step.drafts
-            if request_id in index
-        }
+        step.sampled.update(
+            {
+                request_id: len(tokens[index[request_id]])
+                for request_id in step.drafts
+                if request_id in index
+            }
+        )
     elif (fetch := getattr(output, "get_output", None)) is not None:
-        # Sampled tokens that are still on their way: look when the engine fetches them.
+        # The sampled tokens are still on their way: look when the engine fetches them.
         def get_output() -> Any:
             fetched = fetch()
             note_sampled(step, fetched)

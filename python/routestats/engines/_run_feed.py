@@ -1,4 +1,4 @@
-"""The recorder's link to whoever looks on: it never stands in the capture's way."""
+"""The live feed of a capture, whose failure does not end the capture."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from routestats.shape import RouteShape
 from routestats.trace.feed import FeedWriter
 
 
-class Publisher:
-    """Writes a run's feed for as long as that can be done; a feed that fails is given up, aloud.
+class RunFeed:
+    """Writes a run's feed; one that cannot be written is given up, with a warning.
 
     Parameters
     ----------

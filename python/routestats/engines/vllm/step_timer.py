@@ -10,12 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines.vllm.clocks import (
-    Clock,
-    EventClock,
-    HostClock,
-    clocked,
-)
+from routestats.engines.timing import TimingRequest
+from routestats.engines.vllm.attachment import Attachment
+from routestats.engines.vllm.clocks import Clock, EventClock, HostClock, clocked
+from routestats.engines.vllm.description import require_eager
 from routestats.engines.vllm.profiler import ProfilerClock
 from routestats.engines.vllm.routers import MoELayer
 from routestats.engines.vllm.stages import (
@@ -24,9 +22,8 @@ from routestats.engines.vllm.stages import (
     outline_functions,
     stage_functions,
 )
-from routestats.errors import CaptureError, InvalidValueError
+from routestats.errors import CaptureError
 from routestats.trace.timings import (
-    SOURCES,
     STAGES,
     StepFigures,
     TimingInfo,
@@ -35,25 +32,45 @@ from routestats.trace.timings import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TimingRequest:
-    """What to time, and where it goes.
+class WorkerTiming:
+    """The timings of one worker, one at a time."""
 
-    ``warm_up`` steps at the beginning are marked and left out of statistics; ``max_steps`` bounds
-    how long the profiler listens.
-    """
+    def __init__(self, attachment: Attachment) -> None:
+        self._attachment = attachment
+        self._timer: StepTimer | None = None
 
-    run_dir: str
-    domain: str = "default"
-    source: str = "hooks"
-    warm_up: int = 3
-    max_steps: int = 16
+    @property
+    def under_way(self) -> bool:
+        """Whether steps are clocked."""
+        return self._timer is not None
 
-    def __post_init__(self) -> None:
-        if self.source not in SOURCES:
-            raise InvalidValueError(
-                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}"
-            )
+    def start(self, request: dict[str, Any]) -> None:
+        """Put clocks on the stages of every layer."""
+        attached = self._attachment
+        require_eager(attached.config, "timing", "whose stages are separate calls")
+        if not attached.layers:
+            raise CaptureError(attached.refusal or "timing: the model has no MoE layers")
+        attached.unbind()
+        self._timer = StepTimer(
+            attached.runner,
+            attached.layers,
+            attached.worker.device.type,
+            self._info,
+            TimingRequest(**request),
+        )
+
+    def stop(self, keep: bool) -> dict[str, Any]:
+        """Take the clocks off; write what they showed, if it is to be kept."""
+        timer, self._timer = self._timer, None
+        if timer is None:
+            raise CaptureError("no timing is under way in this engine")
+        return timer.stop(keep=keep)
+
+    def _info(self, source: str, clock: str, call_ns: float) -> TimingInfo:
+        attached = self._attachment
+        layers = tuple(layer.layer_id for layer in attached.layers)
+        name = attached.model["name"]
+        return TimingInfo(source, layers, clock, name, attached.engine, call_ns)
 
 
 class StepTimer:
