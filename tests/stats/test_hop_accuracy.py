@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pytest
 
 import routestats as rs
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import hop_accuracy
 from routestats.stats._history.hits import history_hits
@@ -266,7 +267,7 @@ def test_a_request_that_repeats_itself_is_known_from_the_previous_token() -> Non
 
 def test_predictors_compare_at_equal_targets() -> None:
     result = hop_accuracy(*with_token_ids(), bootstrap=30)
-    source, target = np.triu_indices(4, 1)
+    source, target = pair_layers(4)
     for measure in result.measures:
         assert tuple(p.name for p in measure.predictions) == result.predictors
         marginal = measure["marginal"]
@@ -341,7 +342,7 @@ def test_history_is_that_of_the_history_predictor() -> None:
         assert result.predictors[-2:] == ("history_longest", "history_selected")
         names = [measure.name for measure in result.measures]
         history = history_hits(train, test, context=context, names=names, seed=0)
-        source, target = np.triu_indices(4, 1)
+        source, target = pair_layers(4)
         for index, measure in enumerate(result.measures):
             most = 100 * (2 if measure.name.startswith("recall") else 1)
             for kind, hits in (("longest", history.longest), ("selected", history.selected)):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.schema import PHASES
@@ -369,7 +370,7 @@ def _by_hop(
 ) -> tuple[Floats, Floats]:
     """Mean shares [n, L - 1] over the layer pairs of each hop: single hop, marginal."""
     index = tally.names.index(name)
-    source, target = np.triu_indices(shape.num_layers, 1)
+    source, target = pair_layers(shape.num_layers)
     same = (target - source - 1)[:, None] == np.arange(shape.num_layers - 1)
     average = same / same.sum(axis=0)
     scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
 from routestats.result import Result
@@ -295,12 +296,11 @@ def two_domains(trace: Trace, first: str | None, second: str | None) -> tuple[st
 
 
 def _pairs_of(hops: Sequence[int], layers: int) -> list[tuple[int, int]]:
-    """Layer pairs of these hops, by hop and then by source."""
     checked = check_integers("hops", hops, 1)
     for hop in checked:
         if hop >= layers:
             raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
-    return [(src, src + hop) for hop in checked for src in range(layers - hop)]
+    return list(layer_pairs(layers, checked))
 
 
 def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[int, int]]:

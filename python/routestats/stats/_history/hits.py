@@ -18,6 +18,7 @@ from routestats.counts._history import (
     history_group_hits,
     history_totals,
 )
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -32,8 +33,8 @@ INNER_TEST = 0.2
 class HistoryHits(Result):
     """Hits of prediction from history; made by `history_hits`.
 
-    The P = L * (L - 1) / 2 layer pairs are in the order of ``numpy.triu_indices(L, 1)``, the G
-    groups in that of ``numpy.unique(test.row_groups())``.
+    The P = L * (L - 1) / 2 layer pairs are by hop, then by source: (0, 1), (1, 2),
+    ..., (0, 2), ...
 
     Attributes
     ----------
@@ -82,7 +83,7 @@ class HistoryHits(Result):
 
     def to_table(self) -> pa.Table:
         """One row per layer pair: source, target, selected order and support, and hits."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
+        source, target = pair_layers(self.shape.num_layers)
         columns = {
             "source": source,
             "target": target,
@@ -96,7 +97,7 @@ class HistoryHits(Result):
 
     def summary(self) -> str:
         """A few lines for a terminal: the means over adjacent layers."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
+        source, target = pair_layers(self.shape.num_layers)
         adjacent = target - source == 1
         lines = [
             f"prediction from history ({self.context}), {self.shape}: fitted on "

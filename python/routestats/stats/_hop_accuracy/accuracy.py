@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.counts._history import check_context
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -283,9 +284,9 @@ def hop_accuracy(
 
 
 def _matrix(of_pairs: npt.NDArray[np.int64], shape: RouteShape) -> npt.NDArray[np.int64]:
-    """Values of the layer pairs in the order of ``numpy.triu_indices`` as [L, L], else 0."""
+    """Values of the layer pairs as [L, L], 0 where target <= source."""
     matrix = np.zeros((shape.num_layers, shape.num_layers), dtype=np.int64)
-    matrix[np.triu_indices(shape.num_layers, 1)] = of_pairs
+    matrix[pair_layers(shape.num_layers)] = of_pairs
     return matrix
 
 

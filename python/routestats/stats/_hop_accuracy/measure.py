@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._base.estimate import Estimate, Floats, percentile_interval
@@ -178,7 +179,7 @@ def _constant(value: float, like: _Shares) -> _Shares:
 def _predict(
     name: str, own: _Shares, marginal: _Shares, num_layers: int, level: float
 ) -> Prediction:
-    source, target = np.triu_indices(num_layers, 1)
+    source, target = pair_layers(num_layers)
     hop = target - source - 1
     cells_of_hop = np.arange(num_layers - 1, 0, -1)
     in_hop = np.zeros((len(source), num_layers - 1))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs
 from routestats.stats._base.estimate import Estimate
 from routestats.stats._hop_accuracy.measure import HopMeasure
 
@@ -34,7 +35,8 @@ def measures_table(measures: Iterable[HopMeasure]) -> pa.Table:
     parts = [SCHEMA.empty_table()]
     for measure in measures:
         layers = len(measure.marginal.value)
-        source, target = np.triu_indices(layers, 1)
+        # As one reads a matrix, row by row.
+        source, target = np.array(sorted(layer_pairs(layers))).T
         for prediction in measure.predictions:
             pairs = [part[source, target] for part in (*prediction.matrix, *prediction.gain)]
             means = [*prediction.by_hop, *prediction.gain_by_hop]

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import GroupedRows, count
+from routestats.counts._plan import layer_pairs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -251,7 +252,7 @@ def information(
     request, token = _nulls(trace, Permutable(experts, counts, seed), codes, null_draws)
 
     layers = trace.shape.num_layers
-    places = [(src, src + hop) for hop in chosen for src in range(layers - hop)]
+    places = layer_pairs(layers, chosen)
     by_hop = _averager(places, chosen)
     top1 = pairing == "top1"
     missing = np.full(len(places), np.nan)

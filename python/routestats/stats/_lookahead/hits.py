@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from routestats.counts._plan import layer_pairs
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
 from routestats.stats._base.checks import check_order
 from routestats.stats._predictors.hits import Hits, Tally
@@ -26,8 +27,8 @@ class LookaheadHits:
     tally : Tally
         Of the same trace; its measures are those that enough ranks were kept for.
     hits : dict of ndarray of int64, shape [m, G, P]
-        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs in the
-        order of ``numpy.triu_indices(L, 1)``; 0 for pairs that were not captured.
+        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs by hop,
+        then by source; 0 for pairs that were not captured.
     captured : ndarray of bool, shape [P]
         The pairs that were captured.
     """
@@ -52,12 +53,11 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
         check_order(trace, "top-1 accuracy")
     shape = trace.shape
     tally = _kept(Tally.of(trace, top1=top1), layout.ranks)
-    source, target = np.array(layout.pairs(shape.num_layers)).T
-    column_of = np.full((shape.num_layers, shape.num_layers), -1)
-    upper = np.triu_indices(shape.num_layers, 1)
-    column_of[upper] = np.arange(len(upper[0]))
-    columns = column_of[source, target]
-    extents = (len(tally.names), len(tally.tokens), len(upper[0]))
+    held = layout.pairs(shape.num_layers)
+    target = np.array([dst for _, dst in held])
+    place = {pair: number for number, pair in enumerate(layer_pairs(shape.num_layers))}
+    columns = [place[pair] for pair in held]
+    extents = (len(tally.names), len(tally.tokens), len(place))
     hits = {NAMES[variant]: np.zeros(extents, np.int64) for variant in layout.variants}
     row = 0
     for batch in batches:
@@ -69,7 +69,7 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
             for group in np.unique(groups):
                 mine = groups == group
                 into[:, group, columns] += measured[:, mine].sum(axis=1, dtype=np.int64)
-    captured = np.zeros(len(upper[0]), np.bool_)
+    captured = np.zeros(len(place), np.bool_)
     captured[columns] = True
     return LookaheadHits(tally, hits, captured)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import count
+from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -113,16 +114,15 @@ class Lookahead(Result):
 
     def to_table(self) -> pa.Table:
         """Rows as `HopAccuracy.to_table` has them, of the pairs and hops that were captured."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
         rows = []
         for measure in self.measures:
             for prediction in measure.predictions:
                 start = {"measure": measure.name, "predictor": prediction.name}
-                for s, t in zip(source.tolist(), target.tolist(), strict=True):
-                    if t - s in self.hops:
-                        values = _cells(prediction.matrix, prediction.gain, (s, t))
-                        place = {"kind": "pair", "source": s, "target": t, "hop": t - s}
-                        rows.append({**start, **place, **values})
+                # As one reads a matrix, row by row.
+                for s, t in sorted(layer_pairs(self.shape.num_layers, self.hops)):
+                    values = _cells(prediction.matrix, prediction.gain, (s, t))
+                    place = {"kind": "pair", "source": s, "target": t, "hop": t - s}
+                    rows.append({**start, **place, **values})
                 for hop in self.hops:
                     values = _cells(prediction.by_hop, prediction.gain_by_hop, (hop - 1,))
                     rows.append({**start, "kind": "hop", "hop": hop, **values})
@@ -239,7 +239,7 @@ def _measure(
     shape: RouteShape,
 ) -> LookaheadMeasure:
     tally, layers = sums.tally, shape.num_layers
-    source, target = np.triu_indices(layers, 1)
+    source, target = pair_layers(layers)
     in_hop = np.zeros((len(source), layers - 1))
     in_hop[np.arange(len(source)), target - source - 1] = sums.captured
     cells = in_hop.sum(axis=0)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts
+from routestats.counts._plan import layer_pairs
 from routestats.stats._base.estimate import Floats
 from routestats.stats._history.hits import history_hits
 from routestats.stats._predictors.token_hits import previous_rows
@@ -140,10 +141,9 @@ def _history(
 ) -> Iterator[Guesses]:
     """By the longest context of at most `order` layers that `support` training tokens share."""
     layers, experts = counts.shape.num_layers, counts.shape.num_experts
-    of_pair = np.zeros((layers, layers), np.intp)
-    of_pair[np.triu_indices(layers, 1)] = np.arange(len(order))
+    pairs = layer_pairs(layers)
     for source in range(layers - hop):
-        pair = of_pair[source, source + hop]
+        pair = pairs.index((source, source + hop))
         expert, chance = np.empty(len(test), np.intp), np.empty(len(test))
         fitted, asked = np.arange(len(train)), np.arange(len(test))
         context = np.zeros(len(train) + len(test), np.intp)  # of both sides' tokens, by number

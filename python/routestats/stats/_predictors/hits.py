@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts, rank_hits
+from routestats.counts._plan import pair_layers
 from routestats.stats._base.checks import check_ids
 from routestats.stats._predictors.scores import ScoreTables, marginal_scores, single_hop_scores
 from routestats.trace import Trace
@@ -88,7 +89,7 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     Returns
     -------
     single_hop : ndarray of int64, shape [m, G, P]
-        Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
+        Hits of the P = L * (L - 1) / 2 layer pairs, by hop, then by source.
     marginal : ndarray of int64, shape [m, G, L - 1]
         Hits at target layers 1..L-1.
 
@@ -100,7 +101,8 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     shape = test.shape
     layers = shape.num_layers
     measures, groups = len(tally.names), len(tally.tokens)
-    single_hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
+    sources, _ = pair_layers(layers)
+    single_hop = np.zeros((measures, groups, len(sources)), dtype=np.int64)
     marginal = np.zeros((measures, groups, layers - 1), dtype=np.int64)
     slots = shape.top_k if fitted.pairing == "any" else 1
     marginal_tables = marginal_scores(fitted)
@@ -114,10 +116,8 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
         chosen = layer_major(batch[order])
         no_rows = np.empty((1, len(batch), 0), dtype=np.uint32)
         marginal += tally.hits(marginal_tables, no_rows, chosen[1:], group_of)
-        column = 0
         for src in range(layers - 1):
-            columns = slice(column, column + layers - 1 - src)
-            column = columns.stop
+            columns = np.flatnonzero(sources == src)  # targets ascending, as the hops are
             rows = chosen[src : src + 1, :, :slots]
             scores = single_hop_scores(fitted, src)
             single_hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)
