@@ -19,6 +19,7 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
+from routestats.stats._base.units import Units
 from routestats.stats._lookahead.hits import NAMES
 from routestats.stats._predictors.allowed import choose_predictors
 from routestats.stats._predictors.guesses import guesses
@@ -212,8 +213,9 @@ def confidence(
         raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
     if margin_at not in ("target", "source"):
         raise InvalidValueError(f"margin_at: expected 'target' or 'source', got {margin_at!r}")
-    sums, tokens, strata = _weight_sums(trace)
-    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
+    units = Units.whole(trace)
+    sums, tokens = _weight_sums(trace, units), units.tokens
+    weights = resampling_weights(units.domain, resamples=bootstrap, seed=seed)
 
     def mean(of: Floats) -> Estimate:
         samples = None if weights is None else (weights @ of) / (weights @ tokens)[:, None]
@@ -253,12 +255,6 @@ def confidence(
     )
 
 
-def _groups(trace: Trace) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
-    """Group of each row, and domain of each group."""
-    _, first, groups = np.unique(trace.row_groups(), return_index=True, return_inverse=True)
-    return groups, trace.row_domains()[first]
-
-
 def _margins(weights: npt.NDArray[np.float16]) -> Floats:
     """First less second weight [t, L], of weights scaled to sum to 1."""
     wide = weights.astype(np.float64)
@@ -281,21 +277,20 @@ def _margins_by_layer(trace: Trace, layers: slice) -> npt.NDArray[np.float32]:
     return margins
 
 
-def _weight_sums(trace: Trace) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Sums [3, G, L] of first weight, entropy and margin; tokens and domain of each group."""
-    groups, strata = _groups(trace)
-    sums = np.zeros((3, len(strata), trace.shape.num_layers))
+def _weight_sums(trace: Trace, units: Units) -> Floats:
+    """Sums [3, U, L] of first weight, entropy and margin."""
+    sums = np.zeros((3, len(units), trace.shape.num_layers))
     row = 0
     for batch in trace.iter_batches(BATCH_ROWS):
         assert batch.weights is not None
-        mine = groups[row : row + len(batch)]
+        mine = units.of_row[row : row + len(batch)]
         row += len(batch)
         wide = batch.weights.astype(np.float64)
         share = wide / wide.sum(axis=2, keepdims=True)
         bits = -(share * np.log2(share, out=np.zeros_like(share), where=share > 0)).sum(axis=2)
         for index, values in enumerate((wide[:, :, 0], bits, _margins(batch.weights))):
             np.add.at(sums[index], mine, values)
-    return sums, np.bincount(groups, minlength=len(strata)).astype(np.int64), strata
+    return sums
 
 
 class _Binned:
@@ -346,7 +341,8 @@ def _curves(
     seed: int,
     level: float,
 ) -> tuple[tuple[MarginCurve, ...], tuple[Calibration, ...], int, int]:
-    groups, strata = _groups(test)
+    units = Units.whole(test)
+    groups, strata = units.of_row, units.domain
     targets = slice(hop, None)
     margins = _margins_by_layer(
         test, slice(None, test.shape.num_layers - hop) if at_source else targets

@@ -22,7 +22,8 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.units import percent, stack_estimates
+from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.units import Units, percent, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
 from routestats.trace import Trace
@@ -213,7 +214,7 @@ def transfer(
     names = two_domains(trace, first, second)
     part = trace.filter(domain=names) if phase is None else trace.filter(domain=names, phase=phase)
     for name in names:
-        groups = len(np.unique(part.filter(domain=name).row_groups()))
+        groups = len(Units.whole(part.filter(domain=name)))
         if groups < 2:
             raise InvalidValueError(
                 f"{name}: expected at least 2 prompt groups in {phase or 'the trace'}, to train on "
@@ -263,15 +264,10 @@ def _fit(
     side: Trace, pairing: str, tokens: int, rng: np.random.Generator
 ) -> tuple[RouteCounts, int]:
     """Counts of `tokens` tokens of groups in random order, and how many groups they are of."""
-    groups = side.row_groups()
-    _, codes = np.unique(groups, return_inverse=True)
+    codes, in_order = Units.whole(side).of_row, RowOrder.of(side).rows
     place = rng.permutation(codes.max() + 1)[codes]
-    requests = side.rows["request_id"].unify_dictionaries().combine_chunks()
-    rank = np.argsort(np.argsort(requests.dictionary.to_pylist()))
-    positions = side.rows["position"].to_numpy()
-    # By request and position, so that the order of the rows does not matter.
-    taken = np.lexsort((positions, rank[requests.indices.to_numpy()], place))[:tokens]
-    chosen = np.zeros(len(groups), bool)
+    taken = in_order[np.argsort(place[in_order], kind="stable")][:tokens]
+    chosen = np.zeros(len(codes), bool)
     chosen[taken] = True
     counts = RouteCounts.empty(
         side.shape,

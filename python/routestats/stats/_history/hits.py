@@ -22,6 +22,7 @@ from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
+from routestats.stats._base.units import Units
 from routestats.trace import Trace
 
 ORDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # and all layers
@@ -34,7 +35,7 @@ class HistoryHits(Result):
     """Hits of prediction from history; made by `history_hits`.
 
     The P = L * (L - 1) / 2 layer pairs are by hop, then by source: (0, 1), (1, 2),
-    ..., (0, 2), ...
+    ..., (0, 2), ...; the G groups by domain, then by the id of their first request (2 before 10).
 
     Attributes
     ----------
@@ -180,7 +181,7 @@ def history_hits(
 
     inner, held_out = train.split(test=inner_test, seed=seed)
     order, support = _select(inner, held_out, shape, context, names[0], orders, supports, threads)
-    _, groups = np.unique(test.row_groups(), return_inverse=True)
+    units = Units.whole(test)
     rows = _rows_of(names, question)
 
     def hits(
@@ -197,8 +198,8 @@ def history_hits(
             supports=supports,
             chosen_order=order,
             chosen_support=support,
-            groups=groups,
-            num_groups=int(groups.max()) + 1,
+            groups=units.of_row,
+            num_groups=len(units),
             threads=threads,
         )
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from routestats.counts import RouteCounts, rank_hits
 from routestats.counts._plan import pair_layers
 from routestats.stats._base.checks import check_ids
+from routestats.stats._base.units import Units
 from routestats.stats._predictors.scores import ScoreTables, marginal_scores, single_hop_scores
 from routestats.trace import Trace
 
@@ -34,8 +35,8 @@ class Tally:
         Group (0..G-1) of each test token.
     tokens : ndarray of int64, shape [G]
         Test tokens of each group.
-    strata : ndarray of int32, shape [G]
-        Domain of each group, that of its first row.
+    strata : ndarray of intp, shape [G]
+        Domain of each group: see `Units.whole`.
     """
 
     names: tuple[str, ...]
@@ -43,23 +44,21 @@ class Tally:
     trials: npt.NDArray[np.float64]
     group_of: npt.NDArray[np.uint32]
     tokens: npt.NDArray[np.int64]
-    strata: npt.NDArray[np.int32]
+    strata: npt.NDArray[np.intp]
 
     @classmethod
     def of(cls, test: Trace, *, top1: bool) -> Tally:
         size, experts = test.shape.top_k, test.shape.num_experts
         sizes = tuple(m for m in (size, 2 * size, 4 * size) if m == size or m < experts)
         recalls = [f"recall_at_{m}" for m in sizes]
-        _, first_row, groups, tokens = np.unique(
-            test.row_groups(), return_index=True, return_inverse=True, return_counts=True
-        )
+        units = Units.whole(test)
         return cls(
             names=tuple(["top1_accuracy"] * top1 + recalls + ["exact_set"]),
             sizes=sizes,
             trials=np.array([1.0] * top1 + [float(size)] * len(sizes) + [1.0]),
-            group_of=groups.astype(np.uint32),
-            tokens=tokens.astype(np.int64),
-            strata=test.row_domains()[first_row],
+            group_of=units.of_row.astype(np.uint32),
+            tokens=units.tokens,
+            strata=units.domain,
         )
 
     def hits(
