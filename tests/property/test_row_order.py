@@ -22,7 +22,7 @@ STATISTICS: dict[str, Callable[[rs.Trace], Any]] = {
     "correlation": lambda trace: S.correlation(rs.count(trace, pairing="any")),
     "information": lambda trace: S.information(trace, hops="all", null_draws=4),
     "information, any": lambda trace: S.information(trace, "any", hops="all", null_draws=2),
-    "hop_accuracy": lambda trace: S.hop_accuracy(*trace.split(test=0.25, seed=0)),
+    "hop_accuracy": lambda trace: S.hop_accuracy(*trace.split(test=0.5, seed=0)),
     "history_hits": lambda trace: S.history_hits(
         *trace.split(test=0.25, seed=0), context="top1", names=["top1_accuracy"], seed=0
     ),

@@ -14,7 +14,7 @@ from routestats.stats._base.checks import check_trace
 from routestats.stats._hop_accuracy.accuracy import HopAccuracy, hop_accuracy
 from routestats.stats._hop_accuracy.measure import Prediction
 from routestats.stats._lookahead.lookahead import lookahead
-from routestats.stats._timing.result import FIVE, Timing
+from routestats.stats._timing.result import MOE_STAGES, Timing
 from routestats.trace import Trace
 
 SHOWN_HOPS = (1, 2, 4, 8, 16, 31)
@@ -282,7 +282,7 @@ def speculation(
             f"got {timing.layer_ids}"
         )
     for stage in hides:
-        if stage not in FIVE or stage == "experts":
+        if stage not in MOE_STAGES or stage == "experts":
             raise InvalidValueError(
                 f"hides: expected some of gate, topk, dispatch, combine, got {stage!r}"
             )

@@ -23,7 +23,7 @@ from routestats.stats._base.estimate import (
     resampling_weights,
 )
 from routestats.stats._base.row_order import RowOrder
-from routestats.stats._base.units import Units, percent, stack_estimates
+from routestats.stats._base.units import Units, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
 from routestats.trace import Trace
@@ -131,13 +131,13 @@ class Transfer(Result):
             lines.append(f"  {measure.name}, uniform {measure.uniform:.1%}")
             for tested, domain in enumerate(self.domains):
                 for trained in (tested, 1 - tested):
-                    value = percent(*(part[trained, tested, 0] for part in measure.hop))
+                    value = measure.hop.text((trained, tested, 0))
                     baseline = measure.marginal.value[trained, tested, 0]
                     lines.append(
                         f"    on {domain} from {self.domains[trained]}: {value}   marginal "
                         f"{baseline:.1%}"
                     )
-                loss = percent(*(part[tested, 0] for part in measure.loss))
+                loss = measure.loss.text((tested, 0))
                 lines.append(f"    on {domain} lost by training elsewhere: {loss}")
         return "\n".join(lines)
 

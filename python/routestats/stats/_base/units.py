@@ -145,9 +145,3 @@ def share_estimate(
 def stack_estimates(parts: Iterable[Estimate]) -> Estimate:
     """Estimates of one shape as one of shape [n, ...]."""
     return Estimate(*(np.stack(columns) for columns in zip(*parts, strict=True)))
-
-
-def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """A share in percent, with its interval if there is one."""
-    interval = "" if np.isnan(low) else f" [{low:.1%}, {high:.1%}]"
-    return f"{value:.1%}{interval}"

@@ -169,20 +169,19 @@ class Information(Result):
             f"pairs, {self.confidence:.0%} intervals"
         ]
         for i, hop in enumerate(self.hops):
+            bounds, excess_bounds = (
+                estimate.bounds(i, ".4f") or "(no interval)"
+                for estimate in (self.mean_by_hop, self.request_excess_by_hop)
+            )
             lines.append(
                 f"  hop {hop:2d}: plug-in {self.mean_by_hop.value[i]:.4f}, less its bias "
-                f"{self.jackknife_by_hop[i]:.4f} {_bounds(self.mean_by_hop, i)}   permuted within "
+                f"{self.jackknife_by_hop[i]:.4f} {bounds}   permuted within "
                 f"requests {self.request_null_by_hop[i]:.4f}, excess "
-                f"{self.request_excess_by_hop.value[i]:+.4f} "
-                f"{_bounds(self.request_excess_by_hop, i)}, p {self.request_p_by_hop[i]:.3f}   "
-                f"within token ids {self.token_null_by_hop[i]:.4f}, p {self.token_p_by_hop[i]:.3f}"
+                f"{self.request_excess_by_hop.value[i]:+.4f} {excess_bounds}, p "
+                f"{self.request_p_by_hop[i]:.3f}   within token ids "
+                f"{self.token_null_by_hop[i]:.4f}, p {self.token_p_by_hop[i]:.3f}"
             )
         return "\n".join(lines)
-
-
-def _bounds(estimate: Estimate, index: int) -> str:
-    low, high = estimate.low[index], estimate.high[index]
-    return "(no interval)" if np.isnan(low) else f"[{low:.4f}, {high:.4f}]"
 
 
 def information(

@@ -20,7 +20,7 @@ from routestats.stats._base.estimate import (
     resampling_weights,
 )
 from routestats.stats._hop_accuracy.measure import Prediction, measure_label, uniform_share
-from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS
+from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS, cells_by_hop
 from routestats.stats._lookahead.hits import LookaheadHits, lookahead_hits, marginal_hits
 from routestats.stats._predictors.hits import Hits
 from routestats.stats._predictors.table import PREDICTORS
@@ -141,11 +141,12 @@ class Lookahead(Result):
             f"  {'uniform guess':21s}"
             + "".join(f"  {measure.uniform * 100:<16.1f}" for _ in shown).rstrip(),
             f"  {f'marginal ({self.marginal_of})':21s}"
-            + "".join(f"  {_cell(measure.marginal_by_hop, hop):<16s}" for hop in shown).rstrip(),
+            + cells_by_hop(measure.marginal_by_hop, shown),
         ]
-        for prediction in measure.predictions:
-            cells = "".join(f"  {_cell(prediction.by_hop, hop):<16s}" for hop in shown)
-            lines.append(f"  {prediction.label:21s}{cells}".rstrip())
+        lines += [
+            f"  {prediction.label:21s}{cells_by_hop(prediction.by_hop, shown)}"
+            for prediction in measure.predictions
+        ]
         return "\n".join(lines)
 
 
@@ -153,11 +154,6 @@ def _cells(value: Estimate, gain: Estimate, at: tuple[int, ...]) -> dict[str, fl
     names = ("value", "low", "high", "gain", "gain_low", "gain_high")
     parts = [float(part[at]) for part in (*value, *gain)]
     return {n: None if np.isnan(x) else x for n, x in zip(names, parts, strict=True)}
-
-
-def _cell(estimate: Estimate, hop: int) -> str:
-    value, low, high = (float(part[hop - 1]) * 100 for part in estimate)
-    return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f},{high:.1f}]"
 
 
 def lookahead(
