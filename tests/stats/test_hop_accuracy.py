@@ -433,3 +433,28 @@ def test_the_table_holds_every_value_once() -> None:
     without = hop_accuracy(*with_token_ids(), bootstrap=0).to_table()
     assert without["low"].null_count == without.num_rows
     assert without["value"].null_count == 0
+
+
+def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = with_token_ids()
+    seen = []
+    split = rs.Trace.split
+
+    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+        seen.append(trace)
+        return split(trace, *args, **options)
+
+    monkeypatch.setattr(rs.Trace, "split", counted)
+    result = hop_accuracy(train, test, bootstrap=0)
+    assert "history_selected" in result.predictors
+    assert seen == [train]
+
+
+def test_a_measure_has_its_size_as_a_field() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=0)
+    sizes = {measure.name: measure.size for measure in result.measures}
+    assert sizes["top1_accuracy"] is None
+    assert sizes["exact_set"] is None
+    recalls = {name: size for name, size in sizes.items() if size is not None}
+    assert recalls
+    assert list(recalls) == [f"recall_at_{size}" for size in recalls.values()]

@@ -21,7 +21,7 @@ from routestats.stats._base.estimate import (
 )
 from routestats.stats._base.units import Units
 from routestats.stats._lookahead.hits import NAMES
-from routestats.stats._predictors.allowed import choose_predictors
+from routestats.stats._predictors.allowed import Allowed, choose_predictors
 from routestats.stats._predictors.guesses import guesses
 from routestats.trace import Trace
 
@@ -222,9 +222,9 @@ def confidence(
         return percentile_interval(of.sum(axis=0) / tokens.sum(), samples, level)
 
     fitted, test = (train, trace) if train is not None else trace.split(test=0.2, seed=seed)
-    names, left_out = choose_predictors("all", fitted, test, seed=seed)
+    allowed = choose_predictors("all", fitted, test, seed=seed)
     curves, calibration, measured, groups = _curves(
-        names,
+        allowed,
         fitted,
         test,
         hop,
@@ -251,7 +251,7 @@ def confidence(
         margin=mean(sums[2]),
         curves=curves,
         calibration=calibration,
-        left_out={name: why for name, why in left_out.items() if name != "history_longest"},
+        left_out={name: why for name, why in allowed.left_out.items() if name != "history_longest"},
     )
 
 
@@ -331,7 +331,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def _curves(
-    names: tuple[str, ...],
+    allowed: Allowed,
     fitted: Trace,
     test: Trace,
     hop: int,
@@ -353,7 +353,9 @@ def _curves(
     by_chance: dict[str, _Binned] = {}
     first = test.experts[:, :, 0]
     counts = count(fitted, hops=(hop,), pairing="top1")
-    for name, source, guess in guesses(names, counts, fitted, test, hop, seed):
+    for name, source, guess in guesses(
+        allowed.names, counts, fitted, test, allowed.inner, hop, seed
+    ):
         hit = guess.expert == first[:, source + hop]
         curve = by_margin.setdefault(name, _Binned(inner, len(strata)))
         curve.add(margins[source], hit, groups)

@@ -26,6 +26,7 @@ from routestats.stats._base.row_order import RowOrder
 from routestats.stats._base.units import Units, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
+from routestats.stats._predictors.measure import TOP1, Measure
 from routestats.trace import Trace
 
 
@@ -294,16 +295,12 @@ def _measures(
     weights = [
         resampling_weights(tally.strata, resamples=bootstrap, seed=seed) for tally in tallies
     ]
-    chances = {
-        "top1_accuracy": 1.0 / shape.num_experts,
-        f"recall_at_{shape.top_k}": shape.top_k / shape.num_experts,
-    }
     measures = []
-    for name, uniform in chances.items():
-        if name not in tallies[0].names:
+    for measure in (TOP1, Measure.recall(shape.top_k)):
+        if measure not in tallies[0].measures:
             continue
         cells = [
-            [_Cell.of(hits[a][b], tallies[b], name, weights[b], shape) for b in range(2)]
+            [_Cell.of(hits[a][b], tallies[b], measure, weights[b], shape) for b in range(2)]
             for a in range(2)
         ]
 
@@ -314,8 +311,8 @@ def _measures(
         losses = [cells[b][b].hop.less(cells[1 - b][b].hop) for b in range(2)]
         measures.append(
             TransferMeasure(
-                name=name,
-                uniform=uniform,
+                name=measure.name,
+                uniform=measure.uniform(shape),
                 hop=grid("hop"),
                 marginal=grid("marginal"),
                 loss=stack_estimates(loss.estimate(confidence) for loss in losses),
@@ -350,25 +347,25 @@ class _Cell(NamedTuple):
         cls,
         hits: tuple[Hits, Hits],
         tally: Tally,
-        name: str,
+        measure: Measure,
         weights: Floats | None,
         shape: RouteShape,
     ) -> _Cell:
-        hop, marginal = _by_hop(hits, tally, name, np.ones((1, len(tally.tokens))), shape)
+        hop, marginal = _by_hop(hits, tally, measure, np.ones((1, len(tally.tokens))), shape)
         if weights is None:
             return cls(_Drawn(hop[0], None), _Drawn(marginal[0], None))
-        hops, marginals = _by_hop(hits, tally, name, weights, shape)
+        hops, marginals = _by_hop(hits, tally, measure, weights, shape)
         return cls(_Drawn(hop[0], hops), _Drawn(marginal[0], marginals))
 
 
 def _by_hop(
-    hits: tuple[Hits, Hits], tally: Tally, name: str, drawn: Floats, shape: RouteShape
+    hits: tuple[Hits, Hits], tally: Tally, measure: Measure, drawn: Floats, shape: RouteShape
 ) -> tuple[Floats, Floats]:
     """Mean shares [n, L - 1] over the layer pairs of each hop: single hop, marginal."""
-    index = tally.names.index(name)
+    index = tally.measures.index(measure)
     source, target = pair_layers(shape.num_layers)
     same = (target - source - 1)[:, None] == np.arange(shape.num_layers - 1)
     average = same / same.sum(axis=0)
-    scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+    scale = (drawn @ tally.tokens)[:, None] * measure.most(shape.top_k)
     hop, marginal = (drawn @ part[index] / scale for part in hits)
     return hop @ average, marginal[:, target - 1] @ average

@@ -19,10 +19,11 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._hop_accuracy.measure import Prediction, measure_label, uniform_share
+from routestats.stats._hop_accuracy.measure import Prediction
 from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS, cells_by_hop
 from routestats.stats._lookahead.hits import LookaheadHits, lookahead_hits, marginal_hits
 from routestats.stats._predictors.hits import Hits
+from routestats.stats._predictors.measure import Measure
 from routestats.stats._predictors.table import PREDICTORS
 from routestats.trace import Trace
 
@@ -37,6 +38,8 @@ class LookaheadMeasure:
         ``top1_accuracy``, ``recall_at_<M>`` or ``exact_set``.
     label : str
         The same for people.
+    size : int or None
+        M of a recall, else None.
     uniform : float
         What guessing at random reaches.
     marginal : Estimate of shape [L]
@@ -50,6 +53,7 @@ class LookaheadMeasure:
 
     name: str
     label: str
+    size: int | None
     uniform: float
     marginal: Estimate
     marginal_by_hop: Estimate
@@ -110,7 +114,7 @@ class Lookahead(Result):
     @property
     def recall(self) -> LookaheadMeasure:
         """Recall at K."""
-        return self[f"recall_at_{self.shape.top_k}"]
+        return self[Measure.recall(self.shape.top_k).name]
 
     def to_table(self) -> pa.Table:
         """Rows as `HopAccuracy.to_table` has them, of the pairs and hops that were captured."""
@@ -221,7 +225,7 @@ def lookahead(
         seed=int(seed),
         measures=tuple(
             _measure(index, sums, marginal, weights, confidence, trace.shape)
-            for index in range(len(sums.tally.names))
+            for index in range(len(sums.tally.measures))
         ),
     )
 
@@ -235,6 +239,7 @@ def _measure(
     shape: RouteShape,
 ) -> LookaheadMeasure:
     tally, layers = sums.tally, shape.num_layers
+    measure = tally.measures[index]
     source, target = pair_layers(layers)
     in_hop = np.zeros((len(source), layers - 1))
     in_hop[np.arange(len(source)), target - source - 1] = sums.captured
@@ -242,7 +247,7 @@ def _measure(
     there = sums.captured
 
     def shares(hits: Hits, drawn: Floats) -> Floats:
-        scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+        scale = (drawn @ tally.tokens)[:, None] * measure.most(shape.top_k)
         of: Floats = drawn @ hits[index] / scale
         return of
 
@@ -287,9 +292,10 @@ def _measure(
     per_target = estimate(base)
     at_pairs = [None if b is None else by_hop(b[:, target - 1]) for b in base]
     return LookaheadMeasure(
-        name=tally.names[index],
-        label=measure_label(tally.names[index]),
-        uniform=uniform_share(tally.names[index], shape),
+        name=measure.name,
+        label=measure.label,
+        size=measure.size,
+        uniform=measure.uniform(shape),
         marginal=Estimate(*(np.concatenate(([np.nan], part)) for part in per_target)),
         marginal_by_hop=estimate(at_pairs),
         predictions=tuple(predictions),
