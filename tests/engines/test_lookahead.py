@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import routestats as rs
+from routestats.counts._plan import pair_layers
 from routestats.engines._assembler import RowAssembler
 from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
@@ -195,7 +196,7 @@ def test_hits_equal_a_naive_count(tmp_path: Path, drawn: tuple[Ids, Ids]) -> Non
     write_run(tmp_path, experts, ahead)
     sums = lookahead_hits(rs.Trace.open(tmp_path))
     assert sums.tally.names == ("top1_accuracy", "recall_at_2", "recall_at_4", "exact_set")
-    source, target = np.triu_indices(5, 1)
+    source, target = pair_layers(5)
     columns = {pair: i for i, pair in enumerate(zip(source.tolist(), target.tolist(), strict=True))}
     assert sums.captured.tolist() == [pair in PAIRS for pair in columns]
     for v, name in enumerate(("lookahead", "lookahead_renormed")):

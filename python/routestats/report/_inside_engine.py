@@ -8,7 +8,7 @@ from routestats.report._cells import Cell, number, percent, share
 from routestats.report._claim import claim_check
 from routestats.report._figures import Pictures
 from routestats.stats import StepGroup
-from routestats.stats._timing.result import FIVE, HOST, with_bounds
+from routestats.stats._timing.result import HOST, MOE_STAGES
 
 
 def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
@@ -32,7 +32,7 @@ def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
                 f"All parts together leave {found.unexplained:.1%} unexplained of what the MoE "
                 "layers took in steps that were clocked from outside alone: "
                 + "; ".join(
-                    f"{group.label} {with_bounds(group.unexplained)}"
+                    f"{group.label} {group.unexplained.text(0)}"
                     for group in found.groups
                     if group.unexplained is not None
                 )
@@ -53,7 +53,7 @@ def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
         shares = [
             (
                 group,
-                *(f"{of[group, p].hooks:.1%} / {of[group, p].profiler:.1%}" for p in FIVE),
+                *(f"{of[group, p].hooks:.1%} / {of[group, p].profiler:.1%}" for p in MOE_STAGES),
             )
             for group in groups
         ]
@@ -61,7 +61,7 @@ def timing_section(analysis: Analysis, pictures: Pictures) -> list[str]:
         body.append(
             html.table(
                 "profiler",
-                ("Steps", *FIVE),
+                ("Steps", *MOE_STAGES),
                 shares,
                 caption="Shares of the MoE layer by hooks / by torch.profiler: the two "
                 f"{verdict} within 15 %.",
@@ -75,7 +75,7 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> str:
         (
             group.label,
             number(group.steps),
-            *(percent(group.total_share_of_moe[part], 0) for part in (*FIVE, "overhead")),
+            *(percent(group.total_share_of_moe[part], 0) for part in (*MOE_STAGES, "overhead")),
             percent(group.total_share_of_layer["overhead"], 0),
         )
         for group in groups
@@ -85,7 +85,7 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> str:
         (
             "Steps of",
             "Steps",
-            *FIVE,
+            *MOE_STAGES,
             "Routing, dispatch, combine",
             "The same, of the decoder layer",
         ),
