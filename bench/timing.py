@@ -40,7 +40,7 @@ ROUNDS = {"tiny": 12, "hidden-1024": 6}
 def take(name: str, run: Path, rounds: int, seed: int) -> None:
     """A timing pass of a model into `run`."""
     import routestats as rs
-    from routestats.cli._timing import measure
+    from routestats.engines.vllm.timed_rounds import time_rounds
 
     rs.enable()
     from vllm import LLM
@@ -58,7 +58,7 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
     )
     long = ["".join(prompts[i : i + LONG]) for i in range(0, len(prompts), LONG)]
     try:
-        measure(
+        time_rounds(
             llm,
             prompts,
             run,
@@ -70,7 +70,7 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
         )
         # One token each: a step that reads a prompt, and nothing else.
         for texts in (prompts, long):
-            measure(
+            time_rounds(
                 llm,
                 texts,
                 run,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from routestats.cli import datasets, mathwords
+from routestats.data import datasets, mathwords
 from routestats.errors import DataError
 
 

@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 import routestats as rs
-from routestats.engines.tiny import make_mixtral, tiny_model
+from routestats.models import tiny_model
+from routestats.models.untrained import make_mixtral
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
