@@ -308,7 +308,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")

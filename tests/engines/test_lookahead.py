@@ -300,9 +300,9 @@ def test_a_compiled_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
     from vllm.engine.arg_utils import EngineArgs
 
-    from routestats.engines.tiny import tiny_model
     from routestats.engines.vllm.description import is_eager, require_eager
     from routestats.errors import CaptureError
+    from routestats.models import tiny_model
 
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     why = "whose gates can be called by themselves"

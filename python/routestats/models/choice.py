@@ -1,16 +1,16 @@
-"""What ``MODEL`` means, and whether it has experts at all."""
+"""What ``MODEL`` on the command line means, and what the model's config says."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from routestats.cli import _hub
+from routestats.data import hub
 from routestats.errors import CaptureError, DataError
+from routestats.models.built_in import tiny_model
 
 # Any of these in a model's config.json says that it routes between experts.
 _EXPERT_KEYS = (
@@ -44,8 +44,6 @@ def resolve(model: str) -> ModelChoice:
         If the folder's config says that the model has no experts.
     """
     if model == "tiny":
-        from routestats.engines.tiny import tiny_model
-
         return ModelChoice(str(tiny_model()), "tiny", built_in=True)
     folder = Path(model)
     if folder.is_dir():
@@ -56,9 +54,7 @@ def resolve(model: str) -> ModelChoice:
             f"{model}: expected 'tiny', a folder with config.json, or a hub id ORG/NAME"
         )
     if not os.environ.get("VLLM_USE_MODELSCOPE"):
-        _hub.check_reachable(
-            model, "config.json", otherwise="give a folder with the model, or tiny"
-        )
+        hub.check_reachable(model, "config.json", otherwise="give a folder with the model, or tiny")
     return ModelChoice(model, model)
 
 
@@ -73,28 +69,8 @@ def _check_experts(folder: Path) -> None:
         raise CaptureError(f"{folder}: a {kind} model without experts; expected a MoE model")
 
 
-def check_lookahead(hops: Sequence[int], model: ModelChoice) -> None:
-    """Refuse hops that reach beyond the model before an engine is started for them.
-
-    Which layers route is known when the model is loaded; that there are no more of them than
-    layers, its config says. A hub id whose config cannot be read is left to the engine.
-
-    Raises
-    ------
-    DataError
-        If a hop is not below the number of layers.
-    """
-    if not hops:
-        return
-    layers = _layers_of(model)
-    if layers is not None and max(hops) >= layers:
-        raise DataError(
-            f"--lookahead: expected hops from 1 to {layers - 1} in {model.name}, a model of "
-            f"{layers} layers, got {max(hops)}"
-        )
-
-
-def _layers_of(model: ModelChoice) -> int | None:
+def layers_of(model: ModelChoice) -> int | None:
+    """Layers of a model, which has at most as many MoE layers; None if its config cannot be had."""
     folder = Path(model.path)
     if folder.is_dir():
         config = json.loads((folder / "config.json").read_text())

@@ -1,26 +1,27 @@
-"""Prompts: the data sets that have names, and files of the user's own."""
+"""Prompts of a data set: one that has a name here, or a file of the user's own."""
 
 from __future__ import annotations
 
 import gzip
 import json
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from routestats.cli import _hub, mathwords
-from routestats.errors import DataError
+import pyarrow.parquet as pq
+
+from routestats.data import hub, mathwords
+from routestats.errors import DataError, InvalidValueError
+from routestats.schema import check_domain
 
 NAMES = ("humaneval", "gsm8k", "mathwords")
-_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt and the item of its data set that it is."""
+    """A prompt, and which item of its data set it is."""
 
     text: str
     task_id: str
@@ -28,52 +29,40 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class DataSpec:
-    """``NAME`` or ``NAME=PATH[:FIELD]``, with the limit that was set for it."""
+    """A data set that has a name here, or field `field` of a file; and how many prompts to use."""
 
     name: str
     path: Path | None = None
     field: str = "prompt"
     limit: int | None = None
 
+    @classmethod
+    def parse(cls, text: str) -> DataSpec:
+        """``NAME`` or ``NAME=PATH[:FIELD]``.
 
-def parse_specs(data: Sequence[str], limits: Sequence[str]) -> list[DataSpec]:
-    """Parse ``--data`` and ``--limit``; `DataError` says in one line what is wrong."""
-    wanted = dict(_parse_limit(text) for text in limits)
-    specs = [_parse_data(text, wanted) for text in data]
-    names = [spec.name for spec in specs]
-    for name in wanted:
-        if name not in names:
-            raise DataError(f"--limit {name}: expected one of the data {', '.join(names)}")
-    for name in names:
-        if names.count(name) > 1:
-            raise DataError(f"--data {name}: given twice")
-    return specs
-
-
-def _parse_limit(text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    if not number.isdecimal() or int(number) < 1:
-        raise DataError(f"--limit {text}: expected NAME=N with N at least 1")
-    return name, int(number)
-
-
-def _parse_data(text: str, limits: dict[str, int]) -> DataSpec:
-    name, is_file, rest = text.partition("=")
-    limit = limits.get(name)
-    if not is_file:
-        if name not in NAMES:
-            raise DataError(
-                f"--data {text}: expected {', '.join(NAMES)} or NAME=PATH[:FIELD] of your own"
-            )
-        return DataSpec(name, limit=limit)
-    if _NAME.fullmatch(name) is None or name in NAMES:
-        raise DataError(
-            f"--data {text}: expected a new name of letters, digits, '_', '.' and '-', got {name!r}"
-        )
-    path, colon, field = rest.rpartition(":")
-    if not colon or Path(rest).exists():
-        path, field = rest, "prompt"
-    return DataSpec(name, Path(path), field or "prompt", limit)
+        Raises
+        ------
+        DataError
+            If there is no data set of that name, or the name of a file's is one of them or cannot
+            be a domain (`routestats.schema.is_domain`).
+        """
+        name, is_file, rest = text.partition("=")
+        if not is_file:
+            if name not in NAMES:
+                raise DataError(
+                    f"expected {', '.join(NAMES)} or NAME=PATH[:FIELD] of your own, got {text!r}"
+                )
+            return cls(name)
+        if name in NAMES:
+            raise DataError(f"expected a new name before '=', got {name!r}")
+        try:
+            check_domain(name)
+        except InvalidValueError as error:
+            raise DataError(f"expected a new name before '=' that can be a {error}") from None
+        path, colon, field = rest.rpartition(":")
+        if not colon or Path(rest).exists():
+            path, field = rest, "prompt"
+        return cls(name, Path(path), field or "prompt")
 
 
 def load(spec: DataSpec, gsm8k_file: Path | None = None) -> list[Prompt]:
@@ -131,16 +120,14 @@ def _fetch_gsm8k() -> list[str]:
     otherwise = (
         "give --gsm8k-file PATH, a .jsonl with the field 'question', or use --data mathwords"
     )
-    _hub.check_reachable(repo, file, repo_type="dataset", otherwise=otherwise)
+    hub.check_reachable(repo, file, repo_type="dataset", otherwise=otherwise)
     try:
         from huggingface_hub import hf_hub_download
 
-        path = hf_hub_download(repo, file, repo_type="dataset", etag_timeout=_hub.TIMEOUT_S)
+        path = hf_hub_download(repo, file, repo_type="dataset", etag_timeout=hub.TIMEOUT_S)
     except Exception as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(f"{repo}: cannot be fetched ({reason[:80]}); {otherwise}") from None
-    import pyarrow.parquet as pq
-
     questions: list[str] = pq.read_table(path, columns=["question"])["question"].to_pylist()
     return questions
 
