@@ -132,7 +132,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
         experts=ids.astype(shape.id_dtype),
     )
     with tempfile.TemporaryDirectory() as folder:
-        feed = FeedWriter(folder, shape, layer_ids=range(layers), capture="bench")
+        feed = FeedWriter(folder, shape, layer_ids=range(layers))
         start = time.thread_time()
         for _ in range(200):
             feed.publish([batch], rows=rows, dropped=0, waiting=0)

@@ -136,7 +136,7 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
         assert len(layers) == 32
         assert all(1 <= found[name] <= 8 for name in layers)
         ours = [name for name in found if name.startswith("routestats_")]
-        assert len(ours) == 32 + 32 + 31 + 31 + 6
+        assert len(ours) == 32 + 32 + 31 + 31 + 7
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     finally:
