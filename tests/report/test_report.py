@@ -12,7 +12,7 @@ import pytest
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.report import Analysis, analyse_run, summary, to_dict, write_report
-from routestats.report._tables import tables
+from routestats.report._registry import tables
 
 
 def some_trace(

@@ -1,4 +1,4 @@
-"""The sections of the report, from results to HTML."""
+"""What stands around the results: title, warnings, what was run, what is missing, definitions."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from routestats.report import _html as html
+from routestats.report import _blocks as page
 from routestats.report._analysis import PAIRING, SPLIT_SEED, TEST_SHARE, Analysis
-from routestats.report._cells import Cell, number, share
-from routestats.report._figures import Pictures
+from routestats.report._blocks import number
 from routestats.report._made_by import MadeBy
+from routestats.trace import Trace
 
 DEFINITIONS = (
     (
@@ -110,27 +110,27 @@ def subtitle(analysis: Analysis) -> str:
     return " · ".join(parts)
 
 
-def banners(analysis: Analysis) -> list[str]:
+def banners(analysis: Analysis) -> list[page.Banner]:
     """What a reader must know before believing a number."""
     info, found = analysis.trace.info, []
     label = json.dumps([info.get("model"), info.get("settings")], default=str).lower()
     if "untrained" in label or "random weights" in label:
         found.append(
-            html.banner(
+            page.Banner(
                 "Untrained model with random weights: these figures show that the tools work. They "
                 "say nothing about any trained model."
             )
         )
     if "mathwords" in analysis.trace.domains:
         found.append(
-            html.banner(
+            page.Banner(
                 "The domain “mathwords” is a built-in set of generated arithmetic problems. It is "
                 "not GSM8K."
             )
         )
     if not analysis.trace.complete:
         found.append(
-            html.banner(
+            page.Banner(
                 "Incomplete run: capture did not end as it should. The figures cover what was "
                 "written until then.",
                 bad=True,
@@ -139,7 +139,7 @@ def banners(analysis: Analysis) -> list[str]:
     if not analysis.verification.ok:
         names = ", ".join(c.name for c in analysis.verification.checks if not c.ok)
         found.append(
-            html.banner(
+            page.Banner(
                 f"Verification failed ({names}): the data are not sound, and no figure here should "
                 "be relied on. See “Is the capture sound?”.",
                 bad=True,
@@ -148,26 +148,10 @@ def banners(analysis: Analysis) -> list[str]:
     return found
 
 
-def run_section(analysis: Analysis, made: MadeBy) -> list[str]:
+def run_blocks(analysis: Analysis, made: MadeBy) -> list[page.Block]:
     """What was run, and what made this report."""
     trace = analysis.trace
     info = trace.info
-    requests = trace.requests.column("domain").to_pylist()
-    domain_of, phase_of = trace.row_domains(), trace.rows["phase"].combine_chunks()
-    decode = phase_of.to_numpy(zero_copy_only=False) == "decode"
-    groups = trace.row_groups()
-    rows: list[html.Row] = []
-    for number_, domain in enumerate(trace.domains):
-        own = domain_of == number_
-        rows.append(
-            [
-                domain,
-                number(int((own & ~decode).sum())),
-                number(int((own & decode).sum())),
-                number(requests.count(domain)),
-                number(len(np.unique(groups[own]))),
-            ]
-        )
     engine = info.get("engine") or {}
     settings = info.get("settings") or {}
     facts = [
@@ -178,18 +162,38 @@ def run_section(analysis: Analysis, made: MadeBy) -> list[str]:
         ("Captured", f"{info.get('created', 'unknown')} to {info.get('finished', 'unknown')}"),
     ]
     return [
-        html.heading(2, "What was run", "run"),
-        html.table("run", ("Item", "Value"), facts, text_columns=range(2)),
-        html.table(
+        page.Table("run", ("Item", "Value"), facts, text_columns=range(2)),
+        page.Table(
             "tokens",
             ("Domain", "Tokens read (prefill)", "Tokens written (decode)", "Requests", "Prompts"),
-            rows,
+            _tokens(trace),
             caption="One token is one row: computed once, routed at every layer.",
         ),
-        html.paragraph("This report was made by"),
-        html.preformatted(made.command),
-        html.table("versions", ("Of", "Version"), made.versions, text_columns=range(2)),
+        page.Paragraph("This report was made by"),
+        page.Preformatted(made.command),
+        page.Table("versions", ("Of", "Version"), made.versions, text_columns=range(2)),
     ]
+
+
+def _tokens(trace: Trace) -> list[page.Row]:
+    """Tokens of either phase, requests and prompts of each domain."""
+    requests = trace.requests.column("domain").to_pylist()
+    domain_of, groups = trace.row_domains(), trace.row_groups()
+    phase_of = trace.rows["phase"].combine_chunks()
+    decode = phase_of.to_numpy(zero_copy_only=False) == "decode"
+    rows: list[page.Row] = []
+    for place, domain in enumerate(trace.domains):
+        own = domain_of == place
+        rows.append(
+            [
+                domain,
+                number(int((own & ~decode).sum())),
+                number(int((own & decode).sum())),
+                number(requests.count(domain)),
+                number(len(np.unique(groups[own]))),
+            ]
+        )
+    return rows
 
 
 def _note(info: dict[str, Any]) -> str:
@@ -201,96 +205,22 @@ def _pairs(values: dict[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in values.items()) or "unknown"
 
 
-def load_section(analysis: Analysis, pictures: Pictures) -> list[str]:
-    """How even the load of experts is."""
-    return [
-        html.heading(2, "Load of the experts", "load"),
-        pictures.html("expert_load"),
-        _layer_table(analysis),
-    ]
-
-
-def _layer_table(analysis: Analysis) -> str:
-    load = analysis.load
-    rows: list[html.Row] = [
-        (
-            Cell(str(layer), (layer,)),
-            number(load.imbalance[i], ".2f"),
-            number(load.effective_experts[i], ".2f"),
-            number(load.entropy_bits[i], ".3f"),
-            number(int(load.load[i].argmax()), "d"),
-            share(load.share[i].max()),
-            number(int(load.load[i].argmin()), "d"),
-            share(load.share[i].min()),
-        )
-        for i, layer in enumerate(load.layer_ids)
-    ]
-    headers = (
-        "Layer",
-        "Imbalance",
-        "Effective experts",
-        "Entropy (bits)",
-        "Busiest expert",
-        "Its share",
-        "Idlest expert",
-        "Its share of load",
-    )
-    experts = load.shape.num_experts
-    return html.details(
-        "Load of each layer, in numbers",
-        html.table(
-            "load-by-layer",
-            headers,
-            rows,
-            caption=f"Even use: imbalance 1, {experts} effective experts, "
-            f"{np.log2(experts):.3f} bits, a share of {1 / experts:.1%}. Pairing {load.pairing}.",
-        ),
-    )
-
-
-def verification(analysis: Analysis) -> list[str]:
-    """What was checked about the data, with the outcome."""
-    result = analysis.verification
-    outcome = "The run passes all checks." if result.ok else "The run FAILS at least one check."
-    if not result.complete:
-        outcome += " It is incomplete."
-    rows = [(c.name, "ok" if c.ok else "FAILED", c.detail) for c in result.checks]
-    return [
-        html.heading(2, "Is the capture sound?", "verification"),
-        html.paragraph(outcome),
-        html.table(
-            "verification",
-            ("Check", "Outcome", "Detail"),
-            rows,
-            text_columns=range(3),
-            bad="FAILED",
-        ),
-    ]
-
-
-def missing_section(analysis: Analysis) -> list[str]:
+def missing_blocks(analysis: Analysis) -> list[page.Block]:
     """What could not be computed, and why."""
     if not analysis.missing:
         return []
-    return [
-        html.heading(2, "Not computed", "missing"),
-        html.table(
-            "missing", ("Part", "Reason"), list(analysis.missing.items()), text_columns=range(2)
-        ),
-    ]
+    missing = list(analysis.missing.items())
+    return [page.Table("missing", ("Part", "Reason"), missing, text_columns=range(2))]
 
 
-def end_matter(analysis: Analysis) -> list[str]:
+def definition_blocks(analysis: Analysis) -> list[page.Block]:
     """Definitions, and everything that run.json says."""
+    facts = page.Table(
+        "run-json", ("Item", "Value"), _flatten(analysis.trace.info), text_columns=range(2)
+    )
     return [
-        html.heading(2, "Definitions", "definitions"),
-        html.definitions(DEFINITIONS),
-        html.details(
-            "Everything that run.json says",
-            html.table(
-                "run-json", ("Item", "Value"), _flatten(analysis.trace.info), text_columns=range(2)
-            ),
-        ),
+        page.Definitions(DEFINITIONS),
+        page.Details("Everything that run.json says", facts),
     ]
 
 

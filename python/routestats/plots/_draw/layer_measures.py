@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.errors import InvalidValueError
-from routestats.plots._style import check_result, join
+from routestats.plots._draw.style import check_result, join
 from routestats.stats import Correlation, HopAccuracy, Information
 
 Floats = npt.NDArray[np.float64]

@@ -9,8 +9,8 @@ import numpy.typing as npt
 
 from routestats.counts import count
 from routestats.errors import InvalidValueError
-from routestats.report import _published as published
-from routestats.report._paper_table import PaperRow, PaperTable
+from routestats.report.papers import published
+from routestats.report.papers.table import PaperRow, PaperTable
 from routestats.stats import repetition, segment_routing, specialization
 from routestats.stats._base.estimate import Estimate
 from routestats.stats._base.units import Runs, Units

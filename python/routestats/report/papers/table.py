@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from routestats.report._published import Source
+from routestats.report.papers.published import Source
 from routestats.result import Result
 
 

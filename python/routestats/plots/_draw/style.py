@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import InvalidTypeError, RouteStatsError
+from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,9 @@ SEQUENTIAL, DIVERGING = "cividis", "PuOr_r"
 LAYER_AXIS = "MoE layer (decoder layer number)"
 SEPARATOR = "  ·  "  # between the parts of a caption
 CAPTION_WIDTH = 150  # characters of a caption's line
+LEVEL = 0.05  # a difference is drawn as beyond chance up to this q
+VEIL, VEIL_ALPHA = "#B4B4B4", 0.85  # over what may be chance
+MAX_PANELS = 4
 FEW_POINTS = 4  # lines of fewer points have bars as intervals: a band would hardly be seen
 
 
@@ -104,6 +107,14 @@ def check_result(value: object, *expected: type, name: str = "result") -> None:
     if not isinstance(value, expected):
         kinds = " or ".join(kind.__name__ for kind in expected)
         raise InvalidTypeError(f"{name}: expected {kinds}, got {type(value).__name__}")
+
+
+def check_panels(results: int, one: bool) -> None:
+    """Refuse fewer or more `results` than there can be panels; `one`: Axes were given."""
+    most = 1 if one else MAX_PANELS
+    if not 1 <= results <= most:
+        expected = "1 for ax" if one else f"1 to {most}"
+        raise InvalidValueError(f"results: expected {expected}, got {results}")
 
 
 def pairing_text(pairing: str, top_k: int) -> str:

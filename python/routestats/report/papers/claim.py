@@ -5,7 +5,7 @@ It is a comparison. The cited figure is communication between GPUs, which one de
 
 from __future__ import annotations
 
-from routestats.report._published import (
+from routestats.report.papers.published import (
     CITED_RANGE,
     EXPERT_PARALLEL_COMMUNICATION,
     SPECULATIVE_MOE,

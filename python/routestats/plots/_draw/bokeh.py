@@ -1,4 +1,4 @@
-"""What the interactive figures share: size, colours, axes, hover and how data reaches a slider."""
+"""What the interactive figures share: size, colours, axes, hover, and data for sliders."""
 
 from __future__ import annotations
 
@@ -10,13 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.errors import RouteStatsError
-from routestats.plots._style import DARK, GREY, PALE, SERIES
+from routestats.plots._draw.style import DARK, GREY, PALE, SERIES
 
 WIDTH = 960
 FONT = "Helvetica, Arial, sans-serif"
-# More than Okabe and Ito's five where there are more series: dashes tell those apart.
-DASHES = ("solid", "dashed", "dotdash")
-MARKERS = ("circle", "square", "triangle")
 
 # JavaScript: `count` values of a column from `start` on, as a plain array (columns are typed
 # arrays whose own slice would ask for a shape).
@@ -173,11 +170,3 @@ def stack(name: str, *rows: Any) -> Any:
 
 def colour_of(index: int) -> str:
     return SERIES[index % len(SERIES)]
-
-
-def dash_of(index: int) -> str:
-    return DASHES[index // len(SERIES) % len(DASHES)]
-
-
-def marker_of(index: int) -> str:
-    return MARKERS[index // len(SERIES) % len(MARKERS)]
