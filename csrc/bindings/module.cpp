@@ -1,9 +1,11 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/bindings.hpp"
+#include "bindings/errors.hpp"
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of routestats; use it through the Python package.";
+  routestats::bindings::register_errors();
   routestats::bindings::bind_build_info(module);
   routestats::bindings::bind_call_clock(module);
   routestats::bindings::bind_counts(module);

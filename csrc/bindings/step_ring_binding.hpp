@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -25,7 +26,7 @@ inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const Ro
   slots.reserve(static_cast<std::size_t>(rows.size()));
   for (pybind11::ssize_t i = 0; i < rows.size(); ++i) {
     if (rows.at(i) < 0) {
-      throw pybind11::value_error("rows: expected numbers of at least 0, got " +
+      throw std::invalid_argument("rows: expected numbers of at least 0, got " +
                                   std::to_string(rows.at(i)));
     }
     const std::uint64_t slot = target.extents.slot(static_cast<std::uint64_t>(rows.at(i)));
