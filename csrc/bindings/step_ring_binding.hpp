@@ -13,8 +13,7 @@
 #include "bindings/ring_binding.hpp"
 #include "capture/step_ring.hpp"
 
-// StepRing as a Python class, for any device: the host's emulation and CUDA differ only in how the
-// device is made.
+// StepRing as a Python class, for any device: modules differ only in how they make the device.
 namespace routestats::bindings {
 
 // Numbers of rows, which count from the ring's first.

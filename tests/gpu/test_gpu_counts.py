@@ -14,6 +14,7 @@ from devices import EMULATED, keep_busy, on_device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from output_cases import refuse_wrong_outputs
+from stub_cases import module_names, stub_names
 
 from routestats._core import CaptureTarget
 from routestats.counts import LiveCounts, RouteCounts, count, count_paths
@@ -360,3 +361,9 @@ def test_arrays_of_no_ids_are_refused() -> None:
         counter.add_host(np.zeros((3, 2), np.uint8))
     with pytest.raises(InvalidValueError, match="method: expected one of .*, got x"):
         counter.add_host(np.zeros((3, 2, 1), np.uint8), method="x")
+
+
+def test_the_stub_is_in_step_with_the_kernels() -> None:
+    from routestats import _cuda
+
+    assert stub_names("_cuda") == module_names(_cuda)
