@@ -43,7 +43,7 @@ test-emulated: test-cpp $(VENV)/.installed
 	ROUTESTATS_EMULATED_CUDA=$(abspath build/test/csrc/tests) \
 	  $(BIN)/python -m pytest tests/gpu/test_gpu_counts.py
 
-test-python: $(VENV)/.installed
+test-python: test-cpp $(VENV)/.installed
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.installed

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from emulated_device import emulated_device
 
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
@@ -28,7 +29,7 @@ SHAPE = RouteShape(3, 8, 2)
 
 def taps():
     cpu = torch.device("cpu")
-    return [HostTap(SHAPE), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
+    return [HostTap(SHAPE), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, emulated_device())]
 
 
 def ring_of(tap):
@@ -152,7 +153,7 @@ def test_inputs_that_kernels_cannot_read_are_refused() -> None:
 
 def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
     """Positions and token ids come with the rows, after the engine has gone on."""
-    tap, options = DeviceTap(SHAPE, 64, torch.device("cpu")), RecorderOptions(ring_rows=64)
+    tap, options = DeviceTap(SHAPE, 64, emulated_device()), RecorderOptions(ring_rows=64)
     recorder = Recorder(
         tmp_path / "run",
         SHAPE,

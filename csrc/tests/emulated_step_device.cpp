@@ -1,4 +1,4 @@
-#include "capture/emulated_step_device.hpp"
+#include "tests/emulated_step_device.hpp"
 
 #include <algorithm>
 
