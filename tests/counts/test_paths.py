@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import fails, run
-from test_trace import write_run
+from cli_cases import fails, run
+from trace_cases import write_run
 
 import routestats as rs
 from routestats import _core

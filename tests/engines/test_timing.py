@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from timing_cases import BASE_NS, LAYERS, MOE_NS, write
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, TraceError
@@ -22,37 +23,6 @@ from routestats.trace.timings import (
     write_overhead,
     write_timings,
 )
-
-LAYERS = 3
-BASE_NS = {
-    "gate": 10,
-    "topk": 20,
-    "dispatch": 5,
-    "experts": 100,
-    "combine": 15,
-    "kernel": 8,
-    "runner": 12,
-    "block": 10,
-    "rest": 220,
-}
-MOE_NS = 180
-
-
-def info(source: str = "hooks", call_ns: float = 0.0) -> TimingInfo:
-    return TimingInfo(source, tuple(range(LAYERS)), "clock", "m", {"device": "cpu"}, call_ns)
-
-
-def write(run: Path, steps: int = 21, rows: int = 4, **options: object) -> None:
-    """Steps whose stages take `BASE_NS`, scaled by the layer and by a factor for each step."""
-    prefill_rows, warm_up = options.pop("prefill_rows", 0), options.pop("warm_up", False)
-    stage_scale = options.pop("stage_scale", {})
-    factor = 1000 * np.linspace(0.9, 1.1, steps)
-    base = np.array([BASE_NS[stage] * stage_scale.get(stage, 1.0) for stage in STAGES])
-    ns = factor[:, None, None] * np.arange(1, LAYERS + 1)[:, None] * base
-    figures = [StepFigures("d", rows, prefill_rows, 2, warm_up) for _ in range(steps)]
-    write_timings(
-        run, info(**options), figures, np.full(steps, 10**6), np.rint(ns).astype(np.int64)
-    )
 
 
 def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from cli_cases import fails, run
 from live_cases import FakeEngine
-from test_cli import fails, run
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_speculation import chain, trace_of
-from test_timing import write as write_timings
+from speculation_cases import chain, trace_of
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError

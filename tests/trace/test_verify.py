@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_trace import SHAPE, batch, routing, write_run, writer
+from trace_cases import SHAPE, batch, routing, write_run, writer
 
 from routestats.schema import RequestRecord, RoutingBatch
 from routestats.trace import Trace, verify
