@@ -300,7 +300,7 @@ def test_another_shape_is_refused_before_the_work(tmp_path: Path) -> None:
 
 
 def test_the_command_line_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from test_trace import write_run
+    from trace_cases import write_run
 
     for name in ("one", "two"):
         write_run(tmp_path / name, requests=12, rows=30)

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trace_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from trace_cases import SHAPE, batch, routing, write_run, writer
@@ -207,8 +208,9 @@ def test_unreadable_things(tmp_path: Path) -> None:
 
 _KILLED = """
     import sys, os, signal
+    from pathlib import Path
     sys.path[:0] = {path!r}
-    from test_trace import *
+    from trace_cases import batch, writer
     out = writer(Path(sys.argv[1]), flush_rows=100)
     for i in range(10):
         out.write(batch(f"r{{i}}", 70, seed=i))
@@ -217,7 +219,7 @@ _KILLED = """
 
 
 def test_kill_leaves_what_was_flushed(tmp_path: Path) -> None:
-    code = textwrap.dedent(_KILLED.format(path=[str(Path(__file__).parent)]))
+    code = textwrap.dedent(_KILLED.format(path=[str(Path(trace_cases.__file__).parent)]))
     run = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()
@@ -235,8 +237,10 @@ def test_kill_leaves_what_was_flushed(tmp_path: Path) -> None:
 
 _FULL = """
     import resource, signal, sys
+    from pathlib import Path
     sys.path[:0] = {path!r}
-    from test_trace import *
+    from routestats.errors import TraceError
+    from trace_cases import batch, writer
     out = writer(Path(sys.argv[1]), flush_rows=1000)
     out.write(batch("fits", 1000))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -251,7 +255,7 @@ _FULL = """
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(tmp_path: Path) -> None:
-    code = textwrap.dedent(_FULL.format(path=[str(Path(__file__).parent)]))
+    code = textwrap.dedent(_FULL.format(path=[str(Path(trace_cases.__file__).parent)]))
     run = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False
