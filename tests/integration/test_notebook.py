@@ -84,6 +84,7 @@ def test_faults_are_found(committed: Any) -> None:
 
 
 @pytest.mark.engine
+@pytest.mark.slow
 def test_the_notebook_runs_from_top_to_bottom(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, committed: Any
 ) -> None:

@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from engine_cases import QUIET, script, wait_for_server
 
 import routestats as rs
 from routestats.engines.tiny import make_mixtral, tiny_model
@@ -22,43 +22,6 @@ pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
 
 ROOT = Path(__file__).parents[2]
-QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    # vLLM starts its processes by importing the main file, so there must be one.
-    head = "import sys\nimport routestats as rs\n"
-    body = textwrap.indent(textwrap.dedent(code), "    ")
-    file = Path(arguments[0]).parent / "script.py"
-    file.write_text(f"{head}if __name__ == '__main__':\n{body}")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
-    return subprocess.run(
-        [sys.executable, str(file), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**environment, **QUIET, **more},
-    )
-
-
-def test_capture_equals_transformers_in_every_case(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "bench" / "capture_fidelity.py"), "--json", str(figures)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    cases = json.loads(figures.read_text())
-    assert len(cases) == 6
-    assert sum(case["rows"] for case in cases) >= 20_000
-    assert all(case["rows"] == case["expected_rows"] and case["wrong"] == 0 for case in cases)
-
-
 ENGINE = """
     from vllm import LLM, SamplingParams
     llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
@@ -66,11 +29,20 @@ ENGINE = """
 """
 
 
-def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def eager(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
+    """What a script printed that made several captures in an eager engine, and its run folder."""
+    run = tmp_path_factory.mktemp("eager") / "run"
     done = script(
         ENGINE
         + """
-    llm.generate(["before"], params, use_tqdm=False)
+    try:
+        with rs.capture(llm, sys.argv[1] + "-ring", ring_rows=4):
+            pass
+    except rs.RouteStatsError as error:
+        print("ring:", error)
+    outputs = llm.generate(["before"], params, use_tqdm=False)
+    print("tokens:", len(outputs[0].outputs[0].token_ids))
     with rs.capture(llm, sys.argv[1], domain="late", counts=True) as capture:
         outputs = llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
         try:
@@ -79,7 +51,7 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
             print("other:", error)
     llm.generate(["after"], params, use_tqdm=False)
     tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
-    print("rows", capture.summary["rows"], "of", tokens)
+    print("rows:", capture.summary["rows"], "of", tokens)
     try:
         with rs.capture(llm, sys.argv[1] + "-cut"):
             llm.generate(["x"], params, use_tqdm=False)
@@ -92,46 +64,41 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     except rs.RouteStatsError as error:
         print("unwritable:", error)
     """,
-        str(tmp_path / "run"),
+        str(run),
         str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
+    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line), run
+
+
+def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(
+    eager: tuple[dict[str, str], Path],
+) -> None:
+    lines, run = eager
     assert "a capture into" in lines["other"]
     assert "/proc/none/run: cannot be written" in lines["unwritable"]
-    _, captured, _, expected = done.stdout.splitlines()[1].split()
+    captured, _, expected = lines["rows"].split()
     assert captured == expected
     assert lines["cut"] == "'mine'"
-    cut = rs.Trace.open(tmp_path / "run-cut")
+    cut = rs.Trace.open(run.with_name("run-cut"))
     assert not cut.complete
     assert "KeyError" in cut.info["error"]
     assert rs.verify(cut).ok
-    trace = rs.Trace.open(tmp_path / "run")
+    trace = rs.Trace.open(run)
     assert rs.verify(trace).ok
     assert len(trace) == int(expected)
     assert trace.requests["finish_reason"].to_pylist() == ["length"] * 2
-    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
+    counts = rs.RouteCounts.load(run / "counts-any.npz")
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
 
 
-def test_a_ring_too_small_is_refused_and_the_engine_goes_on(tmp_path: Path) -> None:
-    done = script(
-        ENGINE
-        + """
-    try:
-        with rs.capture(llm, sys.argv[1], ring_rows=4):
-            pass
-    except rs.RouteStatsError as error:
-        print("ring:", error)
-    print("tokens:", len(llm.generate(["x"], params, use_tqdm=False)[0].outputs[0].token_ids))
-    """,
-        str(tmp_path / "run"),
-        str(tiny_model()),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
-    assert "tokens: 8" in done.stdout
-    assert not (tmp_path / "run").exists()
+def test_a_ring_too_small_is_refused_and_the_engine_goes_on(
+    eager: tuple[dict[str, str], Path],
+) -> None:
+    lines, run = eager
+    assert lines["ring"].startswith("ring_rows: expected at least max_num_batched_tokens")
+    assert lines["tokens"] == "8"
+    assert not run.with_name("run-ring").exists()
 
 
 def test_a_dense_model_says_so(tmp_path: Path) -> None:
@@ -214,7 +181,7 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     )  # fmt: skip
     rows = 0
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server)
+        wait_for_server(f"http://127.0.0.1:{port}/health", server)
         for request_id in ("rs:humaneval:1", "rs:maths:2", "plain"):
             body = json.dumps({"model": "tiny", "prompt": "def f(x):", "max_tokens": 6})
             request = urllib.request.Request(
@@ -243,17 +210,6 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     assert set(trace.domains) == {"default", "humaneval", "maths"}
     assert trace.complete, (tmp_path / "log").read_text()[-3000:]
     assert trace.info["model"]["name"] == "tiny"
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not answer")
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

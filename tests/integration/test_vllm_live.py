@@ -13,18 +13,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from engine_cases import QUIET, wait_for_server
 
 from routestats.engines.tiny import tiny_model
 from routestats.live import DashboardServer
 
 pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
-
-QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 GENERATE = """
 import sys, time
@@ -110,7 +105,7 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
     )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/health", server)
+        wait_for_server(f"{url}/health", server)
         assert _metrics(url)["routestats_rows_total"] == 0
         rows = 0
         for prompt in ("def f(x):", "If a train leaves at 9,"):
@@ -151,14 +146,3 @@ def _metrics(url: str) -> dict[str, float]:
         lines = answer.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not answer")
