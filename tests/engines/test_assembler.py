@@ -59,6 +59,7 @@ class Engine:
         found = []
         for batch in self.assembler.take_batches():
             assert (batch.experts == batch.experts[:, :1, :1]).all()
+            assert batch.weights is not None
             assert np.array_equal(batch.weights, batch.experts.astype(np.float16))
             found += [
                 (batch.domain, batch.request_ids[i], int(p), int(phase), int(e))

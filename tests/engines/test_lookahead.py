@@ -53,7 +53,9 @@ def test_a_file_alone_knows_its_layout(tmp_path: Path, drawn: tuple[Ids, Ids]) -
     file = sorted(tmp_path.rglob("tokens/*/part-*.parquet"))[0]
     trace = rs.Trace.open(file)
     assert trace.lookahead == LAYOUT
-    assert next(trace.iter_lookahead()).lookahead.shape[1:] == (2, 6, 4)
+    ids = next(trace.iter_lookahead()).lookahead
+    assert ids is not None
+    assert ids.shape[1:] == (2, 6, 4)
 
 
 def test_nobody_reads_it_who_does_not_ask(tmp_path: Path, drawn: tuple[Ids, Ids]) -> None:

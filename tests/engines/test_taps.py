@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,34 +16,36 @@ from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 from routestats.trace import Trace, sort_by_weight, verify
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines._assembler import NewRequest, StepRows  # noqa: E402
-from routestats.engines.recorder import Recorder  # noqa: E402
-from routestats.engines.recorder_options import RecorderOptions  # noqa: E402
-from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
+import torch
+
+from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap
 
 SHAPE = RouteShape(3, 8, 2)
 
 
-def taps():
+def taps() -> list[HostTap | StagedTap | DeviceTap]:
     cpu = torch.device("cpu")
     return [HostTap(), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
 
 
-def ring_of(tap):
+def ring_of(tap: Any) -> Any:
     return tap.new_ring(RecorderOptions(ring_rows=64)) or ring()
 
 
-def commit(tap, target, rows: int = 5) -> None:
+def commit(tap: Any, target: Any, rows: int = 5) -> None:
     positions = torch.arange(100, 100 + rows + 3)
     tap.close(rows)
     tap.take_inputs(StepRows(counts=[rows]), positions, positions.to(torch.int32))
     target.commit_step()
 
 
-def commit_and_drain(tap, target) -> None:
+def commit_and_drain(tap: Any, target: Any) -> None:
     commit(tap, target)
     target.drain(max_rows=64, wait_rows=1, seconds=0.0)  # a device's faults are known here
 
@@ -51,7 +54,9 @@ def ring() -> CaptureRing:
     return CaptureRing(layers=3, experts=8, top_k=2, capacity=64, weights=True, block=True)
 
 
-def routing(rows: int, seed: int, dtype: torch.dtype = torch.float32):
+def routing(
+    rows: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     weights, ids = torch.rand(3, rows, 8, generator=draw).topk(2, dim=-1, sorted=False)
     return ids.to(torch.int32), weights.to(dtype)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_parts_and_shares_are_those_of_the_stages(tmp_path: Path) -> None:
     assert json.loads(found.to_json())["groups"][0]["steps"] == 21
 
 
-def write_outline(run: Path, moe_scale: float, **options: object) -> None:
+def write_outline(run: Path, moe_scale: float, **options: Any) -> None:
     """Steps whose MoE blocks were clocked from outside alone."""
     inside = dict.fromkeys(STAGES, 0.0) | {"block": moe_scale * MOE_NS / BASE_NS["block"]}
     write(run, source="outline", stage_scale=inside | {"rest": 1.0}, **options)
@@ -195,7 +196,7 @@ def test_the_claim_is_compared_and_not_confirmed(tmp_path: Path) -> None:
     assert "27.8%" in text  # 50 of 180
 
 
-def layer_of(module: object) -> object:
+def layer_of(module: object) -> Any:
     from routestats.engines.vllm.routers import MoELayer
 
     return MoELayer(0, None, 8, 2, "model.layers.0.moe.experts", module)
@@ -233,8 +234,10 @@ def test_a_router_inside_its_kernel_is_refused() -> None:
 
 
 def test_layers_without_gate_or_decoder_are_named() -> None:
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     pytest.importorskip("vllm")
+    import torch
+
     from routestats.engines.vllm.stages import modules_of
     from routestats.errors import CaptureError
 

@@ -61,10 +61,10 @@ def test_the_dashboard_follows_a_generating_engine(tmp_path: Path) -> None:
             session = pull_session(url=server.url)  # a page as it is opened now
             shown = session.document.get_model_by_name("counters").text
             state = re.search(r"● (\w+)", shown)
-            rows = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
+            counter = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
             assert state is not None
-            assert rows is not None
-            seen.append((state[1], int(rows[1].replace(",", ""))))
+            assert counter is not None
+            seen.append((state[1], int(counter[1].replace(",", ""))))
             tokens = session.document.get_model_by_name("tokens")
             if tokens is not None and seen[-1][0] == "live":
                 texts.update(tokens.data["text"])

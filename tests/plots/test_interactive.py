@@ -43,7 +43,8 @@ def source(layout: Any, name: str) -> dict[str, Any]:
     from bokeh.models import ColumnDataSource
 
     (found,) = (s for s in layout.select({"type": ColumnDataSource}) if s.name == name)
-    return found.data
+    data: dict[str, Any] = found.data
+    return data
 
 
 def plots(layout: Any) -> list[Any]:

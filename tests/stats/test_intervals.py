@@ -23,6 +23,8 @@ def test_the_seed_decides() -> None:
     strata = np.zeros(20, dtype=np.int32)
     first, again, other = (resampling_weights(strata, resamples=9, seed=s) for s in (1, 1, 2))
     assert first is not None
+    assert again is not None
+    assert other is not None
     assert np.array_equal(first, again)
     assert not np.array_equal(first, other)
 

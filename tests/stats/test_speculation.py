@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plots_cases import legend_texts
 from speculation_cases import LAYERS, chain, trace_of
 from timing_cases import write as write_timings
 
@@ -239,5 +240,5 @@ def test_the_figure_of_confidence_shows_every_predictor() -> None:
     assert drawn == {
         "marginal", "previous token", "single hop", "history, selected", "uniform guess",
     }  # fmt: skip
-    named = [text.get_text().partition(":")[0] for text in stated.get_legend().get_texts()]
+    named = [text.partition(":")[0] for text in legend_texts(stated)]
     assert named == ["marginal", "single hop", "history, selected"]

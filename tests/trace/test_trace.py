@@ -118,6 +118,7 @@ def test_a_run_larger_than_the_chunk_is_read_in_chunks(tmp_path: Path) -> None:
         peak = max(peak, pa.total_allocated_bytes() - before)
         assert len(chunk) <= 100
     assert seen == 20_000
+    assert trace.weights is not None
     whole = trace.experts.nbytes + trace.weights.nbytes
     assert peak < whole / 4
 
