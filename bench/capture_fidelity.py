@@ -255,7 +255,7 @@ def compare(reference: Any, run: Path, outputs: list[Any], result: CaseResult) -
     assert not rows, f"rows of unknown requests: {list(rows)}"
 
 
-def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[np.ndarray, ...]]:
+def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[Any, Any, Any]]:
     from routestats.engines._assembler import external_id
 
     table = trace.rows
