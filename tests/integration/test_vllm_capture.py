@@ -30,14 +30,16 @@ ENGINE = """
 
 
 @pytest.fixture(scope="module")
-def eager(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Path]:
-    """What a script printed that made several captures in an eager engine, and its run folder."""
-    run = tmp_path_factory.mktemp("eager") / "run"
+def eager(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A script that made several captures in an eager engine, and the folder of its runs."""
+    tmp_path = tmp_path_factory.mktemp("eager")
     done = script(
         ENGINE
         + """
     try:
-        with rs.capture(llm, sys.argv[1] + "-ring", ring_rows=4):
+        with rs.capture(llm, sys.argv[1] + "-small", ring_rows=4):
             pass
     except rs.RouteStatsError as error:
         print("ring:", error)
@@ -51,7 +53,7 @@ def eager(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Pat
             print("other:", error)
     llm.generate(["after"], params, use_tqdm=False)
     tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
-    print("rows:", capture.summary["rows"], "of", tokens)
+    print("rows", capture.summary["rows"], "of", tokens)
     try:
         with rs.capture(llm, sys.argv[1] + "-cut"):
             llm.generate(["x"], params, use_tqdm=False)
@@ -64,41 +66,43 @@ def eager(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, str], Pat
     except rs.RouteStatsError as error:
         print("unwritable:", error)
     """,
-        str(run),
+        str(tmp_path / "run"),
         str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line), run
+    return done, tmp_path
 
 
 def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(
-    eager: tuple[dict[str, str], Path],
+    eager: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    lines, run = eager
+    done, tmp_path = eager
+    lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert "a capture into" in lines["other"]
     assert "/proc/none/run: cannot be written" in lines["unwritable"]
-    captured, _, expected = lines["rows"].split()
+    (rows,) = (line for line in done.stdout.splitlines() if line.startswith("rows "))
+    _, captured, _, expected = rows.split()
     assert captured == expected
     assert lines["cut"] == "'mine'"
-    cut = rs.Trace.open(run.with_name("run-cut"))
+    cut = rs.Trace.open(tmp_path / "run-cut")
     assert not cut.complete
     assert "KeyError" in cut.info["error"]
     assert rs.verify(cut).ok
-    trace = rs.Trace.open(run)
+    trace = rs.Trace.open(tmp_path / "run")
     assert rs.verify(trace).ok
     assert len(trace) == int(expected)
     assert trace.requests["finish_reason"].to_pylist() == ["length"] * 2
-    counts = rs.RouteCounts.load(run / "counts-any.npz")
+    counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
 
 
 def test_a_ring_too_small_is_refused_and_the_engine_goes_on(
-    eager: tuple[dict[str, str], Path],
+    eager: tuple[subprocess.CompletedProcess[str], Path],
 ) -> None:
-    lines, run = eager
-    assert lines["ring"].startswith("ring_rows: expected at least max_num_batched_tokens")
-    assert lines["tokens"] == "8"
-    assert not run.with_name("run-ring").exists()
+    done, tmp_path = eager
+    assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
+    assert "tokens: 8" in done.stdout
+    assert not (tmp_path / "run-small").exists()
 
 
 def test_a_dense_model_says_so(tmp_path: Path) -> None:
