@@ -121,7 +121,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
 
     shape = RouteShape(layers, experts, top_k)
     numbers = np.arange(rows, dtype=np.int32)
-    ids = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
+    ids: Any = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
     batch = RoutingBatch(
         domain="d",
         request_ids=tuple(f"request-{i}" for i in range(16)),

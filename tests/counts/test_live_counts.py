@@ -147,6 +147,7 @@ def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[
 
 def until_counted(recorder: Recorder) -> None:
     """Wait until what the engine has done is drained and counted, and the ring has its slots."""
+    assert isinstance(recorder.ring, DeviceRing)
     deadline = time.monotonic() + 60
     while recorder.ring.committed_rows != recorder._held_from:
         assert time.monotonic() < deadline

@@ -12,7 +12,7 @@ from routestats.report._part import Drawing, Finding, Part
 from routestats.report.papers.claim import claim_check
 from routestats.report.papers.published import CITED_RANGE
 from routestats.stats import StepGroup, Timing, timing
-from routestats.stats._timing.result import MOE_STAGES, HOST
+from routestats.stats._timing.result import HOST, MOE_STAGES
 from routestats.trace.timings import timing_sources
 
 
