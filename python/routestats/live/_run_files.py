@@ -11,11 +11,9 @@ import numpy.typing as npt
 
 from routestats.errors import TraceError
 from routestats.shape import RouteShape
-from routestats.trace.feed import row_dtype, rows_of_batch
+from routestats.trace.feed import FEED_COLUMNS, row_dtype, rows_of_batch
 from routestats.trace.files import token_files
 from routestats.trace.token_file import TokenFile
-
-_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
 
 
 class RunFiles:
@@ -96,7 +94,7 @@ class RunFiles:
     def _read(self, path: Path, count: int) -> npt.NDArray[np.void]:
         """The last `count` rows of a file."""
         file = TokenFile(path)
-        batches = file.batches(_COLUMNS, start=file.num_rows - count)
+        batches = file.batches(FEED_COLUMNS, start=file.num_rows - count)
         rows = np.concatenate([rows_of_batch(batch, self._dtype) for batch in batches])
         if (highest := int(rows["experts"].max(initial=0))) >= self._shape.num_experts:
             raise TraceError(

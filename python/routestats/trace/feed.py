@@ -64,6 +64,10 @@ def request_number(request_id: str) -> int:
     return crc32(request_id.encode())
 
 
+FEED_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
+"""What `rows_of_batch` needs of a batch."""
+
+
 def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
     """The rows of a batch as rows of `row_dtype`."""
     numbers = np.array([request_number(name) for name in batch.request_ids], np.uint32)
