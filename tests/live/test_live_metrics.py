@@ -188,6 +188,19 @@ def test_totals_come_from_the_feed_and_then_from_the_run(tmp_path: Path) -> None
         writer.close()
 
 
+def test_requests_whose_id_names_no_legal_domain_are_counted(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "run")
+    engine.prefix = "rs:..:"
+    with metrics.serve(tmp_path / "run", port=0) as port:
+        for _ in range(2):
+            engine.step()
+        name = ("routestats_illegal_domain_requests_total",)
+        wait_until(lambda: scrape(port)[name] == 2)  # while the engine runs
+        engine.close()
+        assert scrape(port)[name] == 2
+    assert rs.Trace.open(tmp_path / "run").info["totals"]["illegal_domain_requests"] == 2
+
+
 def test_scrapes_at_once(tmp_path: Path) -> None:
     with FakeEngine(tmp_path / "run", pause=0.0), metrics.serve(tmp_path / "run", port=0) as port:
         wait_until(lambda: scrape(port)["routestats_window_rows",] > 200)
