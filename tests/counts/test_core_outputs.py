@@ -74,7 +74,7 @@ CHANGES = partial(
 RANKED = partial(
     _core.add_rank_hits,
     tables=np.zeros((1, 3, E)),
-    base=np.arange(4.0).reshape(1, E),
+    base=np.arange(4, dtype=np.float64).reshape(1, E),
     rows=zeros(1, 5, 2, dtype=np.uint32),
     chosen=zeros(1, 5, 1, dtype=np.uint16),
     group_of=zeros(5, dtype=np.uint32),

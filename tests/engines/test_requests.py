@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import routestats as rs
+from routestats._core import CaptureRing
 from routestats.engines._assembler import RowAssembler
 from routestats.engines._requests import (
     NewRequest,
@@ -149,7 +150,9 @@ def test_no_id_stops_a_capture(tmp_path: Path) -> None:
         assert recorder.begin(3)
         for layer in range(2):
             ids = np.argsort(random.random((3, 8)), axis=1)[:, :2].copy()
-            recorder.ring.write_layer(layer, ids, random.random((3, 2)).astype(np.float32))
+            ring = recorder.ring
+            assert isinstance(ring, CaptureRing)
+            ring.write_layer(layer, ids, random.random((3, 2)).astype(np.float32))
         recorder.commit(step)
     requests = len(ILLEGAL) + len(NAMELESS) + len(NAMED)
     totals = recorder.close()

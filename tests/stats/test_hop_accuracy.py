@@ -441,7 +441,7 @@ def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     split = rs.Trace.split
 
-    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+    def counted(trace: rs.Trace, *args: Any, **options: Any) -> tuple[rs.Trace, rs.Trace]:
         seen.append(trace)
         return split(trace, *args, **options)
 

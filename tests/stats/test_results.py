@@ -54,7 +54,7 @@ def test_print_table_json_and_conventions(name: str) -> None:
     assert result.summary().strip()
     assert len(result.summary().splitlines()) < 20
     assert "nan" not in result.summary()
-    table = result.to_table()  # type: ignore[attr-defined]
+    table = result.to_table()
     assert isinstance(table, pa.Table)
     assert table.num_rows > 0
     values = json.loads(result.to_json())

@@ -27,7 +27,7 @@ from routestats.plots._draw.style import (
     text_colour,
 )
 from routestats.stats import Transfer, TransferMeasure
-from routestats.stats._hop_accuracy.measure import measure_label
+from routestats.stats._predictors.measure import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +98,8 @@ def transfer(
     hop = check_integer("hop", hop, 1)
     if hop > hops:
         raise InvalidValueError(f"hop: expected 1 to {hops}, got {hop}")
-    label = measure_label(shown.name)
+    named = Measure.named(shown.name)
+    label = shown.name if named is None else named.label
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _matrix(axes, result, shown, hop, label)
