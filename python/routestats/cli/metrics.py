@@ -9,7 +9,7 @@ from pathlib import Path
 
 from routestats.cli._arguments import add_followed
 from routestats.live import metrics
-from routestats.trace._files import read_run_file
+from routestats.trace.files import read_run_file
 
 HELP = "serve a run's routing as Prometheus metrics"
 
