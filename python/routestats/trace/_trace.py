@@ -17,11 +17,11 @@ from routestats.schema import (
     DEFAULT_DOMAIN,
     PHASES,
     ROW_COLUMNS,
-    RUN_FILE,
     LookaheadLayout,
     RoutingBatch,
 )
 from routestats.shape import RouteShape
+from routestats.trace import files
 from routestats.trace._arrays import source_from_arrays
 from routestats.trace._selection import Selection, as_names, check_known
 from routestats.trace._sources import FileSource, Source
@@ -60,7 +60,7 @@ class Trace:
         """
         path = Path(path)
         if path.is_file() and path.suffix != ".parquet":
-            raise TraceError(f"{path}: expected a run's folder, with its {RUN_FILE}, got a file")
+            files.check_folder(path)
         if path.suffix == ".parquet" and not path.exists():
             raise TraceError(f"{path}: no such file")
         source = FileSource(path)
