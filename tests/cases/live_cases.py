@@ -52,7 +52,7 @@ class FakeEngine:
         self.shape, self.rows, self._pause = shape, rows, pause
         self._follow, self.hot = follow, hot
         self._random = np.random.default_rng(seed)
-        self._prefix = f"{seed}"
+        self.prefix = f"{seed}"
         self._steps = 0
         self.recorder = Recorder(
             run_dir,
@@ -83,7 +83,7 @@ class FakeEngine:
     def step(self, rows: int | None = None) -> np.ndarray:
         """One engine step: a request of its own with `rows` prompt tokens; its ids."""
         rows = rows or self.rows
-        name = f"{self._prefix}r{self._steps}-{self._steps:08x}"
+        name = f"{self.prefix}r{self._steps}-{self._steps:08x}"
         tokens = self._random.integers(0, 500, rows).astype(np.int32)
         one = StepRows(
             [name],

@@ -17,6 +17,8 @@ import routestats as rs
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.live import metrics
 from routestats.shape import RouteShape
+from routestats.trace import TraceWriter
+from routestats.trace.feed import FeedWriter
 
 
 def has_rows(port: int) -> bool:
@@ -160,6 +162,43 @@ def test_a_counter_is_not_reset_while_a_run_cannot_be_read(tmp_path: Path) -> No
             rows = series["routestats_rows_total",]
         assert wait_until(lambda: scrape(port)["routestats_rows_total",] > rows)
     assert engine.recorder.progress()["rows"] > rows
+
+
+def test_totals_come_from_the_feed_and_then_from_the_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    names = ("rows", "dropped_rows", "illegal_domain_requests")
+
+    def totals(port: int) -> list[float]:
+        series = scrape(port)
+        return [series[f"routestats_{name}_total",] for name in names]
+
+    writer = TraceWriter(run, SHAPE, weights=False, model="m", engine={})
+    feed = FeedWriter(run, SHAPE, layer_ids=range(4))
+    with metrics.serve(run, port=0) as port:
+        feed.publish([], rows=7, dropped=1, waiting=0, illegal_domain_requests=2)
+        assert totals(port) == [7, 1, 2]
+        feed.close(rows=8, dropped=2, illegal_domain_requests=3)
+        assert totals(port) == [8, 2, 3]
+        assert totals(port) == [8, 2, 3]  # though the files state nothing yet
+        writer.close(dropped_rows=3, totals={"illegal_domain_requests": 4})
+        assert totals(port) == [8, 3, 4]
+        # Another capture into the run counts on from what the run states.
+        writer = TraceWriter(run, SHAPE, weights=False, model="m", engine={})
+        assert writer.before("illegal_domain_requests") == 4
+        writer.close()
+
+
+def test_requests_whose_id_names_no_legal_domain_are_counted(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "run")
+    engine.prefix = "rs:..:"
+    with metrics.serve(tmp_path / "run", port=0) as port:
+        for _ in range(2):
+            engine.step()
+        name = ("routestats_illegal_domain_requests_total",)
+        wait_until(lambda: scrape(port)[name] == 2)  # while the engine runs
+        engine.close()
+        assert scrape(port)[name] == 2
+    assert rs.Trace.open(tmp_path / "run").info["totals"]["illegal_domain_requests"] == 2
 
 
 def test_scrapes_at_once(tmp_path: Path) -> None:

@@ -102,7 +102,10 @@ def test_a_session_holds_the_run(finished: Path) -> None:
             load = document.get_model_by_name("load").data["tokens"][0]
             assert load.sum() == 160 * 4 * 2
             assert "160" in document.get_model_by_name("counters").text
-            assert "● finished" in document.get_model_by_name("counters").text
+            shown = document.get_model_by_name("counters").text
+            assert "● finished" in shown
+            assert "newest rows from the run&#x27;s files" in shown
+            assert ">0</div>" in shown.split("not seen by this view")[0][-120:]
         finally:
             session.close()
 

@@ -7,7 +7,7 @@ its Parquet files. The rows of the two are never merged.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -78,26 +78,14 @@ class Standing:
     illegal_domain_requests: int = 0
 
 
-_TOTALS = ("rows", "dropped", "illegal_domain_requests")
-
-
-@dataclass(slots=True)
 class _Run:
-    """A run as ``run.json`` describes it."""
+    """A run as ``run.json`` describes it; `stamp` tells one state of the file from another."""
 
-    info: dict[str, Any]
-    stamp: tuple[int, int, int]
-    shape: RouteShape = field(init=False)
-
-    def __post_init__(self) -> None:
-        try:
-            self.shape = RouteShape(**self.info["shape"])
-        except TypeError as error:
-            raise TraceError(f"run.json: shape: {error}") from None
-
-    @property
-    def identity(self) -> tuple[Any, ...]:
-        return self.info.get("created"), self.shape, tuple(self.info.get("layer_ids", ()))
+    def __init__(self, run_dir: Path, stamp: tuple[int, int, int]) -> None:
+        self.stamp = stamp
+        self.info = files.read_run_file(run_dir)
+        self.shape, self.layer_ids, _ = files.description(run_dir, self.info)
+        self.identity = (self.info.get("created"), self.shape, self.layer_ids)
 
 
 class RunFollower:
@@ -114,13 +102,12 @@ class RunFollower:
     epoch : int
         Goes up when the folder holds another run than before; 0 before the first.
     tokenizer : str or None
-        What the last feed said.
+        Folder or hub id of the model's tokenizer, as the run's last feed said.
     """
 
     def __init__(self, run_dir: str | Path, limit: int) -> None:
         self.run_dir = Path(run_dir)
         self.epoch = 0
-        self.tokenizer: str | None = None
         self._limit = limit
         self._run: _Run | None = None
         # At most one of the two is there.
@@ -131,9 +118,10 @@ class RunFollower:
     def _start(self) -> None:
         self._leave_feed()
         self._files = None
+        self.tokenizer: str | None = None
         self._fresh = False
         self._given = 0  # rows, since the last fresh ones
-        self._totals: dict[str, Any] = dict.fromkeys(_TOTALS, 0)
+        self._standing = Standing()
         self._last_rows = float("-inf")
 
     @property
@@ -147,9 +135,8 @@ class RunFollower:
 
     @property
     def layer_ids(self) -> tuple[int, ...]:
-        """Decoder-layer number of each MoE layer."""
-        ids = self.info.get("layer_ids") or range(self.shape.num_layers if self.shape else 0)
-        return tuple(int(i) for i in ids)
+        """Decoder-layer number of each MoE layer; empty before there is a run."""
+        return self._run.layer_ids if self._run else ()
 
     def poll(self) -> tuple[npt.NDArray[np.void] | None, Standing]:
         """New rows, or None where there is no run, and how the run stands; never raises."""
@@ -166,10 +153,18 @@ class RunFollower:
         if standing.fresh:
             self._given = 0
         self._given += 0 if rows is None else len(rows)
-        # Prometheus takes a counter that goes down for a restart.
-        self._totals = {n: max(was, getattr(standing, n)) for n, was in self._totals.items()}
-        skipped = max(self._totals["rows"] - self._given, 0)
-        return rows, replace(standing, skipped=skipped, **self._totals)
+        # Totals do not go down: Prometheus takes that for a restart.
+        before, total = self._standing, max(self._standing.rows, standing.rows)
+        self._standing = replace(
+            standing,
+            rows=total,
+            dropped=max(before.dropped, standing.dropped),
+            illegal_domain_requests=max(
+                before.illegal_domain_requests, standing.illegal_domain_requests
+            ),
+            skipped=max(total - self._given, 0),
+        )
+        return rows, self._standing
 
     def close(self) -> None:
         """Close the feed."""
@@ -183,7 +178,7 @@ class RunFollower:
             return None
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if self._run is None or self._run.stamp != stamp:
-            found = _Run(files.read_run_file(self.run_dir), stamp)
+            found = _Run(self.run_dir, stamp)
             if self._run is None or found.identity != self._run.identity:
                 self.epoch += 1
                 self._start()

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from routestats.errors import TraceError
 from routestats.shape import RouteShape
-from routestats.trace import files
 from routestats.trace.feed import FEED_COLUMNS, row_dtype, rows_of_batch
+from routestats.trace.files import token_files
 from routestats.trace.token_file import TokenFile
 
 
@@ -52,50 +52,52 @@ class RunFiles:
         problem : str or None
             A file that cannot be read; it is left out. One problem a call.
         """
-        found: list[TokenFile] = []
-        for path in self._new_files():
-            self._last[path.parent.name] = path.name
+        found: list[tuple[Path, int]] = []
+        for domain, path in self._new_files():
+            self._last[domain] = path.name
             try:
-                found.append(self._open(path))
+                found.append((path, self._open(path).num_rows))
             except TraceError as error:
                 self._problems.append(str(error))
         newest: list[npt.NDArray[np.void]] = []
-        for file in reversed(found):
-            if want := min(file.num_rows, limit - sum(map(len, newest))):
+        for path, count in reversed(found):
+            if want := min(count, limit - sum(map(len, newest))):
                 try:
-                    newest.append(self._read(file)[-want:])
+                    newest.append(self._read(path, want))
                 except TraceError as error:
                     self._problems.append(str(error))
                     continue
-            self.rows += file.num_rows
+            self.rows += count
         rows = np.concatenate(newest[::-1]) if newest else np.empty(0, self._dtype)
         return rows, self._problems.popleft() if self._problems else None
 
-    def _new_files(self) -> list[Path]:
-        """Files after the last one seen of each domain, in the order of writing.
+    def _new_files(self) -> list[tuple[str, Path]]:
+        """Domain and path of the files after the last one seen, in the order of writing.
 
         Within a domain the names give the order. Between domains only the times of the files do; a
         copy may have changed them.
         """
-        found: list[tuple[int, Path]] = []
-        for folder in sorted(self._run_dir.glob("tokens/domain=*")):
-            parts = [p for p in files.parts(folder) if p.name > self._last.get(folder.name, "")]
-            times = accumulate((path.stat().st_mtime_ns for path in parts), max)
-            found.extend(zip(times, parts, strict=True))
-        return [path for _, path in sorted(found)]
+        found: list[tuple[int, str, Path]] = []
+        for domain, paths in token_files(self._run_dir).items():
+            paths = [path for path in paths if path.name > self._last.get(domain, "")]
+            times = accumulate((path.stat().st_mtime_ns for path in paths), max)
+            found.extend((time, domain, path) for time, path in zip(times, paths, strict=True))
+        return [(domain, path) for _, domain, path in sorted(found)]
 
     def _open(self, path: Path) -> TokenFile:
-        """A file of tokens of the run's shape; its drops are added."""
         file = TokenFile(path)
         if file.shape != self._shape:
             raise TraceError(f"{path}: expected {self._shape}, got {file.shape}")
         self.dropped += file.dropped_rows
         return file
 
-    def _read(self, file: TokenFile) -> npt.NDArray[np.void]:
-        rows = np.concatenate([rows_of_batch(b, self._dtype) for b in file.batches(FEED_COLUMNS)])
+    def _read(self, path: Path, count: int) -> npt.NDArray[np.void]:
+        """The last `count` rows of a file."""
+        file = TokenFile(path)
+        batches = file.batches(FEED_COLUMNS, start=file.num_rows - count)
+        rows = np.concatenate([rows_of_batch(batch, self._dtype) for batch in batches])
         if (highest := int(rows["experts"].max(initial=0))) >= self._shape.num_experts:
             raise TraceError(
-                f"{file.path}: expert {highest}, but num_experts is {self._shape.num_experts}"
+                f"{path}: expert {highest}, but num_experts is {self._shape.num_experts}"
             )
         return rows

@@ -104,7 +104,6 @@ class LiveState:
         if now - self._refreshed < self._least_seconds:
             return False
         self._refreshed = now
-        source = self.standing.source
         rows, self.standing = self._follower.poll()
         shape = self._follower.shape
         another = self._follower.epoch != self._epoch
@@ -113,8 +112,8 @@ class LiveState:
             self.window = RoutingWindow(shape, self._size)
             self._kept.clear()
             self.version += 1
-        if another or self.standing.source != source:
-            self._counted.clear()  # what a source says at first was not written just now
+        if another:
+            self._counted.clear()
         self._find_tokenizer()
         if rows is not None and len(rows) and self.window is not None:
             self.window.add(rows)

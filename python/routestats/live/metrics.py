@@ -121,7 +121,7 @@ class RoutingCollector:
             self._state.close()
 
     def describe(self) -> list[Any]:
-        """Nothing: what there is depends on the run, which need not be there yet."""
+        """Nothing: the families depend on the run, which need not exist yet."""
         return []
 
     def _per_layer(self) -> Iterator[Family]:

@@ -49,11 +49,12 @@ class Counters:
         about = "<br>".join(escape(line) for line in lines if line)
         window = state.window
         held = f"{len(window):,} of {window.size:,}" if window is not None else "0"
+        fed = standing.source == "feed"  # without a feed, rows come a file at a time
         tiles: list[tuple[str, Any, str]] = [
             ("rows", f"{standing.rows:,}", DARK),
-            ("rows per second", f"{state.rate:,.0f}", DARK),
+            ("rows per second", f"{state.rate:,.0f}" if fed else "–", DARK),
             ("dropped", f"{standing.dropped:,}", VERMILION if standing.dropped else DARK),
-            ("lag, rows", f"{standing.lag_rows:,}", DARK),
+            ("lag, rows", f"{standing.lag_rows:,}" if fed else "–", DARK),
             ("not seen by this view", f"{standing.skipped:,}", DARK),
             ("tokens in the window", held, DARK),
         ]
