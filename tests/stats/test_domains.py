@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 from stats_cases import claim_fewer_experts
@@ -268,3 +271,23 @@ def test_groups_and_domains_that_are_too_few() -> None:
         rs.stats.compare_domains(claim_fewer_experts(trace, 4))
     with pytest.raises(InvalidValueError, match="permutations: expected at least 1, got 0"):
         rs.stats.compare_domains(trace, permutations=0)
+
+
+def test_products_that_have_threads_of_their_own_run_on_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four threads that each call a BLAS of four would be sixteen."""
+    seen = []
+
+    class Watched(np.ndarray):
+        def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any):
+            if ufunc is np.matmul:
+                seen.append(threading.current_thread())
+            plain = [np.asarray(part) if isinstance(part, Watched) else part for part in inputs]
+            return getattr(ufunc, method)(*plain, **options)
+
+    labels = compare._labels
+    monkeypatch.setattr(compare, "_labels", lambda *given: labels(*given).view(Watched))
+    rs.stats.compare_domains(make_trace(0), permutations=19)
+    assert len(seen) > 3
+    assert set(seen) == {threading.main_thread()}

@@ -242,15 +242,9 @@ def compare_domains(
     difference, null_mean_abs, p_value = (
         np.stack(parts) for parts in zip(*differences, strict=True)
     )
-    # NumPy lets other threads run meanwhile; each holds its own tables.
     with ThreadPoolExecutor(min(MAX_THREADS, choose_threads(None))) as pool:
         affinity = _test(
-            list(
-                pool.map(
-                    lambda pair: _affinity_divergence(columns, pair, groups, labels, experts),
-                    chosen,
-                )
-            )
+            [_affinity_divergence(columns, pair, groups, labels, experts, pool) for pair in chosen]
         )
     tokens = np.bincount(sides[groups], minlength=2)
     return DomainDifference(
@@ -353,6 +347,7 @@ def _affinity_divergence(
     groups: npt.NDArray[np.intp],
     labels: Floats,
     experts: int,
+    pool: ThreadPoolExecutor,
 ) -> Floats:
     """Divergence [1 + B] of the affinity of one layer pair between the sides of each labelling.
 
@@ -370,14 +365,16 @@ def _affinity_divergence(
         cells = (rows[:, None] * experts + target[token]).ravel()
         table = np.bincount(cells, minlength=num_groups * width * experts)
         by_group = table.reshape(num_groups, width * experts).astype(np.float64)
-        parts = _row_divergences(by_group, labels, experts)
+        parts = _row_divergences(by_group, labels, experts, pool)
         weighted += parts[0]
         weight += parts[1]
     with np.errstate(invalid="ignore"):
         return weighted / weight
 
 
-def _row_divergences(by_group: Floats, labels: Floats, experts: int) -> tuple[Floats, Floats]:
+def _row_divergences(
+    by_group: Floats, labels: Floats, experts: int, pool: ThreadPoolExecutor
+) -> tuple[Floats, Floats]:
     """Per labelling [1 + B]: divergences of rows weighed by pooled load, and the weights, summed.
 
     `by_group` [G, rows * E] are pair counts. A row that one side never chose has no weight.
@@ -388,13 +385,12 @@ def _row_divergences(by_group: Floats, labels: Floats, experts: int) -> tuple[Fl
     step = max(1, BLOCK_CELLS // (4 * total.size))
     for begin in range(0, len(labels), step):
         some = slice(begin, begin + step)
+        # The product has its own threads (BLAS), so the pool's threads wait meanwhile.
         first = (labels[some] @ by_group).reshape(-1, *total.shape)
         few = max(1, CACHED_CELLS // total.size)
+        parts = [first[i : i + few] for i in range(0, len(first), few)]
         rows = np.concatenate(
-            [
-                divergence_bits(part, total - part)
-                for part in (first[i : i + few] for i in range(0, len(first), few))
-            ]
+            list(pool.map(lambda part: divergence_bits(part, total - part), parts))
         )
         known = np.isfinite(rows)
         weighted[some] = np.where(known, rows, 0.0) @ load
