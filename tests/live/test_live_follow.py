@@ -22,9 +22,10 @@ from routestats.live._state import LiveState
 from routestats.live._tokens import TokenText
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace import TraceWriter, _files
+from routestats.trace import TraceWriter
 from routestats.trace.feed import feed_path
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
+from routestats.trace.token_file import CAPTURE_KEY
 
 
 class Taker:
@@ -229,7 +230,7 @@ def test_a_damaged_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     pq.write_table(table.set_column(place, table.schema.field("experts"), bad), paths[1])
     footer = b'{"x": 1}'
     table = pq.read_table(paths[2]).replace_schema_metadata(
-        {**table.schema.metadata, _files.CAPTURE_KEY: footer}
+        {**table.schema.metadata, CAPTURE_KEY: footer}
     )
     pq.write_table(table, paths[2])
     taker = Taker(tmp_path / "run")

@@ -60,7 +60,7 @@ class Capture:
 
     def kill(self) -> None:
         """Leave everything as a killed process leaves it; what was in the buffer is lost."""
-        self.writer._lock.close()
+        self.writer._run.unlock()
         if self.feed is not None:
             os.close(self.feed._file)
             self.feed = None

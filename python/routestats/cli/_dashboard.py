@@ -7,7 +7,7 @@ import contextlib
 import threading
 
 from routestats.live import DashboardServer, metrics
-from routestats.trace._files import read_run_file
+from routestats.trace.files import read_run_file
 
 
 def run(args: argparse.Namespace) -> int:

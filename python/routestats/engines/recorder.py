@@ -24,7 +24,7 @@ from routestats.errors import CaptureError, RouteStatsError
 from routestats.schema import COUNTS_FILE, PATHS_FILES, LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
-from routestats.trace._files import write_atomically
+from routestats.trace.files import write_atomically
 
 # How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
 # pieces of work leave the engine's Python alone.
@@ -212,7 +212,12 @@ class Recorder:
         self._publisher.close(**self._standing())
         totals = self._totals()
         try:
-            self._writer.close(complete=self._error is None, **totals)
+            self._writer.close(
+                self._error is None,
+                dropped_rows=self.ring.dropped_rows,
+                totals={name: value for name, value in totals.items() if name != "error"},
+                error=self._error,
+            )
         except RouteStatsError as error:
             totals["error"] = self._error or str(error)
         return totals

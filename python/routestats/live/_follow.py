@@ -15,7 +15,7 @@ from routestats import schema
 from routestats.errors import RouteStatsError, TraceError
 from routestats.live._parts import PartFollower
 from routestats.shape import RouteShape
-from routestats.trace import _files
+from routestats.trace import files
 from routestats.trace.feed import FeedCounters, FeedReader, feed_path
 
 State = Literal["waiting", "live", "idle", "lost", "finished", "incomplete"]
@@ -132,7 +132,7 @@ class RunFollower:
         except (RouteStatsError, OSError) as error:
             # Half of a folder that is being replaced, or a damaged one: look again next time.
             self._drop_feed()
-            standing = Standing("lost", problem=_files.one_line(error))
+            standing = Standing("lost", problem=files.one_line(error))
         if rows is not None and len(rows):
             self._last_rows = time.monotonic()
             self._given += len(rows)
@@ -159,7 +159,7 @@ class RunFollower:
         stamp = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if self._run is not None and self._run.stamp == stamp:
             return True
-        found = _Run(_files.read_run_file(self.run_dir), stamp)
+        found = _Run(files.read_run_file(self.run_dir), stamp)
         if self._run is None or found.identity != self._run.identity:
             self.epoch += 1
             self._given = self._dropped = self._skipped = 0

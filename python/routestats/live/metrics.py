@@ -25,7 +25,7 @@ from routestats.schema import COUNTS_FILE
 from routestats.shape import RouteShape
 from routestats.stats._base.contingency import divergence_bits
 from routestats.trace import Trace
-from routestats.trace._files import one_line
+from routestats.trace.files import one_line
 
 PORT = 9400
 

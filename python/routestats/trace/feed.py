@@ -30,7 +30,7 @@ import numpy.typing as npt
 from routestats.errors import RouteStatsError, TraceError
 from routestats.schema import FEED_FILE, RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace._files import one_line
+from routestats.trace.files import one_line
 
 _MAGIC = b"RSFEED01"
 _PAGE = 16_384

@@ -1,11 +1,11 @@
-"""Files of a run: names, atomic writing, reading with one-line errors."""
+"""Files of a run: where they lie, atomic writing, reading with one-line errors."""
 
 from __future__ import annotations
 
 import fcntl
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,13 +13,18 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routestats.errors import TraceError
-from routestats.schema import FEED_FILE, LOCK_FILE, METADATA_KEY, READABLE_VERSIONS, RUN_FILE
-
-FILE_KEY = b"routestats.file"
-"""Key of a file's own figures (rows, dropped rows) in its Parquet footer."""
-CAPTURE_KEY = b"routestats.capture"
-"""Key of what tells a file's rows from all others: the capture's id, and their numbers in it."""
+from routestats.errors import RouteStatsError, TraceError
+from routestats.schema import (
+    DEFAULT_DOMAIN,
+    FEED_FILE,
+    LOCK_FILE,
+    METADATA_KEY,
+    READABLE_VERSIONS,
+    RUN_FILE,
+    LookaheadLayout,
+    request_schema,
+)
+from routestats.shape import RouteShape
 
 _TEMPORARY = ".tmp-"
 
@@ -30,12 +35,19 @@ def domain_dir(run_dir: Path, domain: str) -> Path:
 
 def domain_of_file(path: Path) -> str:
     name = path.parent.name
-    return name.removeprefix("domain=") if name.startswith("domain=") else "default"
+    return name.removeprefix("domain=") if name.startswith("domain=") else DEFAULT_DOMAIN
 
 
 def parts(folder: Path) -> list[Path]:
     """The finished files of a folder, in the order of their numbers."""
     return sorted(folder.glob("part-*.parquet"))
+
+
+def token_files(run_dir: Path) -> dict[str, list[Path]]:
+    """The finished files of each domain that has some."""
+    folders = sorted((run_dir / "tokens").glob("domain=*"))
+    found = {folder.name.removeprefix("domain="): parts(folder) for folder in folders}
+    return {domain: some for domain, some in found.items() if some}
 
 
 def remove_temporaries(run_dir: Path) -> None:
@@ -100,6 +112,29 @@ def read_run_file(run_dir: Path) -> dict[str, Any]:
     return info
 
 
+def description(
+    run_dir: Path, info: dict[str, Any]
+) -> tuple[RouteShape, tuple[int, ...], LookaheadLayout | None]:
+    """Shape, layer ids and lookahead of a run, from the contents of its ``run.json``."""
+    try:
+        shape = RouteShape(**info["shape"])
+        layer_ids = tuple(int(i) for i in info["layer_ids"])
+        return shape, layer_ids, LookaheadLayout.from_dict(info.get("lookahead"))
+    except (KeyError, TypeError, ValueError, RouteStatsError) as error:
+        raise TraceError(
+            f"{run_dir / RUN_FILE}: expected a run's description: {type(error).__name__}: {error}"
+        ) from None
+
+
+def read_requests(run_dir: Path) -> pa.Table:
+    """The records of a run's requests, see `request_schema`."""
+    tables = []
+    for path in parts(run_dir / "requests"):
+        with reading(path):
+            tables.append(open_parquet(path).read().cast(request_schema()))
+    return pa.concat_tables(tables) if tables else request_schema().empty_table()
+
+
 def open_parquet(path: Path) -> pq.ParquetFile:
     """A Parquet file that routestats wrote; `TraceError` for any other."""
     try:
@@ -115,38 +150,6 @@ def file_metadata(file: pq.ParquetFile) -> dict[str, Any]:
     """What the schema says of the trace: version, shape, layer ids."""
     meta: dict[str, Any] = json.loads(file.schema_arrow.metadata[METADATA_KEY])
     return meta
-
-
-def file_figures(file: pq.ParquetFile) -> dict[str, int]:
-    """What the writer noted of this file: ``rows`` and ``dropped_rows``."""
-    figures: dict[str, int] = json.loads((file.metadata.metadata or {}).get(FILE_KEY, b"{}"))
-    return figures
-
-
-def extend_runs(runs: list[list[int]], first: int, count: int) -> None:
-    """Add rows `first` to ``first + count - 1`` to `runs` of ``[first, count]``, in place."""
-    if runs and sum(runs[-1]) == first:
-        runs[-1][1] += count
-    else:
-        runs.append([first, count])
-
-
-def rows_from(file: pq.ParquetFile, seen: Mapping[str, int]) -> int:
-    """How many rows of `file`, its last ones, are not among those `seen`.
-
-    Parameters
-    ----------
-    file : ParquetFile
-    seen : mapping of str to int
-        By capture, the number of its first row that was not seen. Of a capture that is not in it,
-        as of a file that does not say what it is of, nothing was seen.
-    """
-    text = (file.metadata.metadata or {}).get(CAPTURE_KEY)
-    if text is None:
-        return int(file.metadata.num_rows)
-    about = json.loads(text)
-    start = seen.get(about["id"], 0)
-    return sum(max(0, first + count - max(first, start)) for first, count in about["runs"])
 
 
 @contextmanager
