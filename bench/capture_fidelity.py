@@ -28,6 +28,8 @@ from typing import Any
 
 import numpy as np
 
+from _engine import engine
+
 NEAR_TIE = 1e-5
 WEIGHT_TOLERANCE = 5e-4  # float16 keeps 11 bits of a weight below 1: half a unit is 2.4e-4
 
@@ -191,13 +193,9 @@ def run_case(name: str, model: Path, run: Path) -> CaseResult:
     import routestats as rs
 
     rs.enable()
-    from vllm import LLM
-
     case = CASES[name]
-    llm = LLM(model=str(model), dtype="float32", max_model_len=2048, **case.engine)
-    outputs, note = case.run(llm, run)
-    # By hand, because an exit hook of tempfile's keeps vLLM's own from running in time.
-    llm.llm_engine.engine_core.shutdown()
+    with engine(model=str(model), dtype="float32", max_model_len=2048, **case.engine) as llm:
+        outputs, note = case.run(llm, run)
     result = CaseResult(name, note=note, verified=rs.verify(run).ok)
     compare(model, run, outputs, result)
     return result
@@ -236,7 +234,7 @@ def compare(model_path: Path, run: Path, outputs: list[Any], result: CaseResult)
 
 
 def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[np.ndarray, ...]]:
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     table = trace.rows
     ids = np.asarray(table["request_id"].to_pylist())
@@ -310,7 +308,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")

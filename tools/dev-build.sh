@@ -13,4 +13,4 @@ cmake -S . -B build/dev -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_WERROR=ON \
   -Dpybind11_DIR="$("$python" -m pybind11 --cmakedir)" >/dev/null
 cmake --build build/dev --parallel "${JOBS:-2}"
 rm -f python/routestats/_core*.so python/routestats/_cuda*.so  # old ones would linger
-find build/dev -maxdepth 1 -name '_c*.so' -exec cp {} python/routestats/ \;
+find build/dev/csrc/bindings -maxdepth 1 -name '_c*.so' -exec cp {} python/routestats/ \;

@@ -5,9 +5,9 @@
 #include <unordered_map>
 #include <utility>
 
-#include "bindings.hpp"
-#include "call_clock.hpp"
-#include "clocked_function.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/call_clock.hpp"
+#include "bindings/clocked_function.hpp"
 
 namespace py = pybind11;
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/pair_counts.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "pairs/pair_counts.hpp"
 
 namespace py = pybind11;
 

@@ -10,12 +10,12 @@
 #include <utility>
 #include <vector>
 
-#include "../cuda/memory.hpp"
-#include "../cuda/pair_counter.hpp"
-#include "../cuda/path_counter.hpp"
-#include "../cuda/row_gather.hpp"
-#include "cuda_bindings.hpp"
-#include "step_ring_binding.hpp"
+#include "bindings/cuda_bindings.hpp"
+#include "bindings/step_ring_binding.hpp"
+#include "cuda/memory.hpp"
+#include "cuda/pair_counter.hpp"
+#include "cuda/path_counter.hpp"
+#include "cuda/row_gather.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;

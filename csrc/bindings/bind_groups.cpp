@@ -5,10 +5,10 @@
 #include <cstdint>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/group_sums.hpp"
-#include "routestats/row_shuffle.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "groups/group_sums.hpp"
+#include "groups/row_shuffle.hpp"
 
 namespace py = pybind11;
 

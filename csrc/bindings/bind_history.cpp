@@ -7,10 +7,10 @@
 #include <optional>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/history_hits.hpp"
-#include "routestats/layer_columns.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "contexts/layer_columns.hpp"
+#include "prediction/history_hits.hpp"
 
 namespace py = pybind11;
 

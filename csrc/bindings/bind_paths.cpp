@@ -9,9 +9,9 @@
 #include <string>
 #include <utility>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/path_counts.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "paths/path_counts.hpp"
 
 namespace py = pybind11;
 

@@ -7,9 +7,9 @@
 #include <string>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/rank_hits.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "prediction/rank_hits.hpp"
 
 namespace py = pybind11;
 

@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "bindings.hpp"
-#include "ring_binding.hpp"
-#include "routestats/ring.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/ring_binding.hpp"
+#include "capture/ring.hpp"
 
 namespace py = pybind11;
 

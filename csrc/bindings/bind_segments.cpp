@@ -4,9 +4,9 @@
 #include <cstdint>
 #include <span>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/segments.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/expert_argument.hpp"
+#include "groups/segments.hpp"
 
 namespace py = pybind11;
 

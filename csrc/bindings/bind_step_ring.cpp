@@ -1,9 +1,9 @@
 #include <cstdint>
 #include <memory>
 
-#include "bindings.hpp"
-#include "routestats/emulated_step_device.hpp"
-#include "step_ring_binding.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/step_ring_binding.hpp"
+#include "capture/emulated_step_device.hpp"
 
 namespace py = pybind11;
 

@@ -3,10 +3,10 @@
 
 #include <cstdint>
 
-#include "../cuda/memory.hpp"
-#include "cuda_bindings.hpp"
-#include "routestats/expert_view.hpp"
-#include "routestats/ring_ledger.hpp"
+#include "base/expert_view.hpp"
+#include "bindings/cuda_bindings.hpp"
+#include "capture/ring_ledger.hpp"
+#include "cuda/memory.hpp"
 
 namespace py = pybind11;
 

@@ -1,4 +1,4 @@
-#include "expert_argument.hpp"
+#include "bindings/expert_argument.hpp"
 
 #include <cstddef>
 

@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "routestats/cpu.hpp"
-#include "routestats/expert_view.hpp"
+#include "base/cpu.hpp"
+#include "base/expert_view.hpp"
 
 // Arguments that several nouns share.
 namespace routestats::bindings {

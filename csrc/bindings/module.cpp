@@ -1,6 +1,6 @@
 #include <pybind11/pybind11.h>
 
-#include "bindings.hpp"
+#include "bindings/bindings.hpp"
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of routestats; use it through the Python package.";

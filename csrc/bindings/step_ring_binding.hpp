@@ -9,8 +9,8 @@
 #include <string>
 #include <vector>
 
-#include "ring_binding.hpp"
-#include "routestats/step_ring.hpp"
+#include "bindings/ring_binding.hpp"
+#include "capture/step_ring.hpp"
 
 // StepRing as a Python class, for any device: the host's emulation and CUDA differ only in how the
 // device is made.

@@ -39,4 +39,4 @@ class DeviceUnavailableError(DeviceError):
 
 
 class DataError(RouteStatsError):
-    """Prompts that cannot be had: an unknown data name, a missing file or field."""
+    """Prompts or a model that cannot be had: an unknown name, a missing file or field."""

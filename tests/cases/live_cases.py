@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape

@@ -12,7 +12,8 @@ from test_lookahead import write_run as write_lookahead_run
 
 import routestats as rs
 from routestats.cli import main
-from routestats.cli._models import ModelChoice, check_lookahead, resolve
+from routestats.cli.profile import check_lookahead
+from routestats.models.choice import ModelChoice, resolve
 from routestats.trace.timings import (
     STAGES,
     StepFigures,

@@ -13,7 +13,8 @@ import pytest
 
 import routestats as rs
 from routestats.counts import LiveCounts, why_no_cuda
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import DeviceError, DeviceUnavailableError

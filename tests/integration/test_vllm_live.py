@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from routestats.engines.tiny import tiny_model
 from routestats.live import DashboardServer
+from routestats.models import tiny_model
 
 pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]

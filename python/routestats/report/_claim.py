@@ -14,7 +14,13 @@ from routestats.stats import Timing
 
 
 def claim_check(timing: Timing) -> list[str]:
-    """Lines that set the measured shares beside the cited ones, and say what differs."""
+    """Set the measured shares beside the cited ones.
+
+    Returns
+    -------
+    list of str
+        Lines that give both and say what differs.
+    """
     low, high = CITED_RANGE
     lines = [
         f"Routing, dispatch and combine are cited at {low:.0f}-{high:.0f} % in large distributed "

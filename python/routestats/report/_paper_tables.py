@@ -13,6 +13,7 @@ from routestats.report import _published as published
 from routestats.report._paper_table import PaperRow, PaperTable
 from routestats.stats import repetition, segment_routing, specialization
 from routestats.stats._base.estimate import Estimate
+from routestats.stats._base.units import Runs, Units
 from routestats.trace import Trace
 
 NOT_GIVEN = "The paper prints no figures of this table that could stand here."
@@ -183,6 +184,12 @@ def _exflow_affinity(trace: Trace) -> PaperTable:
 
 
 def _srp(trace: Trace) -> PaperTable:
+    longest = int(Runs.of(trace, Units.of(trace)).lengths.max())
+    if longest < published.SRP_TOKENS:
+        raise InvalidValueError(
+            f"table srp: expected a request of at least {published.SRP_TOKENS} consecutive "
+            f"positions, as long as the paper's segments; the longest run is {longest}"
+        )
     found = segment_routing(trace, m=published.SRP_TOKENS)
 
     def row(name: str, estimate: Estimate) -> PaperRow:
