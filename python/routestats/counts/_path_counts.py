@@ -16,6 +16,7 @@ from routestats.counts.device.choice import choose_device, choose_threads
 from routestats.counts.device.counts import DeviceIds, count_paths_on_cuda
 from routestats.counts.device.paths import fill_table
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 
 PathKind = Literal["top1", "set"]
@@ -24,7 +25,7 @@ Numbers = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PathCounts:
+class PathCounts(Result):
     """Exact counts of paths through a window of layers; made by `count_paths`.
 
     All distinct paths are kept, in C++, 8 bytes and a packed key each: that is what makes sums of
@@ -164,9 +165,6 @@ class PathCounts:
                 "share": self.counts / self.tokens if self.tokens else np.zeros(0),
             }
         )
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def summary(self, rows: int = 5) -> str:
         """What was counted, how concentrated it is, and the first paths."""

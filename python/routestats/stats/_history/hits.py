@@ -123,8 +123,6 @@ class HistoryHits(Result):
         lines.append(f"  selected, median: {order} layers, at least {support} training tokens")
         return "\n".join(lines)
 
-    __str__ = summary
-
 
 def history_hits(
     train: Trace,
