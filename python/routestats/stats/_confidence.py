@@ -270,7 +270,7 @@ def _margins_by_layer(trace: Trace, layers: slice) -> npt.NDArray[np.float32]:
     places = range(trace.shape.num_layers)[layers]
     margins = np.empty((len(places), len(trace)), np.float32)
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
         margins[:, row : row + len(batch)] = _margins(batch.weights[:, layers]).T
         row += len(batch)
@@ -281,7 +281,7 @@ def _weight_sums(trace: Trace, units: Units) -> Floats:
     """Sums [3, U, L] of first weight, entropy and margin."""
     sums = np.zeros((3, len(units), trace.shape.num_layers))
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
         mine = units.of_row[row : row + len(batch)]
         row += len(batch)
@@ -366,7 +366,7 @@ def _curves(
     if layout is not None and hop in layout.hops:
         pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
         row = 0
-        for batch in test.iter_lookahead(BATCH_ROWS):
+        for batch in test.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"]):
             rows = slice(row, row + len(batch))
             row += len(batch)
             assert batch.lookahead is not None

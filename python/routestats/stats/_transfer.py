@@ -22,7 +22,7 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.row_order import rows_in_order
 from routestats.stats._base.units import Units, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
@@ -265,7 +265,7 @@ def _fit(
     side: Trace, pairing: str, tokens: int, rng: np.random.Generator
 ) -> tuple[RouteCounts, int]:
     """Counts of `tokens` tokens of groups in random order, and how many groups they are of."""
-    codes, in_order = Units.whole(side).of_row, RowOrder.of(side).rows
+    codes, in_order = Units.whole(side).of_row, rows_in_order(side)
     place = rng.permutation(codes.max() + 1)[codes]
     taken = in_order[np.argsort(place[in_order], kind="stable")][:tokens]
     chosen = np.zeros(len(codes), bool)

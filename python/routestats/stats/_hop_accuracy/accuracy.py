@@ -23,6 +23,7 @@ from routestats.stats._hop_accuracy.text import measures_table, table_by_hop
 from routestats.stats._predictors.allowed import choose_predictors
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
 from routestats.stats._predictors.measure import Measure
+from routestats.stats._predictors.table import ALWAYS
 from routestats.stats._predictors.token_hits import previous_token_hits, token_id_hits
 from routestats.trace import Trace
 
@@ -227,6 +228,11 @@ def hop_accuracy(
     )
     _check_traces(train, test, need_order=top1 or "top1" in (pairing, history_context))
     names, left_out, inner = choose_predictors(predictors, train, test, seed=seed)
+    if not set(names) <= set(ALWAYS):
+        # Decoded once a side and held, so that the passes below read memory.
+        for side in (train, test):
+            if isinstance(side, Trace):
+                _ = side.experts
     fitted = train
     if not isinstance(fitted, RouteCounts):
         fitted = count(fitted, hops=range(1, test.shape.num_layers), pairing=pairing)

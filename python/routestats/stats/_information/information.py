@@ -24,7 +24,7 @@ from routestats.stats._base.checks import (
     check_trace,
 )
 from routestats.stats._base.estimate import Estimate, Floats
-from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.row_order import RowOrder, rows_in_order
 from routestats.stats._base.units import Units
 from routestats.stats._information.levels import Null, Permutable
 from routestats.stats._information.without_groups import (
@@ -251,7 +251,7 @@ def information(
     mi = information_of(counts, sums)
     without = information_without_groups(experts, counts, sums, GroupedRows.of(codes))
     request, token = _nulls(
-        trace, Permutable(experts, counts, order.rows, seed), codes, order, null_draws
+        trace, Permutable(experts, counts, rows_in_order(trace), seed), codes, order, null_draws
     )
 
     layers = trace.shape.num_layers

@@ -79,7 +79,7 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
     InvalidValueError
         If the trace has no lookahead, or its order is not known and first choices are needed.
     """
-    batches = trace.iter_lookahead(BATCH_ROWS)
+    batches = trace.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"])
     layout = trace.lookahead
     assert layout is not None
     if top1:
