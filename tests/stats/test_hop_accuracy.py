@@ -191,7 +191,7 @@ def test_wrong_arguments() -> None:
     good = trace(experts, 8)
     with pytest.raises(InvalidTypeError, match="test: expected a Trace, got ndarray"):
         hop_accuracy(good, experts)  # type: ignore[arg-type]
-    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'all'"):
+    with pytest.raises(InvalidValueError, match="pairing: expected one of any, top1, got 'all'"):
         hop_accuracy(good, good, pairing="all")
     with pytest.raises(InvalidValueError, match="confidence"):
         hop_accuracy(good, good, confidence=95)

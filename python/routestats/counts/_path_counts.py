@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats import _core
-from routestats.arguments import check_integer
+from routestats.arguments import check_choice, check_integer
 from routestats.counts._source import Chunks, Source, as_ids, open_source
 from routestats.counts.device.choice import choose_device, choose_threads
 from routestats.counts.device.counts import DeviceIds, count_paths_on_cuda
@@ -278,9 +278,7 @@ def _checked_chunk(chunk: Ids | DeviceIds, shape: RouteShape) -> Ids | DeviceIds
 
 def check_kind(kind: str, opened: Chunks) -> PathKind:
     """Return `kind`, or raise InvalidValueError if there is none or the source cannot serve it."""
-    if kind not in get_args(PathKind):
-        raise InvalidValueError(f"kind: expected one of {get_args(PathKind)}, got {kind!r}")
-    if kind == "set":
+    if check_choice("kind", kind, get_args(PathKind)) == "set":
         return "set"
     if not opened.ordered:
         raise InvalidValueError(

@@ -12,7 +12,13 @@ from routestats.counts import count
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
@@ -205,14 +211,15 @@ def confidence(
     """
     check_trace(trace)
     check_order(trace, "confidence")
+    if train is not None:
+        check_trace(train, "train")
     if not trace.has_weights:
         raise InvalidValueError("trace.weights: expected gate weights, got a trace without any")
     level = check_confidence(level)
     hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2)
     if hop >= trace.shape.num_layers:
         raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
-    if margin_at not in ("target", "source"):
-        raise InvalidValueError(f"margin_at: expected 'target' or 'source', got {margin_at!r}")
+    check_choice("margin_at", margin_at, ("target", "source"))
     units = Units.whole(trace)
     sums, tokens = _weight_sums(trace, units), units.tokens
     weights = resampling_weights(units.domain, resamples=bootstrap, seed=seed)

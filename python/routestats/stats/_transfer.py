@@ -10,12 +10,19 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
-from routestats.counts._plan import pair_layers
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_flag,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
@@ -202,12 +209,10 @@ def transfer(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
-    if phase is not None and phase not in PHASES:
-        raise InvalidValueError(
-            f"phase: expected one of {', '.join(PHASES)} or None, got {phase!r}"
-        )
+    check_pairing(pairing)
+    if phase is not None:
+        check_choice("phase", phase, PHASES, none=" or None")
+    top1 = check_flag("top1", top1)
     if trace.shape.num_layers < 2:
         raise InvalidValueError("trace: expected at least 2 layers to predict between, got 1")
     if top1 or pairing == "top1":

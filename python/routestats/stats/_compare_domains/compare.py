@@ -17,6 +17,7 @@ from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    check_choice,
     check_integer,
     check_integers,
     check_pairs,
@@ -220,8 +221,7 @@ def compare_domains(
     trace = check_trace(trace)
     permutations = check_integer("permutations", permutations, 1)
     seed = check_integer("seed", seed, 0)
-    if phase not in PHASES:
-        raise InvalidValueError(f"phase: expected one of {', '.join(PHASES)}, got {phase!r}")
+    check_choice("phase", phase, PHASES)
     names = two_domains(trace, first, second)
     layers, experts = trace.shape.num_layers, trace.shape.num_experts
     chosen = _pairs_of(hops, layers) if pairs is None else _checked_pairs(pairs, layers)
@@ -283,8 +283,7 @@ def two_domains(trace: Trace, first: str | None, second: str | None) -> tuple[st
             )
         return known[0], known[1]
     for name, value in (("first", first), ("second", second)):
-        if value not in known:
-            raise InvalidValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        check_choice(name, value, known)
     if first == second:
         raise InvalidValueError(f"second: expected another domain than {first!r}")
     return str(first), str(second)

@@ -353,7 +353,10 @@ def history(
                 "got a trace of unknown order"
             )
         shape, layer_ids, experts = train.shape, train.layer_ids, train.experts
-        if num_experts is not None and num_experts != shape.num_experts:
+        if (
+            num_experts is not None
+            and check_integer("num_experts", num_experts, 1) != shape.num_experts
+        ):
             raise InvalidValueError(
                 f"num_experts: the trace has {shape.num_experts}, got {num_experts}"
             )

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.counts._history import check_context
-from routestats.counts._plan import pair_layers
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer
+from routestats.stats._base.checks import check_confidence, check_flag, check_integer
 from routestats.stats._base.estimate import resampling_weights
 from routestats.stats._history.hits import measure_history
 from routestats.stats._hop_accuracy.measure import HopMeasure, estimate_measure
@@ -221,8 +221,8 @@ def hop_accuracy(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
+    top1 = check_flag("top1", top1)
     context = check_context(
         ("set" if pairing == "any" else "top1") if history_context is None else history_context
     )

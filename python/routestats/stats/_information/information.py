@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import GroupedRows, count
-from routestats.counts._plan import layer_pairs
+from routestats.counts._plan import check_pairing, layer_pairs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -331,8 +331,7 @@ def _check(
 ) -> tuple[int, ...]:
     """The hops, checked as all the other arguments are."""
     trace = check_trace(trace)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
     check_confidence(confidence)
     check_integer("null_draws", null_draws, 0)
     check_integer("seed", seed, 0)

@@ -13,7 +13,7 @@ from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.result import Result
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_order
+from routestats.stats._base.checks import check_flag, check_order, check_trace
 from routestats.stats._predictors.hits import Hits, Tally
 from routestats.stats._predictors.measure import TOP1
 from routestats.stats._predictors.table import LOOKAHEAD, PREDICTORS
@@ -76,9 +76,13 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
 
     Raises
     ------
+    InvalidTypeError
+        If `trace` is none.
     InvalidValueError
         If the trace has no lookahead, or its order is not known and first choices are needed.
     """
+    check_trace(trace)
+    top1 = check_flag("top1", top1)
     batches = trace.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"])
     layout = trace.lookahead
     assert layout is not None
