@@ -57,6 +57,7 @@ def measure(captured: Side, plain: Side, minutes: float) -> dict[str, Any]:
     for side in (captured, plain, captured, plain):  # warm up both
         side.seconds()
     assert captured.tokens() == plain.tokens(), "capture changed the output"
+    assert captured.run is not None
     check = rs.verify(captured.run)
     assert check.ok, check.render()
 

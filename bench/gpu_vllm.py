@@ -100,7 +100,8 @@ def time_engine(llm: Any, repeats: int) -> list[dict[str, float]]:
     rows = []
     for batch in BATCHES:
         generate(llm, batch, 8, 0)
-        whole, prompt = [], []
+        whole: list[float] = []
+        prompt: list[float] = []
         for seed in range(repeats):
             for tokens, times in ((OUTPUT_TOKENS, whole), (1, prompt)):
                 start = time.perf_counter()

@@ -121,7 +121,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
 
     shape = RouteShape(layers, experts, top_k)
     numbers = np.arange(rows, dtype=np.int32)
-    ids = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
+    ids: Any = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
     batch = RoutingBatch(
         domain="d",
         request_ids=tuple(f"request-{i}" for i in range(16)),
@@ -132,7 +132,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
         experts=ids.astype(shape.id_dtype),
     )
     with tempfile.TemporaryDirectory() as folder:
-        feed = FeedWriter(folder, shape, layer_ids=range(layers), capture="bench")
+        feed = FeedWriter(folder, shape, layer_ids=range(layers))
         start = time.thread_time()
         for _ in range(200):
             feed.publish([batch], rows=rows, dropped=0, waiting=0)

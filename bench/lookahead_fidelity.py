@@ -52,7 +52,8 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
         ) as llm,
         rs.capture(llm, run, domain="humaneval", lookahead=hops),
     ):
-        return llm.generate(texts, params, use_tqdm=False)
+        outputs: list[Any] = llm.generate(texts, params, use_tqdm=False)
+    return outputs
 
 
 class Reference:
@@ -88,7 +89,7 @@ class Reference:
                         # The call above is no module call: the hook has not noted it.
                     logits = torch.nn.functional.linear(hidden, later.mlp.gate.weight)
                     found.append(torch.softmax(logits, -1))
-            stacked = torch.stack(found, dim=1).numpy()
+            stacked: np.ndarray = torch.stack(found, dim=1).numpy()
         return stacked.reshape(len(tokens), len(variants), len(pairs), -1)
 
     def real_choices(self) -> np.ndarray:
@@ -113,9 +114,11 @@ def compare(run: Path, outputs: list[Any]) -> dict[str, Any]:
     trace = rs.Trace.open(run)
     assert rs.verify(trace).ok, rs.verify(trace).render()
     layout = trace.lookahead
+    assert layout is not None
     pairs = layout.pairs(trace.shape.num_layers)
     rows: dict[tuple[str, int], list[Any]] = {}
     for batch in trace.iter_lookahead():
+        assert batch.lookahead is not None
         for code, request in enumerate(batch.request_ids):
             mine = np.flatnonzero(batch.request_index == code)
             if len(mine):

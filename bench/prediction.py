@@ -49,7 +49,8 @@ MUST, AIM = 12.0, 30.0
 
 
 def held_out(tokens: int) -> npt.NDArray[np.bool_]:
-    return np.arange(tokens) % 5 == 4
+    held: npt.NDArray[np.bool_] = np.arange(tokens) % 5 == 4
+    return held
 
 
 def matrix(flat: npt.NDArray[np.int64], layers: int) -> Hits:
@@ -187,12 +188,12 @@ def kept(method: Callable[[], Hits], results: dict[str, Hits], name: str) -> Cal
     return run
 
 
-def floor_seconds(first: npt.NDArray[np.uint8]) -> float:
+def floor_seconds(first: npt.NDArray[Any]) -> float:
     """T x P reads of a byte in a random order, divided between the threads."""
     layers, tokens = first.shape
     order = np.random.default_rng(0).permutation(tokens).astype(np.intp)
     once = min(seconds(lambda: np.take(first[0], order)) for _ in range(5))
-    return once * layers * (layers - 1) / 2 / choose_threads(None)
+    return once * float(layers * (layers - 1)) / 2 / choose_threads(None)
 
 
 def run_shape(shape: Shape, repetition: str, tokens: int, rounds: int) -> list[Row]:

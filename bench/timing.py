@@ -93,9 +93,9 @@ def figures_of(timing: Any) -> dict[str, Any]:
         values = [float(part[0]) for part in estimate]
         return [None if value != value else round(value, 5) for value in values]
 
-    worst = {}
+    worst: dict[Any, tuple[float, str]] = {}
     for part in timing.agreement:
-        if part.difference >= worst.get(part.group, (-1.0,))[0]:
+        if part.difference >= worst.get(part.group, (-1.0, ""))[0]:
             worst[part.group] = round(part.difference, 4), part.part
     return {
         "device": timing.engine["device"],

@@ -6,8 +6,8 @@
 #include <mutex>
 #include <vector>
 
+#include "bindings/arguments.hpp"
 #include "bindings/bindings.hpp"
-#include "bindings/expert_argument.hpp"
 #include "paths/ngram_counts.hpp"
 
 namespace py = pybind11;

@@ -20,6 +20,13 @@ const RingConfig& checked(const RingConfig& config) {
                                 ", got " + std::to_string(config.top_k));
   }
   if (config.capacity == 0) throw std::invalid_argument("capacity: expected at least 1 row, got 0");
+  // Two bytes per id or weight: the bytes of all rows must be a size.
+  const std::uint64_t width = std::uint64_t{config.layers} * config.top_k;
+  const std::uint64_t most = (std::uint64_t{1} << 61) / width;
+  if (config.capacity > most) {
+    throw std::invalid_argument("capacity: expected at most " + std::to_string(most) +
+                                " rows, got " + std::to_string(config.capacity));
+  }
   return config;
 }
 

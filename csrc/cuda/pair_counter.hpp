@@ -47,6 +47,11 @@ class PairCounter {
   void read(const CountTables& tables) const;
   void clear();
 
+  // The extents of those tables.
+  std::uint32_t layers() const { return layers_; }
+  std::uint32_t experts() const { return experts_; }
+  std::size_t pairs() const { return pairs_.size(); }
+
  private:
   void upload_plan();
   DeviceMethod add_by_trials(const IdView& view, const DeviceWork& work);

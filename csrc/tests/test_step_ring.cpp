@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "capture/emulated_step_device.hpp"
 #include "capture/step_ring.hpp"
+#include "tests/emulated_step_device.hpp"
 #include "tests/expect.hpp"
 
 namespace {

@@ -18,6 +18,10 @@ class InvalidValueError(RouteStatsError, ValueError):
     """A broken precondition, e.g. an expert id that is not below ``num_experts``."""
 
 
+class OutOfMemoryError(RouteStatsError, MemoryError):
+    """The host has too little memory for what was asked."""
+
+
 class NoCommonTokensError(InvalidValueError):
     """Two runs that hold no token after the same tokens."""
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -15,34 +14,14 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_trace import write_run
+from cli_cases import fails, run
+from trace_cases import write_run
 
 from routestats import _core
 from routestats.cli import info, main
 from routestats.cli._main import COMMANDS
 from routestats.cli.profile import limited
 from routestats.data.datasets import DataSpec
-
-
-def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "routestats.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **more},
-    )
-
-
-def fails(*arguments: str) -> str:
-    """The one line that a wrong command prints."""
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("routestats: error: ")
-    return line.removeprefix("routestats: error: ")
 
 
 @pytest.fixture

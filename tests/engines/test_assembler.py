@@ -68,6 +68,7 @@ class Engine:
         found = []
         for batch in self.assembler.take_batches():
             assert (batch.experts == batch.experts[:, :1, :1]).all()
+            assert batch.weights is not None
             assert np.array_equal(batch.weights, batch.experts.astype(np.float16))
             assert np.array_equal(batch.step, batch.experts[:, 0, 0])
             found += [

@@ -6,9 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+from lookahead_cases import LAYOUT, PAIRS, SHAPE, Ids, random_ids, write_run
 
 import routestats as rs
 from routestats.counts._plan import pair_layers
@@ -17,53 +17,9 @@ from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
 from routestats.engines.capture import lookahead_hops
 from routestats.errors import InvalidTypeError, InvalidValueError, TraceError
-from routestats.schema import LookaheadLayout, RequestRecord, RoutingBatch
-from routestats.shape import RouteShape
+from routestats.schema import LookaheadLayout, RoutingBatch
 from routestats.stats import lookahead, lookahead_hits
 from routestats.trace import join
-
-SHAPE = RouteShape(5, 8, 2)
-LAYOUT = LookaheadLayout((1, 3), 4, ("as_is", "renormed"))
-PAIRS = LAYOUT.pairs(5)
-Ids = npt.NDArray[np.uint8]
-
-
-def random_ids(rng: np.random.Generator, *extents: int, best: int) -> Ids:
-    return rng.random((*extents, 8)).argsort(axis=-1)[..., :best].astype(np.uint8)
-
-
-def write_run(
-    path: Path, experts: Ids, ahead: Ids | None, requests: int = 4, domain: str = "d"
-) -> None:
-    rows = len(experts) // requests
-    names = tuple(f"{domain}{i}" for i in range(requests))
-    weights = np.broadcast_to(np.array([0.75, 0.25], np.float16), experts.shape)
-    with rs.TraceWriter(
-        path,
-        SHAPE,
-        weights=True,
-        lookahead=None if ahead is None else LAYOUT,
-        model="m",
-        engine={},
-        flush_rows=7,
-    ) as writer:
-        for start in range(0, len(experts), 5):
-            part = slice(start, start + 5)
-            index = np.arange(len(experts))[part] // rows
-            writer.write(
-                RoutingBatch(
-                    domain,
-                    names,
-                    index.astype(np.int32),
-                    (np.arange(len(experts))[part] % rows).astype(np.int32),
-                    np.zeros(len(index), np.int32),
-                    np.zeros(len(index), np.uint8),
-                    experts[part],
-                    np.ascontiguousarray(weights[part]),
-                    None if ahead is None else ahead[part],
-                )
-            )
-        writer.write_requests([RequestRecord(name, domain, name, rows, 1) for name in names])
 
 
 @pytest.fixture
@@ -100,7 +56,9 @@ def test_a_file_alone_knows_its_layout(tmp_path: Path, drawn: tuple[Ids, Ids]) -
     file = sorted(tmp_path.rglob("tokens/*/part-*.parquet"))[0]
     trace = rs.Trace.open(file)
     assert trace.lookahead == LAYOUT
-    assert next(trace.iter_lookahead()).lookahead.shape[1:] == (2, 6, 4)
+    ids = next(trace.iter_lookahead()).lookahead
+    assert ids is not None
+    assert ids.shape[1:] == (2, 6, 4)
 
 
 def test_nobody_reads_it_who_does_not_ask(tmp_path: Path, drawn: tuple[Ids, Ids]) -> None:

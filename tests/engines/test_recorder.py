@@ -5,11 +5,13 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import routestats as rs
+from routestats._core import CaptureRing
 from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
@@ -22,7 +24,7 @@ SHAPE = RouteShape(2, 8, 2)
 REQUEST = "a-00000001"
 
 
-def recorder(path: Path, **options: object) -> Recorder:
+def recorder(path: Path, **options: Any) -> Recorder:
     made = Recorder(
         path,
         SHAPE,
@@ -52,6 +54,7 @@ def run_step(target: Recorder, one: StepRows, layers: tuple[int, ...] = (0, 1)) 
     if not target.begin(one.rows):
         target.note(one)
         return False
+    assert isinstance(target.ring, CaptureRing)
     random = np.random.default_rng(0)
     for layer in layers:
         ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2].copy()
@@ -207,6 +210,6 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(InvalidValueError, match="policy: expected 'block' or 'drop', got 'x'"):
-        RecorderOptions(policy="x")
+        RecorderOptions(policy="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="ring_rows: expected at least 1, got 0"):
         RecorderOptions(ring_rows=0)

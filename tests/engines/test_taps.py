@@ -6,48 +6,54 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from emulated_device import emulated_device
 
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 from routestats.trace import Trace, sort_by_weight, verify
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines._requests import NewRequest  # noqa: E402
-from routestats.engines._steps import StepRows  # noqa: E402
-from routestats.engines.recorder import Recorder  # noqa: E402
-from routestats.engines.recorder_options import RecorderOptions  # noqa: E402
-from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
+import torch
+
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap
 
 SHAPE = RouteShape(3, 8, 2)
 
 
-def taps():
+def taps() -> list[HostTap | StagedTap | DeviceTap]:
     cpu = torch.device("cpu")
-    return [HostTap(SHAPE), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
+    return [HostTap(SHAPE), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, emulated_device())]
 
 
-def ring_of(tap):
+def ring_of(tap: Any) -> Any:
     return tap.begin(RecorderOptions(ring_rows=64))
 
 
-def commit(tap, target, rows: int = 5) -> None:
+def commit(tap: Any, target: Any, rows: int = 5) -> None:
     positions = torch.arange(100, 100 + rows + 3)
     tap.close(rows)
     tap.take_inputs(rows, positions, positions.to(torch.int32))
     target.commit_step()
 
 
-def commit_and_drain(tap, target) -> None:
+def commit_and_drain(tap: Any, target: Any) -> None:
     commit(tap, target)
     target.drain(max_rows=64, wait_rows=1, seconds=0.0)  # a device's faults are known here
 
 
-def routing(rows: int, seed: int, dtype: torch.dtype = torch.float32):
+def routing(
+    rows: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     weights, ids = torch.rand(3, rows, 8, generator=draw).topk(2, dim=-1, sorted=False)
     return ids.to(torch.int32), weights.to(dtype)
@@ -152,7 +158,7 @@ def test_inputs_that_kernels_cannot_read_are_refused() -> None:
 
 def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
     """Positions and token ids come with the rows, after the engine has gone on."""
-    tap, options = DeviceTap(SHAPE, 64, torch.device("cpu")), RecorderOptions(ring_rows=64)
+    tap, options = DeviceTap(SHAPE, 64, emulated_device()), RecorderOptions(ring_rows=64)
     recorder = Recorder(
         tmp_path / "run",
         SHAPE,

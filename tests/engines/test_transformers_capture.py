@@ -116,6 +116,7 @@ def test_every_row_equals_the_models_own_logits(
     for i in range(2):
         ids, weights = softmax_choices(model, tokens[i], top_k, norm=norm)
         np.testing.assert_array_equal(trace.experts[20 * i : 20 * i + 20], ids)
+        assert trace.weights is not None
         error = np.abs(trace.weights[20 * i : 20 * i + 20].astype(float) - weights.astype(float))
         assert error.max() < 2e-3
 
@@ -161,7 +162,7 @@ def test_generate_follows_each_sequence_to_its_end(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = eos
     with rs.capture(model, tmp_path / "run") as capture:
         out = model.generate(prompts, max_new_tokens=12, do_sample=False)
-        capture.label(task_ids=[f"t/{i}" for i in range(4)])
+        capture.label(task_ids=[f"t/{i}" for i in range(4)])  # type: ignore[call-arg]
     trace = rs.Trace.open(tmp_path / "run")
     result = rs.verify(trace)
     assert result.ok, result.render()
@@ -225,7 +226,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CaptureError, match="expected input_ids, got inputs_embeds"):
             model(inputs_embeds=torch.zeros(1, 2, 32))
         with pytest.raises(InvalidValueError, match="task_ids: expected 1"):
-            capture.label(task_ids=["a", "b"])
+            capture.label(task_ids=["a", "b"])  # type: ignore[call-arg]
     assert not (tmp_path / "dense").exists()
     assert rs.verify(tmp_path / "run").ok
 

@@ -178,6 +178,7 @@ def test_outside_a_step_nothing_is_written() -> None:
         model.route()
         model.graph.replay()
     (part,) = drain_all(ring)
+    assert step is not None
     np.testing.assert_array_equal(part[1], expected_rows(step)[0])
     assert int(model.memory.control[1]) == 0
 

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from engine_process import run_engine
+from engine_cases import QUIET, script, wait_for_server
 
 import routestats as rs
 from routestats.models import tiny_model
@@ -25,38 +24,6 @@ pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
 
 ROOT = Path(__file__).parents[2]
-QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    # vLLM starts its processes by importing the main file, so there must be one.
-    head = "import sys\nimport routestats as rs\n"
-    body = textwrap.indent(textwrap.dedent(code), "    ")
-    file = Path(arguments[0]).parent / "script.py"
-    file.write_text(f"{head}if __name__ == '__main__':\n{body}")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
-    return run_engine(
-        [sys.executable, str(file), *arguments],
-        timeout=300,
-        env={**environment, **QUIET, **more},
-    )
-
-
-def test_capture_equals_transformers_in_every_case(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "bench" / "capture_fidelity.py"), "--json", str(figures)]
-    done = run_engine(command, timeout=3600, env={**os.environ, **QUIET})
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    cases = json.loads(figures.read_text())
-    assert len(cases) == 6
-    assert sum(case["rows"] for case in cases) >= 20_000
-    assert all(case["rows"] == case["expected_rows"] and case["wrong"] == 0 for case in cases)
-
-
 ENGINE = """
     from vllm import LLM, SamplingParams
     llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
@@ -64,11 +31,22 @@ ENGINE = """
 """
 
 
-def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def eager(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A script that made several captures in an eager engine, and the folder of its runs."""
+    tmp_path = tmp_path_factory.mktemp("eager")
     done = script(
         ENGINE
         + """
-    llm.generate(["before"], params, use_tqdm=False)
+    try:
+        with rs.capture(llm, sys.argv[1] + "-small", ring_rows=4):
+            pass
+    except rs.RouteStatsError as error:
+        print("ring:", error)
+    outputs = llm.generate(["before"], params, use_tqdm=False)
+    print("tokens:", len(outputs[0].outputs[0].token_ids))
     with rs.capture(llm, sys.argv[1], domain="late", counts=True) as capture:
         outputs = llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
         try:
@@ -97,10 +75,18 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
         str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done, tmp_path
+
+
+def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(
+    eager: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, tmp_path = eager
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert "a capture into" in lines["other"]
     assert "/proc/none/run: cannot be written" in lines["unwritable"]
-    _, captured, _, expected = done.stdout.splitlines()[1].split()
+    (rows,) = (line for line in done.stdout.splitlines() if line.startswith("rows "))
+    _, captured, _, expected = rows.split()
     assert captured == expected
     assert lines["cut"] == "'mine'"
     cut = rs.Trace.open(tmp_path / "run-cut")
@@ -138,24 +124,13 @@ def _steps(trace: rs.Trace) -> list[list[int]]:
     return [[places[i].pop() for i in sorted(places)] for places in found.values()]
 
 
-def test_a_ring_too_small_is_refused_and_the_engine_goes_on(tmp_path: Path) -> None:
-    done = script(
-        ENGINE
-        + """
-    try:
-        with rs.capture(llm, sys.argv[1], ring_rows=4):
-            pass
-    except rs.RouteStatsError as error:
-        print("ring:", error)
-    print("tokens:", len(llm.generate(["x"], params, use_tqdm=False)[0].outputs[0].token_ids))
-    """,
-        str(tmp_path / "run"),
-        str(tiny_model()),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_ring_too_small_is_refused_and_the_engine_goes_on(
+    eager: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, tmp_path = eager
     assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
     assert "tokens: 8" in done.stdout
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run-small").exists()
 
 
 def test_a_dense_model_says_so(tmp_path: Path) -> None:
@@ -238,7 +213,7 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     )  # fmt: skip
     rows = 0
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server)
+        wait_for_server(f"http://127.0.0.1:{port}/health", server)
         illegal = ("rs:..:1", "rs::x", "rs:" + "x" * 5_000 + ":1", "rs:größe:1")
         named = ("rs:humaneval:1", "rs:maths:2", "rs:my-code:17")
         for request_id in (*illegal, "plain", "abc-rs:mid:4", *named):
@@ -270,17 +245,6 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     assert trace.info["totals"]["illegal_domain_requests"] == len(illegal)
     assert trace.complete, (tmp_path / "log").read_text()[-3000:]
     assert trace.info["model"]["name"] == "tiny"
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not answer")
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -12,7 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import routestats as rs
-from routestats.counts._history import HistoryQuestion, history_group_hits, history_totals
+from routestats.counts._history import (
+    Context,
+    HistoryQuestion,
+    history_group_hits,
+    history_totals,
+)
 from routestats.counts._plan import pair_layers
 from routestats.counts.reference import history as reference_history
 
@@ -75,7 +80,7 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         test = test[:0]
     dtype = np.uint16 if E > 256 or draw(st.booleans()) else np.uint8
-    context = draw(st.sampled_from(["top1", "set"]))
+    context: Context = draw(st.sampled_from(["top1", "set"]))
     top1 = draw(st.booleans())
     sizes = tuple(m for m in (K, 2 * K, 4 * K) if m == K or m < E)
     best = sizes if not top1 or draw(st.booleans()) else ()

@@ -11,8 +11,7 @@ import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.report import analyse_run, summary, write_report
 from routestats.report._limits import affinity_pairs, null_draws, partners_listed
-from routestats.report._restrictions import restrictions
-from routestats.report._tables import tables
+from routestats.report._registry import restrictions, tables
 from routestats.shape import RouteShape
 from routestats.stats._base import contingency
 
@@ -113,7 +112,7 @@ def test_pairs_of_layers_that_do_not_exist_are_named() -> None:
         with pytest.raises(InvalidValueError, match=r"pairs: expected layers 0 to 6, the source"):
             rs.stats.compare_domains(trace, pairs=[pair])
     with pytest.raises(InvalidTypeError, match="pairs: expected pairs of integers"):
-        rs.stats.compare_domains(trace, pairs=[1])
+        rs.stats.compare_domains(trace, pairs=[1])  # type: ignore[list-item]
     chosen = rs.stats.compare_domains(trace, pairs=[(2, 5), (0, 1)], permutations=9)
     assert chosen.affinity_pairs.tolist() == [[2, 5], [0, 1]]
     by_hop = rs.stats.compare_domains(trace, hops=(3,), permutations=9)

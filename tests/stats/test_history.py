@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,9 +33,12 @@ class Chain:
         rng = np.random.default_rng(seed)
         return cls(order, rng.dirichlet(np.full(E, 0.4), (L, E**order)))
 
-    def _push(self, state: npt.NDArray[np.int64], choice: npt.NDArray[np.int64]):
+    def _push(
+        self, state: npt.NDArray[np.int64], choice: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """The last `order` choices as one number, the latest in the lowest digit."""
-        return (state * E + choice) % E**self.order
+        after: npt.NDArray[np.int64] = (state * E + choice) % E**self.order
+        return after
 
     def sample(self, tokens: int, seed: int) -> Experts:
         rng = np.random.default_rng(seed)
@@ -69,7 +73,9 @@ class Chain:
         return float(occupied @ choices.max(axis=1))
 
 
-def trace(experts: Experts, num_experts: int = E, *, requests: int = 40, **options) -> rs.Trace:
+def trace(
+    experts: Experts, num_experts: int = E, *, requests: int = 40, **options: Any
+) -> rs.Trace:
     owner = np.arange(len(experts)) * requests // len(experts)
     positions = np.concatenate([np.arange(n) for n in np.bincount(owner)]).astype(np.int32)
     options.setdefault("ordered", True)
@@ -156,7 +162,7 @@ def test_hits_stand_as_those_of_a_single_hop_do() -> None:
     group = np.array([int(request[1:]) % 7 for request in requests])  # of the first requests' ids
     settings = [(m, s) for m in (1, 2, 3, 4) for s in (32, 16, 8, 4, 2, 1)]
 
-    def hits(fitted: rs.Trace, measured: rs.Trace, pair: int, order: int, support: int):
+    def hits(fitted: rs.Trace, measured: rs.Trace, pair: int, order: int, support: int) -> Any:
         source, target = (int(i[pair]) for i in pair_layers(4))
         return reference_history.history_hits(
             fitted.experts,
@@ -281,7 +287,7 @@ def test_wrong_arguments_of_the_hits() -> None:
 def test_wrong_arguments_of_the_counts() -> None:
     question = HistoryQuestion(4, "set", False, (2,))
     ids = np.array([[[0, 1], [2, 3]], [[1, 1], [2, 3]]])
-    settings = {"orders": [1], "supports": [1]}
+    settings: dict[str, Any] = {"orders": [1], "supports": [1]}
     with pytest.raises(InvalidValueError, match=r"train\[1, 0\]: expected a set of experts, but 1"):
         history_totals(ids, ids, question, **settings)
     with pytest.raises(InvalidValueError, match=r"experts\[0, 1, 1\] = 3, but num_experts is 3"):
@@ -291,7 +297,7 @@ def test_wrong_arguments_of_the_counts() -> None:
     with pytest.raises(InvalidValueError, match=r"test: expected \[T, 2, 2\] as in train"):
         history_totals(ids[:1], ids[:, :1], question, **settings)
     with pytest.raises(InvalidTypeError, match="supports: expected an integer, got 1.5"):
-        history_totals(ids[:1], ids[:1], question, orders=[1], supports=[1.5])
+        history_totals(ids[:1], ids[:1], question, orders=[1], supports=[1.5])  # type: ignore[list-item]
 
 
 def test_one_layer_has_no_pairs() -> None:
@@ -306,7 +312,7 @@ def test_groups_add_up_to_the_totals() -> None:
     rng = np.random.default_rng(3)
     ids = rng.integers(0, 8, (3000, 6, 1)).astype(np.uint8)
     question = HistoryQuestion(8, "top1", True, ())
-    options = {"orders": [2], "supports": [4]}
+    options: dict[str, Any] = {"orders": [2], "supports": [4]}
     totals, _ = history_totals(ids[:2000], ids[2000:], question, **options)
     by_group, _ = history_group_hits(
         ids[:2000],

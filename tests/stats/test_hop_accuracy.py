@@ -22,7 +22,7 @@ from routestats.stats._history.hits import history_hits
 Experts = npt.NDArray[np.uint8]
 
 
-def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: object) -> rs.Trace:
+def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: Any) -> rs.Trace:
     """Tokens dealt to `requests` requests of nearly equal length."""
     owner = np.arange(len(experts)) * requests // len(experts)
     ids = [f"r{i}" for i in owner]
@@ -232,7 +232,7 @@ def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
     assert str(result) == result.summary()
 
 
-def with_token_ids(seed: int = 13, **options: object) -> tuple[rs.Trace, rs.Trace]:
+def with_token_ids(seed: int = 13, **options: Any) -> tuple[rs.Trace, rs.Trace]:
     rng = np.random.default_rng(seed)
     experts = random_sets(rng, 200, 4, 8, 2)
     ids = rng.integers(0, 30, 200)
@@ -407,7 +407,7 @@ def test_unknown_order_leaves_all_predictors_of_sets() -> None:
         )
         for side in (train, test)
     ]
-    sets = hop_accuracy(*unordered, top1=False, bootstrap=0)
+    sets = hop_accuracy(unordered[0], unordered[1], top1=False, bootstrap=0)
     assert [m.name for m in sets.measures] == [m.name for m in result.measures[1:]]
     for measure in sets.measures:
         for each in measure.predictions:

@@ -7,7 +7,7 @@ import contextlib
 
 from routestats.cli._arguments import add_followed
 from routestats.live import DashboardServer
-from routestats.trace._files import read_run_file
+from routestats.trace.files import read_run_file
 
 HELP = "show a run in the browser while it is written"
 

@@ -21,8 +21,6 @@ class RunFeed:
     shape : RouteShape
     layer_ids : list of int
     tokenizer : str or None
-    capture : str
-        `TraceWriter.capture` of the run's files.
     on : bool
         Whether to publish at all.
     """
@@ -34,34 +32,29 @@ class RunFeed:
         layer_ids: list[int],
         *,
         tokenizer: str | None,
-        capture: str,
         on: bool,
     ) -> None:
         self._feed: FeedWriter | None = None
         if on:
             try:
-                self._feed = FeedWriter(
-                    run_dir, shape, layer_ids=layer_ids, tokenizer=tokenizer, capture=capture
-                )
+                self._feed = FeedWriter(run_dir, shape, layer_ids=layer_ids, tokenizer=tokenizer)
             except TraceError as error:
                 self._give_up(error)
 
-    def publish(
-        self, batches: Sequence[RoutingBatch], *, rows: int, dropped: int, waiting: int
-    ) -> None:
-        """Hand on the rows of `batches`; `rows` and `dropped` are the run's, them included."""
+    def publish(self, batches: Sequence[RoutingBatch], *, waiting: int, **standing: int) -> None:
+        """Hand on the rows of `batches`, and the run's totals with them included."""
         if self._feed is None:
             return
         try:
-            self._feed.publish(batches, rows=rows, dropped=dropped, waiting=max(waiting, 0))
+            self._feed.publish(batches, waiting=max(waiting, 0), **standing)
         except TraceError as error:
-            self._feed.close(rows=rows, dropped=dropped)
+            self._feed.close(**standing)
             self._give_up(error)
 
-    def close(self, *, rows: int, dropped: int) -> None:
-        """The run is over."""
+    def close(self, **standing: int) -> None:
+        """The run is over; `standing` are its totals."""
         if self._feed is not None:
-            self._feed.close(rows=rows, dropped=dropped)
+            self._feed.close(**standing)
             self._feed = None
 
     def _give_up(self, error: TraceError) -> None:

@@ -124,9 +124,9 @@ class Recorder:
             shape,
             layer_ids,
             tokenizer=tokenizer,
-            capture=self._writer.capture,
             on=options.live,
         )
+        self._feed.publish([], waiting=0, **self._standing())
         self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
         self._thread.start()
 
@@ -295,10 +295,12 @@ class Recorder:
             self._held_from = self._drained
 
     def _standing(self, new: int = 0) -> dict[str, int]:
-        """Rows and drops of the run, earlier captures and `new` rows included."""
+        """Totals of the run, earlier captures and `new` rows included."""
+        illegal = "illegal_domain_requests"
         return {
             "rows": self._writer.before("rows") + self._writer.rows_written + new,
             "dropped": self._writer.before("dropped_rows") + self.ring.dropped_rows,
+            illegal: self._writer.before(illegal) + self._assembler.illegal_domain_requests,
         }
 
     # --- either, never both at once ---
