@@ -13,7 +13,7 @@ from stats_cases import make_trace as small_trace
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.stats._base import contingency
-from routestats.stats._compare_domains import compare, expert_difference
+from routestats.stats._compare_domains import compare, divergence, expert_difference
 
 
 def make_trace(seed: int, *, shift: bool = False, groups: int = 20, phase: str = "prefill"):  # type: ignore[no-untyped-def]
@@ -126,7 +126,7 @@ def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
 
     rng = np.random.default_rng(0)
     observed, null = rng.random(40) ** 0.5, rng.random((40, 199))
-    found = compare._test([np.append(o, n) for o, n in zip(observed, null, strict=True)])
+    found = divergence.tested([np.append(o, n) for o, n in zip(observed, null, strict=True)])
     p = [(1 + sum(n >= o for n in ns)) / 200 for o, ns in zip(observed, null, strict=True)]
     np.testing.assert_allclose(found.p_value, p)
     np.testing.assert_allclose(found.q_value, false_discovery_control(p, method="bh"))
@@ -238,7 +238,7 @@ def test_experts_that_differ_are_found_among_thousands_and_few_others() -> None:
 
 
 def test_what_has_no_divergence_has_no_p_and_a_permutation_without_one_counts_against() -> None:
-    found = compare._test(
+    found = divergence.tested(
         [np.array([np.nan, 0.1, 0.2]), np.array([0.5, np.nan, 0.1]), np.array([0.5, 0.4, 0.1])]
     )
     np.testing.assert_array_equal(found.p_value, [np.nan, 2 / 3, 1 / 3])
@@ -280,7 +280,9 @@ def test_products_that_have_threads_of_their_own_run_on_one(
     seen = []
 
     class Watched(np.ndarray):
-        def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any):
+        def __array_ufunc__(
+            self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+        ) -> Any:
             if ufunc is np.matmul:
                 seen.append(threading.current_thread())
             plain = [np.asarray(part) if isinstance(part, Watched) else part for part in inputs]

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
-from test_trace import write_run
+from trace_cases import write_run
 
 import routestats as rs
 from routestats.counts._plan import pair_layers
@@ -445,9 +445,9 @@ def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     split = rs.Trace.split
 
-    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+    def counted(trace: rs.Trace, test: float, seed: int) -> tuple[rs.Trace, rs.Trace]:
         seen.append(trace)
-        return split(trace, *args, **options)
+        return split(trace, test, seed)
 
     monkeypatch.setattr(rs.Trace, "split", counted)
     result = hop_accuracy(train, test, bootstrap=0)

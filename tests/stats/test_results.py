@@ -13,10 +13,10 @@ from types import ModuleType
 import numpy as np
 import pyarrow as pa
 import pytest
+from lookahead_cases import random_ids
+from lookahead_cases import write_run as write_lookahead
 from stats_cases import make_trace
-from test_lookahead import random_ids
-from test_lookahead import write_run as write_lookahead
-from test_timing import write as write_timings
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats import counts, live, plots, report, stats, trace

@@ -45,6 +45,8 @@ class TransferMeasure:
     ----------
     name : str
         ``top1_accuracy`` or ``recall_at_<K>``.
+    label : str
+        The same for people.
     uniform : float
         What guessing at random reaches.
     hop : Estimate of shape [2, 2, L - 1]
@@ -56,6 +58,7 @@ class TransferMeasure:
     """
 
     name: str
+    label: str
     uniform: float
     hop: Estimate
     marginal: Estimate
@@ -317,6 +320,7 @@ def _measures(
         measures.append(
             TransferMeasure(
                 name=measure.name,
+                label=measure.label,
                 uniform=measure.uniform(shape),
                 hop=grid("hop"),
                 marginal=grid("marginal"),

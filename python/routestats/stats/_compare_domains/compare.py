@@ -27,6 +27,11 @@ from routestats.stats._base.checks import (
 from routestats.stats._base.contingency import divergence_bits
 from routestats.stats._base.estimate import Floats
 from routestats.stats._base.units import Units
+from routestats.stats._compare_domains.divergence import (
+    DIVERGENCE_COLUMNS,
+    Divergence,
+    tested,
+)
 from routestats.stats._compare_domains.expert_difference import (
     ExpertDifference,
     adjusted,
@@ -39,43 +44,6 @@ BLOCK_CELLS = 1 << 23
 # Cells whose divergences are computed at once: 1 MB, which stays in the cache.
 CACHED_CELLS = 1 << 17
 MAX_THREADS = 4
-DIVERGENCE_COLUMNS = ("bits", "null_mean_bits", "p_value", "q_value")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Divergence(Result):
-    """Observed divergences and what permuted prompts give.
-
-    Attributes
-    ----------
-    bits : ndarray, shape [n]
-        Jensen-Shannon divergence in bits.
-    null_mean_bits : ndarray, shape [n]
-        Mean under permutation of prompt groups between the domains.
-    p_value : ndarray, shape [n]
-        ``(1 + b) / (1 + B)``, b the permutations that reach the observed value.
-    q_value : ndarray, shape [n]
-        Benjamini and Hochberg's adjusted p over the n. Values without a divergence have no p.
-    """
-
-    bits: Floats
-    null_mean_bits: Floats
-    p_value: Floats
-    q_value: Floats
-
-    def to_table(self) -> pa.Table:
-        """One row per question."""
-        return pa.table({name: getattr(self, name) for name in DIVERGENCE_COLUMNS})
-
-    def summary(self, level: float = 0.05, places: str = "places") -> str:
-        """One line: the mean, that of the null, and how many are beyond chance."""
-        if not np.isfinite(self.bits).any():
-            return "divergence not known"
-        return (
-            f"divergence {np.nanmean(self.bits):.4f} bits (permuted prompts "
-            f"{np.nanmean(self.null_mean_bits):.4f}), beyond chance in "
-            f"{int((self.q_value <= level).sum())} of {len(self.bits)} {places} at q <= {level}"
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -243,7 +211,7 @@ def compare_domains(
         np.stack(parts) for parts in zip(*differences, strict=True)
     )
     with ThreadPoolExecutor(min(MAX_THREADS, choose_threads(None))) as pool:
-        affinity = _test(
+        affinity = tested(
             [_affinity_divergence(columns, pair, groups, labels, experts, pool) for pair in chosen]
         )
     tokens = np.bincount(sides[groups], minlength=2)
@@ -258,7 +226,7 @@ def compare_domains(
         permutations=permutations,
         seed=seed,
         load_share=share / share.sum(axis=2, keepdims=True),
-        load=_test(divergences),
+        load=tested(divergences),
         experts=ExpertDifference(
             tuple(trace.layer_ids),
             difference,
@@ -395,24 +363,3 @@ def _row_divergences(
         weighted[some] = np.where(known, rows, 0.0) @ load
         weight[some] = known @ load
     return weighted, weight
-
-
-def _test(divergences: list[Floats]) -> Divergence:
-    """Observed value (index 0) against the permuted ones, for each of n questions."""
-    if not divergences:
-        none = np.empty(0)
-        return Divergence(none, none, none, none)
-    values = np.stack(divergences)
-    observed, null = values[:, 0], values[:, 1:]
-    # Equal sums in another order differ in the last digits: these reach the observed value too.
-    # So does a permutation without a value: it cannot speak for a difference.
-    reach = (~(null < observed[:, None] - 1e-12)).sum(axis=1)
-    p = np.where(np.isnan(observed), np.nan, (1 + reach) / (1 + null.shape[1]))
-    valued = np.isfinite(null)
-    mean = np.divide(
-        np.where(valued, null, 0.0).sum(axis=1),
-        valued.sum(axis=1),
-        out=np.full_like(p, np.nan),
-        where=valued.any(axis=1),
-    )
-    return Divergence(observed, mean, p, adjusted(p))

@@ -345,6 +345,8 @@ def history(
     array([0.5, 0. , 0.5])
     """
     context = check_context(context)
+    if num_experts is not None:
+        num_experts = check_integer("num_experts", num_experts, 1)
     layer_ids: Sequence[int]
     if isinstance(train, Trace):
         if not train.ordered:
@@ -353,10 +355,7 @@ def history(
                 "got a trace of unknown order"
             )
         shape, layer_ids, experts = train.shape, train.layer_ids, train.experts
-        if (
-            num_experts is not None
-            and check_integer("num_experts", num_experts, 1) != shape.num_experts
-        ):
+        if num_experts not in (None, shape.num_experts):
             raise InvalidValueError(
                 f"num_experts: the trace has {shape.num_experts}, got {num_experts}"
             )
