@@ -44,12 +44,11 @@ def xlog2x_sums(tables: Iterable[npt.NDArray[np.uint64]]) -> Floats:
 
 def entropy_bits(counts: npt.NDArray[np.number], axis: int = -1) -> Floats:
     """Plug-in entropy in bits of the distributions along `axis`; NaN where all counts are 0."""
-    total = counts.sum(axis=axis, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        entropy = np.log2(total) - xlog2x(counts).sum(axis=axis) / total
+    with np.errstate(invalid="ignore"):
+        shares = counts / counts.sum(axis=axis, keepdims=True, dtype=np.float64)
     # Rounding alone takes it below zero.
-    positive: Floats = np.maximum(entropy, 0.0)
-    return positive
+    entropy: Floats = np.maximum(-xlog2x(shares).sum(axis=axis), 0.0)
+    return entropy
 
 
 def information_bits(joint: Floats, margins: Floats, total: Floats) -> Floats:
