@@ -27,7 +27,6 @@ from routestats.plots._draw.style import (
     text_colour,
 )
 from routestats.stats import Transfer, TransferMeasure
-from routestats.stats._predictors.measure import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,8 +97,7 @@ def transfer(
     hop = check_integer("hop", hop, 1)
     if hop > hops:
         raise InvalidValueError(f"hop: expected 1 to {hops}, got {hop}")
-    named = Measure.named(shown.name)
-    label = shown.name if named is None else named.label
+    label = shown.label
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _matrix(axes, result, shown, hop, label)
