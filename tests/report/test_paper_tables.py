@@ -99,3 +99,7 @@ def test_unknown_tables_and_unfit_traces_are_named() -> None:
         paper_table(some_trace(), "table 9")
     with pytest.raises(InvalidValueError, match="at least 2 layers"):
         paper_table(some_trace(layers=1), "exflow-affinity")
+    # The command has no option `m`: the message names what the user gave.
+    message = "table srp: expected a request of at least 16 consecutive tokens, got 9 at most"
+    with pytest.raises(InvalidValueError, match=f"^{message}$"):
+        paper_table(some_trace(length=9), "srp")

@@ -1,0 +1,1 @@
+"""What papers published, and this run in the format of their tables."""
