@@ -18,6 +18,11 @@ COUNTS = rs.count(TRACE)
 S = rs.stats
 
 
+def untyped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, for arguments that its types refuse."""
+    return function
+
+
 def history_hits(**arguments: Any) -> S.HistoryHits:
     given: dict[str, Any] = {"context": "top1", "names": ["exact_set"], "seed": 0}
     return S.history_hits(TRACE, TRACE, **{**given, **arguments})
@@ -67,16 +72,19 @@ def test_arguments_of_the_wrong_kind(ask: Callable[..., Any], names: tuple[str, 
     ("ask", "message"),
     [
         (partial(S.paths, TRACE, seed=-1), "seed: expected at least 0, got -1"),
-        (partial(S.paths, TRACE, windows=[(0,)]), "windows: expected pairs of integers"),
+        (partial(untyped(S.paths), TRACE, windows=[(0,)]), "windows: expected pairs of integers"),
         (partial(TRACE.split, seed=-1), "seed: expected at least 0, got -1"),
         (partial(history_hits, seed=-1), "seed: expected at least 0, got -1"),
         (partial(history_hits, names=["recall_at_6"]), "names: .*M from 1 to 5 experts"),
         (partial(history_hits, names=["exact_set", "exact_set"]), "names: .*each measure once"),
-        (partial(S.hop_accuracy, 3, TRACE), "train: expected a Trace or RouteCounts, got int"),
+        (
+            partial(untyped(S.hop_accuracy), 3, TRACE),
+            "train: expected a Trace or RouteCounts, got int",
+        ),
         (partial(S.affinity, COUNTS, True, 0), "src: expected a layer number, got True"),
         (partial(S.history(TRACE, "set").prob, [[0, 1], [0]], 1), "prefix: .*unequal lengths"),
         (partial(rs.count, [[[1], [1, 2]]], num_experts=3), "experts: .*unequal lengths"),
-        (partial(rs.verify, None), "trace: expected a Trace or a path, got NoneType"),
+        (partial(untyped(rs.verify), None), "trace: expected a Trace or a path, got NoneType"),
     ],
 )
 def test_what_is_wrong_is_named(ask: Callable[[], Any], message: str) -> None:

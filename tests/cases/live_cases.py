@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats._core import CaptureRing
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape
@@ -96,6 +98,7 @@ class FakeEngine:
         if not self.recorder.begin(rows):
             self.recorder.note(one)
             return experts[:0]
+        assert isinstance(self.recorder.ring, CaptureRing)
         for layer in range(self.shape.num_layers):
             self.recorder.ring.write_layer(layer, experts[:, layer].copy(), weights)
         self.recorder.commit(one)

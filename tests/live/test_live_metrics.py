@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,10 @@ import routestats as rs
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.live import metrics
 from routestats.shape import RouteShape
+
+
+def has_rows(port: int) -> bool:
+    return scrape(port)["routestats_window_rows",] > 100
 
 
 def scrape(port: int) -> dict[tuple[str, ...], float]:
@@ -48,15 +53,16 @@ def test_the_number_of_series_does_not_depend_on_the_experts(tmp_path: Path, lay
                 baseline
             )
             with metrics.serve(run, port=0, baseline=baseline) as port:
-                wait_until(lambda port=port: scrape(port)["routestats_window_rows",] > 100)
+                wait_until(partial(has_rows, port))
                 found[experts] = set(scrape(port))
     assert found[8] == found[256]
     # imbalance, entropy and drift of each layer, information and its null of each but the first
-    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 6
+    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 7
     names = {name for name, *_ in found[8]}
     assert names == {
         "routestats_rows_total",
         "routestats_dropped_rows_total",
+        "routestats_illegal_domain_requests_total",
         "routestats_up",
         "routestats_lag_rows",
         "routestats_window_rows",
@@ -93,10 +99,10 @@ def test_values_are_those_of_the_run(tmp_path: Path) -> None:
         assert series["routestats_load_drift_bits", name] == pytest.approx(0, abs=1e-12)
         shares = [series["routestats_expert_load_ratio", name, str(e)] for e in range(8)]
         np.testing.assert_allclose(shares, 8 * load.share[layer])
-    for layer in ("1", "2", "3"):
+    for name in ("1", "2", "3"):
         # Three of four tokens follow the layer before.
-        information = series["routestats_adjacent_information_ratio", layer]
-        assert information > 0.4 > 0.1 > series["routestats_adjacent_information_null_ratio", layer]
+        information = series["routestats_adjacent_information_ratio", name]
+        assert information > 0.4 > 0.1 > series["routestats_adjacent_information_null_ratio", name]
     assert ("routestats_adjacent_information_ratio", "0") not in series
 
 
@@ -114,11 +120,11 @@ def test_drift_shows_when_the_load_moves(tmp_path: Path) -> None:
             drift[hot] = [scrape(port)["routestats_load_drift_bits", str(i)] for i in range(4)]
     assert max(drift[None]) < 0.01
     # All of two of eight experts against an even load: half of log2(8/2 ...), by definition below.
-    even, hot = np.full(8, 1 / 8), np.array([0, 0, 0, 0.5, 0.5, 0, 0, 0])
-    mixed = (even + hot) / 2
+    even, moved = np.full(8, 1 / 8), np.array([0, 0, 0, 0.5, 0.5, 0, 0, 0])
+    mixed = (even + moved) / 2
     expected = sum(
         0.5 * p * math.log2(p / m)
-        for side in (even, hot)
+        for side in (even, moved)
         for p, m in zip(side, mixed, strict=True)
         if p > 0
     )
@@ -130,6 +136,7 @@ def test_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
         assert scrape(port) == {
             ("routestats_rows_total",): 0,
             ("routestats_dropped_rows_total",): 0,
+            ("routestats_illegal_domain_requests_total",): 0,
             ("routestats_up",): 0,
             ("routestats_lag_rows",): 0,
             ("routestats_window_rows",): 0,

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_speculation import chain, trace_of
-from test_timing import write as write_timings
+from speculation_cases import chain, trace_of
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError
@@ -44,7 +44,8 @@ def source(layout: Any, name: str) -> dict[str, Any]:
     from bokeh.models import ColumnDataSource
 
     (found,) = (s for s in layout.select({"type": ColumnDataSource}) if s.name == name)
-    return found.data
+    data: dict[str, Any] = found.data
+    return data
 
 
 def plots(layout: Any) -> list[Any]:

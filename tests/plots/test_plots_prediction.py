@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,7 @@ def test_the_legend_is_in_the_order_of_the_lines_at_hop_1() -> None:
     (axes,) = figure.axes
     assert axes.get_ylabel() == "recall@4 (%)"
     assert figure.get_supxlabel().endswith("a note")
-    legend = axes.get_legend()
+    legend: Any = axes.get_legend()
     starts = {each.label: each.by_hop.value[0] for each in found["recall_at_4"].predictions}
     entries = [text.get_text().split("  ") for text in legend.get_texts()]
     names = [name.removesuffix(" (baseline)") for _, name in entries]

@@ -8,32 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv
 import pytest
+from report_cases import some_trace
 
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.report import Analysis, analyse_run, summary, to_dict, write_report
 from routestats.report._registry import tables
-
-
-def some_trace(
-    layers: int = 3, prompts: int = 12, *, ordered: bool = True, seed: int = 0
-) -> rs.Trace:
-    """Prompts of 20 tokens, the last 5 written, in two domains that prefer other experts."""
-    token_ids = np.random.default_rng(0).integers(0, 30, prompts * 20)
-    rng = np.random.default_rng(seed)
-    tokens = prompts * 20
-    score = rng.gumbel(size=(tokens, layers, 8))
-    code = (np.arange(tokens) // 20) % 2 == 0
-    score[code, :, 0] += 1.5
-    return rs.Trace.from_arrays(
-        np.argsort(-score, axis=2)[:, :, :2].astype(np.uint8),
-        num_experts=8,
-        request_ids=[f"r{i // 20}" for i in range(tokens)],
-        token_ids=token_ids,
-        phase=["decode" if i % 20 >= 15 else "prefill" for i in range(tokens)],
-        domain={f"r{i}": "maths" if i % 2 else "code" for i in range(prompts)},
-        ordered=ordered,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +59,8 @@ def test_a_run_of_short_requests_says_why_it_has_no_segments() -> None:
     found = analyse_run(short)
     assert found.segments is None
     assert found.missing["segment routing"] == (
-        "segments of 16 tokens: expected a request of at least 16 consecutive tokens, got 9 at most"
+        "trace: expected a request of at least 16 consecutive positions, as long as the report's "
+        "segments; the longest run is 9"
     )
 
 

@@ -208,7 +208,7 @@ def test_pairs_of_layers_that_do_not_exist_are_named() -> None:
         with pytest.raises(InvalidValueError, match=r"pairs: expected layers 0 to 6, the source"):
             rs.stats.compare_domains(trace, pairs=[pair])
     with pytest.raises(InvalidTypeError, match="pairs: expected pairs of integers"):
-        rs.stats.compare_domains(trace, pairs=[1])
+        rs.stats.compare_domains(trace, pairs=[1])  # type: ignore[list-item]
     chosen = rs.stats.compare_domains(trace, pairs=[(2, 5), (0, 1)], permutations=9)
     assert chosen.affinity_pairs.tolist() == [[2, 5], [0, 1]]
     by_hop = rs.stats.compare_domains(trace, hops=(3,), permutations=9)

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli_timing import time_run
-from test_lookahead import LAYOUT, PAIRS, random_ids
-from test_lookahead import write_run as write_lookahead_run
-from test_report import some_trace
+from lookahead_cases import LAYOUT, PAIRS, random_ids
+from lookahead_cases import write_run as write_lookahead_run
+from report_cases import some_trace
+from timing_cases import time_run
 
 import headless
 import routestats as rs
@@ -306,7 +306,7 @@ def test_another_shape_is_refused_before_the_work(tmp_path: Path) -> None:
 
 
 def test_the_command_line_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from test_trace import write_run
+    from trace_cases import write_run
 
     for name in ("one", "two"):
         write_run(tmp_path / name, requests=12, rows=30)

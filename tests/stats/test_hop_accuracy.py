@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 import routestats as rs
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import hop_accuracy
 from routestats.stats._history.hits import history_hits
@@ -16,7 +18,7 @@ from routestats.stats._history.hits import history_hits
 Experts = npt.NDArray[np.uint8]
 
 
-def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: object) -> rs.Trace:
+def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: Any) -> rs.Trace:
     """Tokens dealt to `requests` requests of nearly equal length."""
     owner = np.arange(len(experts)) * requests // len(experts)
     ids = [f"r{i}" for i in owner]
@@ -226,7 +228,7 @@ def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
     assert str(result) == result.summary()
 
 
-def with_token_ids(seed: int = 13, **options: object) -> tuple[rs.Trace, rs.Trace]:
+def with_token_ids(seed: int = 13, **options: Any) -> tuple[rs.Trace, rs.Trace]:
     rng = np.random.default_rng(seed)
     experts = random_sets(rng, 200, 4, 8, 2)
     ids = rng.integers(0, 30, 200)
@@ -266,7 +268,7 @@ def test_a_request_that_repeats_itself_is_known_from_the_previous_token() -> Non
 
 def test_predictors_compare_at_equal_targets() -> None:
     result = hop_accuracy(*with_token_ids(), bootstrap=30)
-    source, target = np.triu_indices(4, 1)
+    source, target = pair_layers(4)
     for measure in result.measures:
         assert tuple(p.name for p in measure.predictions) == result.predictors
         marginal = measure["marginal"]
@@ -341,7 +343,7 @@ def test_history_is_that_of_the_history_predictor() -> None:
         assert result.predictors[-2:] == ("history_longest", "history_selected")
         names = [measure.name for measure in result.measures]
         history = history_hits(train, test, context=context, names=names, seed=0)
-        source, target = np.triu_indices(4, 1)
+        source, target = pair_layers(4)
         for index, measure in enumerate(result.measures):
             most = 100 * (2 if measure.name.startswith("recall") else 1)
             for kind, hits in (("longest", history.longest), ("selected", history.selected)):
@@ -401,7 +403,7 @@ def test_unknown_order_leaves_all_predictors_of_sets() -> None:
         )
         for side in (train, test)
     ]
-    sets = hop_accuracy(*unordered, top1=False, bootstrap=0)
+    sets = hop_accuracy(unordered[0], unordered[1], top1=False, bootstrap=0)
     assert [m.name for m in sets.measures] == [m.name for m in result.measures[1:]]
     for measure in sets.measures:
         for each in measure.predictions:
@@ -432,3 +434,28 @@ def test_the_table_holds_every_value_once() -> None:
     without = hop_accuracy(*with_token_ids(), bootstrap=0).to_table()
     assert without["low"].null_count == without.num_rows
     assert without["value"].null_count == 0
+
+
+def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = with_token_ids()
+    seen = []
+    split = rs.Trace.split
+
+    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+        seen.append(trace)
+        return split(trace, *args, **options)
+
+    monkeypatch.setattr(rs.Trace, "split", counted)
+    result = hop_accuracy(train, test, bootstrap=0)
+    assert "history_selected" in result.predictors
+    assert seen == [train]
+
+
+def test_a_measure_has_its_size_as_a_field() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=0)
+    sizes = {measure.name: measure.size for measure in result.measures}
+    assert sizes["top1_accuracy"] is None
+    assert sizes["exact_set"] is None
+    recalls = {name: size for name, size in sizes.items() if size is not None}
+    assert recalls
+    assert list(recalls) == [f"recall_at_{size}" for size in recalls.values()]

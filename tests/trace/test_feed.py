@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from routestats.trace.feed import FeedReader, FeedWriter, feed_path, request_num
 def batch(start: int, rows: int, shape: RouteShape = SHAPE) -> RoutingBatch:
     """Rows `start` on, everything in them made of their number."""
     number = np.arange(start, start + rows)
-    cells = number[:, None, None] + np.arange(shape.row_width).reshape(1, -1, shape.top_k)
+    cells: Any = number[:, None, None] + np.arange(shape.row_width).reshape(1, -1, shape.top_k)
     return RoutingBatch(
         domain="d",
         request_ids=("even", "odd"),
@@ -43,7 +44,7 @@ def check_rows(rows: np.ndarray, start: int, shape: RouteShape = SHAPE) -> None:
 
 
 def writer(run: Path, capacity: int = 100, shape: RouteShape = SHAPE) -> FeedWriter:
-    return FeedWriter(run, shape, layer_ids=range(shape.num_layers), capture="c", capacity=capacity)
+    return FeedWriter(run, shape, layer_ids=range(shape.num_layers), capacity=capacity)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, RouteShape(3, 300, 4)])

@@ -10,7 +10,13 @@ from routestats.result import plain
 
 
 def summary(analysis: Analysis) -> str:
-    """Every result's own summary, what is missing, and whether the data are sound."""
+    """Text for a terminal.
+
+    Returns
+    -------
+    str
+        Every result's own summary, what is missing, and whether the data are sound.
+    """
     check = analysis.verification
     sound = "sound" if check.ok else "NOT SOUND: see routestats verify"
     if not check.complete:
@@ -25,7 +31,13 @@ def summary(analysis: Analysis) -> str:
 
 
 def to_dict(analysis: Analysis) -> dict[str, Any]:
-    """Run, verification, every result and what is missing, in types that JSON knows."""
+    """All results in types that JSON knows.
+
+    Returns
+    -------
+    dict
+        Run, verification, every result and what is missing.
+    """
     return {
         "run": plain(analysis.trace.info),
         "verification": analysis.verification.to_dict(),

@@ -10,11 +10,17 @@ from routestats.report.papers.published import (
     EXPERT_PARALLEL_COMMUNICATION,
     SPECULATIVE_MOE,
 )
-from routestats.stats import Estimate, Timing
+from routestats.stats import Timing
 
 
 def claim_check(timing: Timing) -> list[str]:
-    """Lines that set the measured shares beside the cited ones, and say what differs."""
+    """Set the measured shares beside the cited ones.
+
+    Returns
+    -------
+    list of str
+        Lines that give both and say what differs.
+    """
     low, high = CITED_RANGE
     lines = [
         f"Routing, dispatch and combine are cited at {low:.0f}-{high:.0f} % in large distributed "
@@ -23,12 +29,12 @@ def claim_check(timing: Timing) -> list[str]:
         "there."
     ]
     for group in timing.groups:
-        per_layer = group.share_of_moe["overhead"].value
-        busiest = int(per_layer.argmax())
+        by_layer, whole = group.share_of_moe["overhead"], group.total_share_of_moe["overhead"]
+        busiest = int(by_layer.value.argmax())
         lines.append(
-            f"{group.label}: {_share(group.total_share_of_moe['overhead'])} of the MoE layer "
-            f"(layer {timing.layer_ids[busiest]} the most, {_share_at(group.share_of_moe, busiest)}"
-            f"), {_share(group.total_share_of_layer['overhead'])} of the whole decoder layer"
+            f"{group.label}: {whole.text(0)} of the MoE layer "
+            f"(layer {timing.layer_ids[busiest]} the most, {by_layer.text(busiest)}"
+            f"), {group.total_share_of_layer['overhead'].text(0)} of the whole decoder layer"
         )
     spread = int(timing.engine.get("tensor_parallel_size", 1))
     if spread == 1:
@@ -44,12 +50,3 @@ def claim_check(timing: Timing) -> list[str]:
             "dispatch and combine."
         )
     return lines
-
-
-def _share(estimate: Estimate) -> str:
-    value, low, high = (float(part[0]) for part in estimate)
-    return f"{value:.1%}" if low != low else f"{value:.1%} [{low:.1%}, {high:.1%}]"
-
-
-def _share_at(shares: dict[str, Estimate], layer: int) -> str:
-    return _share(Estimate(*(part[layer : layer + 1] for part in shares["overhead"])))

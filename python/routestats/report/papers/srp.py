@@ -18,7 +18,7 @@ def srp(trace: Trace) -> PaperTable:
     InvalidValueError
         If no request has as many consecutive tokens as the paper's segments.
     """
-    check_segments("table srp", trace, published.SRP_TOKENS)
+    check_segments("table srp", trace, published.SRP_TOKENS, whose="the paper's")
     found = segment_routing(trace, m=published.SRP_TOKENS)
 
     def row(name: str, estimate: Estimate) -> PaperRow:

@@ -56,5 +56,5 @@ class SegmentRoutingPart(Part[SegmentRouting]):
 
 
 def _route(work: Work) -> SegmentRouting:
-    check_segments(f"segments of {SEGMENT} tokens", work.trace, SEGMENT)
+    check_segments("trace", work.trace, SEGMENT, whose="the report's")
     return segment_routing(work.trace, m=SEGMENT)

@@ -12,7 +12,7 @@ from routestats.report._part import Drawing, Finding, Part
 from routestats.report.papers.claim import claim_check
 from routestats.report.papers.published import CITED_RANGE
 from routestats.stats import StepGroup, Timing, timing
-from routestats.stats._timing.result import FIVE, HOST, with_bounds
+from routestats.stats._timing.result import HOST, MOE_STAGES
 from routestats.trace.timings import timing_sources
 
 
@@ -71,7 +71,7 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> page.Bloc
         (
             group.label,
             number(group.steps),
-            *(percent(group.total_share_of_moe[part], 0) for part in (*FIVE, "overhead")),
+            *(percent(group.total_share_of_moe[part], 0) for part in (*MOE_STAGES, "overhead")),
             percent(group.total_share_of_layer["overhead"], 0),
         )
         for group in groups
@@ -81,7 +81,7 @@ def _stages_table(groups: tuple[StepGroup, ...], confidence: float) -> page.Bloc
         (
             "Steps of",
             "Steps",
-            *FIVE,
+            *MOE_STAGES,
             "Routing, dispatch, combine",
             "The same, of the decoder layer",
         ),
@@ -99,7 +99,7 @@ def _remainders(found: Timing) -> list[page.Block]:
     ]
     if found.unexplained is not None:
         each = "; ".join(
-            f"{group.label} {with_bounds(group.unexplained)}"
+            f"{group.label} {group.unexplained.text(0)}"
             for group in found.groups
             if group.unexplained is not None
         )
@@ -123,14 +123,14 @@ def _agreement(found: Timing) -> list[page.Block]:
     of = {(part.group, part.part): part for part in found.agreement}
     groups = list(dict.fromkeys(part.group for part in found.agreement))
     shares = [
-        (group, *(f"{of[group, p].hooks:.1%} / {of[group, p].profiler:.1%}" for p in FIVE))
+        (group, *(f"{of[group, p].hooks:.1%} / {of[group, p].profiler:.1%}" for p in MOE_STAGES))
         for group in groups
     ]
     verdict = "agree" if found.agrees else "do not agree"
     return [
         page.Table(
             "profiler",
-            ("Steps", *FIVE),
+            ("Steps", *MOE_STAGES),
             shares,
             caption="Shares of the MoE layer by hooks / by torch.profiler: the two "
             f"{verdict} within 15 %.",
