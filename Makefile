@@ -49,10 +49,10 @@ test-emulated: test-cpp $(VENV)/.installed
 	ROUTESTATS_EMULATED_CUDA=$(abspath $(BUILD)/csrc/tests) \
 	  $(BIN)/python -m pytest tests/gpu/test_gpu_counts.py
 
-test-python: $(VENV)/.installed
+test-python: test-cpp $(VENV)/.installed
 	$(PYTEST) loadfile -m 'not slow'
 
-test-slow: $(VENV)/.installed
+test-slow: test-cpp $(VENV)/.installed
 	$(PYTEST) loadfile -m slow
 
 lint: $(VENV)/.installed

@@ -29,6 +29,8 @@ from typing import Any
 
 import numpy as np
 
+from _engine import engine
+
 NEAR_TIE = 1e-5
 WEIGHT_TOLERANCE = 5e-4  # float16 keeps 11 bits of a weight below 1: half a unit is 2.4e-4
 
@@ -192,15 +194,13 @@ def run_cases(names: Sequence[str], model: Path, folder: Path) -> list[CaseResul
     import routestats as rs
 
     rs.enable()
-    from vllm import LLM
-
-    llm = LLM(model=str(model), dtype="float32", max_model_len=2048, **CASES[names[0]].engine)
-    done = [
-        (folder / f"run{i}", *CASES[name].run(llm, folder / f"run{i}"))
-        for i, name in enumerate(names)
-    ]
-    # By hand, because an exit hook of tempfile's keeps vLLM's own from running in time.
-    llm.llm_engine.engine_core.shutdown()
+    with engine(
+        model=str(model), dtype="float32", max_model_len=2048, **CASES[names[0]].engine
+    ) as llm:
+        done = [
+            (folder / f"run{i}", *CASES[name].run(llm, folder / f"run{i}"))
+            for i, name in enumerate(names)
+        ]
     reference = load_reference(model)
     results = []
     for name, (run, outputs, note) in zip(names, done, strict=True):
@@ -256,7 +256,7 @@ def compare(reference: Any, run: Path, outputs: list[Any], result: CaseResult) -
 
 
 def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[Any, Any, Any]]:
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     table = trace.rows
     ids = np.asarray(table["request_id"].to_pylist())
@@ -330,7 +330,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")

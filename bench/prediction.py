@@ -32,6 +32,7 @@ import numpy.typing as npt
 from _compare import Row, chosen_shapes, compare, parser, print_rows, seconds, write_rows
 from _workload import REPETITION, Shape, make_trace
 from routestats.counts._history import HistoryQuestion, history_totals
+from routestats.counts._plan import pair_layers
 from routestats.counts.device.choice import choose_threads
 from routestats.counts.reference import history as reference_history
 
@@ -54,7 +55,7 @@ def held_out(tokens: int) -> npt.NDArray[np.bool_]:
 
 def matrix(flat: npt.NDArray[np.int64], layers: int) -> Hits:
     hits = np.zeros((layers, layers), np.int64)
-    hits[np.triu_indices(layers, 1)] = flat
+    hits[pair_layers(layers)] = flat
     return hits
 
 

@@ -6,9 +6,9 @@
 #include <mutex>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/ngram_counts.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "paths/ngram_counts.hpp"
 
 namespace py = pybind11;
 

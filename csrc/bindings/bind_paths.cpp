@@ -6,12 +6,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/path_counts.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "paths/path_counts.hpp"
 
 namespace py = pybind11;
 
@@ -24,7 +25,7 @@ using Array = py::array_t<T, py::array::c_style>;
 PathKind kind_named(const std::string& name) {
   if (name == "top1") return PathKind::top1;
   if (name == "set") return PathKind::set;
-  throw py::value_error("kind: expected top1 or set, got " + name);
+  throw std::invalid_argument("kind: expected top1 or set, got " + name);
 }
 
 // Python threads may share a counter: they take turns, and wait for them without the GIL.

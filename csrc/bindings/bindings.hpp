@@ -7,6 +7,7 @@ namespace routestats::bindings {
 
 void bind_build_info(pybind11::module_& module);
 void bind_call_clock(pybind11::module_& module);
+void bind_capture_target(pybind11::module_& module);
 void bind_counts(pybind11::module_& module);
 void bind_groups(pybind11::module_& module);
 void bind_history(pybind11::module_& module);
@@ -15,6 +16,5 @@ void bind_paths(pybind11::module_& module);
 void bind_rank_hits(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
 void bind_segments(pybind11::module_& module);
-void bind_step_ring(pybind11::module_& module);
 
 }  // namespace routestats::bindings

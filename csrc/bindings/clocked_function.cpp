@@ -1,4 +1,4 @@
-#include "clocked_function.hpp"
+#include "bindings/clocked_function.hpp"
 
 #include <structmember.h>
 

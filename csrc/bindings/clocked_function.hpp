@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <unordered_map>
 
-#include "call_clock.hpp"
+#include "bindings/call_clock.hpp"
 
 namespace routestats::bindings {
 

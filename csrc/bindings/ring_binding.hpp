@@ -7,7 +7,7 @@
 #include <utility>
 #include <vector>
 
-#include "routestats/ring.hpp"
+#include "capture/ring.hpp"
 
 // What CaptureRing and StepRing have in common as Python classes.
 namespace routestats::bindings {

@@ -6,14 +6,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "ring_binding.hpp"
-#include "routestats/step_ring.hpp"
+#include "bindings/ring_binding.hpp"
+#include "capture/step_ring.hpp"
 
-// StepRing as a Python class, for any device: the host's emulation and CUDA differ only in how the
-// device is made.
+// StepRing as a Python class, for any device: modules differ only in how they make the device.
 namespace routestats::bindings {
 
 // Numbers of rows, which count from the ring's first.
@@ -25,7 +25,7 @@ inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const Ro
   slots.reserve(static_cast<std::size_t>(rows.size()));
   for (pybind11::ssize_t i = 0; i < rows.size(); ++i) {
     if (rows.at(i) < 0) {
-      throw pybind11::value_error("rows: expected numbers of at least 0, got " +
+      throw std::invalid_argument("rows: expected numbers of at least 0, got " +
                                   std::to_string(rows.at(i)));
     }
     const std::uint64_t slot = target.extents.slot(static_cast<std::uint64_t>(rows.at(i)));

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "routestats/and_popcount.hpp"
+#include "bits/and_popcount.hpp"
 
 namespace routestats {
 namespace {

@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/device_counts.hpp"
-#include "routestats/device_lists.hpp"
-#include "routestats/device_paths.hpp"
-#include "routestats/pair_counts.hpp"
+#include "cuda/device_counts.hpp"
+#include "cuda/device_lists.hpp"
+#include "cuda/device_paths.hpp"
+#include "pairs/pair_counts.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

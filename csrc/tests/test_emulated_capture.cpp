@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/capture.hpp"
-#include "../cuda/row_gather.hpp"
-#include "../cuda/step_device.hpp"
-#include "expect.hpp"
-#include "routestats/step_ring.hpp"
+#include "capture/step_ring.hpp"
+#include "cuda/capture.hpp"
+#include "cuda/row_gather.hpp"
+#include "cuda/step_device.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

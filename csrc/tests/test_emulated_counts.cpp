@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/pair_counter.hpp"
-#include "../cuda/path_counter.hpp"
-#include "expect.hpp"
-#include "routestats/pair_counts.hpp"
+#include "cuda/pair_counter.hpp"
+#include "cuda/path_counter.hpp"
+#include "pairs/pair_counts.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

@@ -9,8 +9,8 @@
 #include <tuple>
 #include <vector>
 
-#include "routestats/group_sums.hpp"
-#include "routestats/row_shuffle.hpp"
+#include "groups/group_sums.hpp"
+#include "groups/row_shuffle.hpp"
 
 namespace routestats {
 namespace {

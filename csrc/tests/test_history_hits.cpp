@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "routestats/history_hits.hpp"
-#include "routestats/layer_columns.hpp"
+#include "contexts/layer_columns.hpp"
+#include "prediction/history_hits.hpp"
 
 namespace routestats {
 namespace {

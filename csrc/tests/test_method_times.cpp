@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/device_method.hpp"
-#include "routestats/method_times.hpp"
+#include "cuda/device_method.hpp"
+#include "cuda/method_times.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/ngram_counts.hpp"
+#include "paths/ngram_counts.hpp"
 
 namespace routestats {
 namespace {

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "routestats/pair_counts.hpp"
-#include "routestats/token_ranges.hpp"
+#include "base/token_ranges.hpp"
+#include "pairs/pair_counts.hpp"
 
 namespace routestats {
 namespace {

@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/path_counts.hpp"
+#include "paths/path_counts.hpp"
 
 namespace routestats {
 namespace {

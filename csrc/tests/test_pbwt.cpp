@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/pbwt.hpp"
+#include "contexts/pbwt.hpp"
 
 namespace routestats {
 namespace {

@@ -6,7 +6,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "routestats/rank_hits.hpp"
+#include "prediction/rank_hits.hpp"
 
 namespace routestats {
 namespace {

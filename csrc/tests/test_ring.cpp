@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/ring.hpp"
+#include "capture/ring.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

@@ -3,7 +3,7 @@
 #include <random>
 #include <vector>
 
-#include "routestats/row_sums.hpp"
+#include "bits/row_sums.hpp"
 
 namespace routestats {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/segments.hpp"
+#include "groups/segments.hpp"
 
 namespace routestats {
 namespace {

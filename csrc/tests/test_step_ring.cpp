@@ -10,9 +10,9 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/emulated_step_device.hpp"
-#include "routestats/step_ring.hpp"
+#include "capture/step_ring.hpp"
+#include "tests/emulated_step_device.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

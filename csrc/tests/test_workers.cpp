@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/workers.hpp"
+#include "base/workers.hpp"
 
 namespace routestats {
 namespace {

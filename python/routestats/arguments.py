@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numbers
 import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import SupportsIndex
 
 from routestats.errors import InvalidTypeError, InvalidValueError
@@ -38,3 +40,10 @@ def check_share(name: str, value: object) -> float:
     if not 0.0 < share < 1.0:
         raise InvalidValueError(f"{name}: expected between 0 and 1, got {value}")
     return share
+
+
+def check_path(name: str, value: object) -> Path:
+    """`value` as a path, or InvalidTypeError."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidTypeError(f"{name}: expected a path, got {value!r}")
+    return Path(value)

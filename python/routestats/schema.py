@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -120,19 +121,25 @@ class LookaheadLayout:
 
 @dataclass(frozen=True, slots=True)
 class RowColumn:
-    """A column of `RoutingBatch`: the one place that says what a row has.
+    """A column of a row: the one place that says how batches and files hold it.
 
     Attributes
     ----------
     field : str
         Attribute of `RoutingBatch`.
     name : str
-        Column of the files.
+        Column of the files, and what ``columns=`` calls it.
     dtypes : tuple of NumPy scalar types
+        The first is that of up to 256 experts.
     ndim : int
         Dimensions, the rows' included.
     optional : bool
         Whether a batch may have None in its place.
+    nullable : bool
+        Whether it is null in the files where a row lacks it, and absent in those of version 1. An
+        optional column that is not nullable is absent where a run lacks it.
+    names : NumPy scalar type, optional
+        Of the indices in the files, where they hold names and a batch holds indices into names.
     """
 
     field: str
@@ -140,19 +147,45 @@ class RowColumn:
     dtypes: tuple[type[np.generic], ...]
     ndim: int = 1
     optional: bool = False
+    nullable: bool = False
+    names: type[np.signedinteger[Any]] | None = None
+
+    def dtype(self, shape: RouteShape) -> np.dtype[Any]:
+        """Dtype in a batch."""
+        return shape.id_dtype if len(self.dtypes) > 1 else np.dtype(self.dtypes[0])
+
+    def extents(self, shape: RouteShape, lookahead: LookaheadLayout | None) -> tuple[int, ...]:
+        """Extents of one row, ``()`` of a plain value."""
+        if self.ndim == 1:
+            return ()
+        if self.name == "lookahead":
+            assert lookahead is not None
+            return lookahead.extents(shape.num_layers)
+        return shape.num_layers, shape.top_k
+
+    def arrow_type(self, shape: RouteShape, lookahead: LookaheadLayout | None) -> pa.DataType:
+        """Type in the files."""
+        if self.names is not None:
+            return pa.dictionary(pa.from_numpy_dtype(self.names), pa.string())
+        values = pa.from_numpy_dtype(self.dtype(shape))
+        extents = self.extents(shape, lookahead)
+        return pa.list_(values, math.prod(extents)) if extents else values
 
 
-ROW_COLUMNS = (
-    RowColumn("request_index", "request_id", (np.int32,)),
-    RowColumn("positions", "position", (np.int32,)),
-    RowColumn("token_ids", "token_id", (np.int32,)),
-    RowColumn("phase", "phase", (np.uint8,)),
-    RowColumn("step", "step", (np.uint32,), optional=True),
-    RowColumn("experts", "experts", (np.uint8, np.uint16), ndim=3),
-    RowColumn("weights", "weights", (np.float16,), ndim=3, optional=True),
-    RowColumn("lookahead", "lookahead", (np.uint8, np.uint16), ndim=4, optional=True),
-)
-"""Every column of a row, in the order of the files."""
+ROW_COLUMNS = {
+    column.name: column
+    for column in (
+        RowColumn("request_index", "request_id", (np.int32,), names=np.int32),
+        RowColumn("positions", "position", (np.int32,)),
+        RowColumn("token_ids", "token_id", (np.int32,)),
+        RowColumn("phase", "phase", (np.uint8,), names=np.int8),
+        RowColumn("step", "step", (np.uint32,), optional=True, nullable=True),
+        RowColumn("experts", "experts", (np.uint8, np.uint16), ndim=3),
+        RowColumn("weights", "weights", (np.float16,), ndim=3, optional=True),
+        RowColumn("lookahead", "lookahead", (np.uint8, np.uint16), ndim=4, optional=True),
+    )
+}
+"""Every column of a row by its name, in the order of the files."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -200,39 +233,50 @@ class RoutingBatch:
     weights: npt.NDArray[np.float16] | None = None
     lookahead: npt.NDArray[np.uint8] | npt.NDArray[np.uint16] | None = None
     step: npt.NDArray[np.uint32] | None = None
+    _rows: int = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check(len(self.request_index))
 
     @classmethod
     def of_columns(
-        cls, domain: str, request_ids: tuple[str, ...], **columns: npt.NDArray[Any] | None
+        cls,
+        domain: str,
+        request_ids: tuple[str, ...],
+        *,
+        rows: int | None = None,
+        **columns: npt.NDArray[Any] | None,
     ) -> RoutingBatch:
-        """A batch of some columns alone, named as the attributes are; at least one."""
+        """A batch of some columns alone, named as the attributes are.
+
+        `rows` says how many rows it has where every column is None.
+        """
         batch = cls.__new__(cls)
         for name, value in (("domain", domain), ("request_ids", request_ids), *columns.items()):
             object.__setattr__(batch, name, value)
-        batch._check()
+        if rows is None:
+            rows = next((len(values) for values in columns.values() if values is not None), 0)
+        batch._check(rows)
         return batch
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what this batch has not.
-        if any(name == column.field for column in ROW_COLUMNS):
+        if any(name == column.field for column in ROW_COLUMNS.values()):
             raise InvalidValueError(f"{name}: these rows were read without it; name it in columns=")
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def columns(self) -> dict[str, npt.NDArray[Any] | None]:
         """The columns that this batch has, by attribute; None where rows lack an optional one."""
         found = {}
-        for column in ROW_COLUMNS:
+        for column in ROW_COLUMNS.values():
             with suppress(InvalidValueError):
                 found[column.field] = getattr(self, column.field)
         return found
 
-    def _check(self) -> None:
+    def _check(self, rows: int) -> None:
+        object.__setattr__(self, "_rows", rows)
         present = self.columns()
-        rows = len(self)
-        for column in ROW_COLUMNS:
+        for column in ROW_COLUMNS.values():
             if (values := present.get(column.field)) is None:
                 continue
             if values.dtype not in column.dtypes:
@@ -252,7 +296,7 @@ class RoutingBatch:
             raise InvalidTypeError(f"lookahead: expected {experts.dtype}, got {lookahead.dtype}")
 
     def __len__(self) -> int:
-        return next(len(values) for values in self.columns().values() if values is not None)
+        return self._rows
 
     def __getitem__(self, rows: Any) -> RoutingBatch:
         """The rows that a slice, mask or index array names, with the columns that are here."""
@@ -260,7 +304,8 @@ class RoutingBatch:
             name: None if values is None else values[rows]
             for name, values in self.columns().items()
         }
-        return RoutingBatch.of_columns(self.domain, self.request_ids, **chosen)
+        count = len(np.empty(len(self), bool)[rows])
+        return RoutingBatch.of_columns(self.domain, self.request_ids, rows=count, **chosen)
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,20 +368,12 @@ def token_schema(
     lookahead : LookaheadLayout, optional
         How what later gates would have chosen is stored, if it is.
     """
-    ids = pa.from_numpy_dtype(shape.id_dtype)
+    absent = {"weights": not weights, "lookahead": lookahead is None}
     fields = [
-        pa.field("request_id", pa.dictionary(pa.int32(), pa.string()), nullable=False),
-        pa.field("position", pa.int32(), nullable=False),
-        pa.field("token_id", pa.int32(), nullable=False),
-        pa.field("phase", pa.dictionary(pa.int8(), pa.string()), nullable=False),
-        pa.field("step", pa.uint32()),
-        pa.field("experts", pa.list_(ids, shape.row_width), nullable=False),
+        pa.field(column.name, column.arrow_type(shape, lookahead), nullable=column.nullable)
+        for column in ROW_COLUMNS.values()
+        if not absent.get(column.name)
     ]
-    if weights:
-        fields.append(pa.field("weights", pa.list_(pa.float16(), shape.row_width), nullable=False))
-    if lookahead is not None:
-        width = lookahead.width(shape.num_layers)
-        fields.append(pa.field("lookahead", pa.list_(ids, width), nullable=False))
     meta: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "num_layers": shape.num_layers,

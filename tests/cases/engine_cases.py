@@ -10,6 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+from engine_process import run_engine
+
 QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -25,11 +27,8 @@ def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProce
     file = Path(arguments[0]).parent / "script.py"
     file.write_text(f"{head}if __name__ == '__main__':\n{body}")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
-    return subprocess.run(
+    return run_engine(
         [sys.executable, str(file), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
         timeout=300,
         env={**environment, **QUIET, **more},
     )

@@ -13,7 +13,8 @@ from timing_cases import time_run
 
 import routestats as rs
 from routestats.cli import main
-from routestats.cli._models import ModelChoice, check_lookahead, resolve
+from routestats.cli.profile import check_lookahead
+from routestats.models.choice import ModelChoice, resolve
 from routestats.trace.timings import (
     write_overhead,
 )

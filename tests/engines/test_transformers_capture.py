@@ -195,8 +195,21 @@ def test_nested_and_repeated_captures_make_one_run(tmp_path: Path) -> None:
     assert {d: len(trace.filter(domain=d)) for d in trace.domains} == {"inner": 10, "outer": 10}
     assert rs.verify(trace).ok
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
-    assert counts.tokens == 5
+    assert counts.tokens == 20
+    assert counts == rs.count(trace, hops=(0, 1), pairing="any")
     assert not model._forward_hooks
+
+
+def test_rows_of_a_forward_pass_share_a_step(tmp_path: Path) -> None:
+    model = mixtral()
+    prompts = torch.randint(1, 50, (3, 6))
+    for capture in range(2):
+        with rs.capture(model, tmp_path / "run"):
+            model.generate(prompts, max_new_tokens=4, do_sample=False, eos_token_id=None)
+        rows = rs.Trace.open(tmp_path / "run").rows.to_pylist()[27 * capture :]
+        assert len(rows) == 27
+        for row in rows:  # the prompt in one pass, then one token of each sequence a pass
+            assert row["step"] == 4 * capture + max(row["position"] - 5, 0)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

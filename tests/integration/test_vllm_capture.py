@@ -12,11 +12,13 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from engine_cases import QUIET, script, wait_for_server
 
 import routestats as rs
-from routestats.engines.tiny import make_mixtral, tiny_model
+from routestats.models import tiny_model
+from routestats.models.untrained import make_mixtral
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
@@ -54,6 +56,9 @@ def eager(
     llm.generate(["after"], params, use_tqdm=False)
     tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
     print("rows", capture.summary["rows"], "of", tokens)
+    for domain in ("one", "two"):
+        with rs.capture(llm, sys.argv[1] + "-twice", domain=domain, counts=True, paths=True):
+            llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
     try:
         with rs.capture(llm, sys.argv[1] + "-cut"):
             llm.generate(["x"], params, use_tqdm=False)
@@ -94,6 +99,29 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(
     assert trace.requests["finish_reason"].to_pylist() == ["length"] * 2
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
+    twice = rs.Trace.open(tmp_path / "run-twice")
+    counts = rs.RouteCounts.load(tmp_path / "run-twice" / "counts-any.npz")
+    assert counts == rs.count(twice, hops=(0, 1), pairing="any")
+    assert counts.tokens == len(twice) == 2 * len(trace)
+    paths = pq.read_table(tmp_path / "run-twice" / "paths-top1.parquet")
+    assert paths.equals(rs.count_paths(twice, "top1", top=1000).to_table())
+    steps = {domain: _steps(twice.filter(domain=domain)) for domain in ("one", "two")}
+    both = set().union(*steps["one"], *steps["two"])
+    assert both == set(range(len(both)))
+    assert max(map(max, steps["one"])) < min(map(min, steps["two"]))
+    for found in (*steps["one"], *steps["two"]):  # a prompt in one step, then a token a step
+        assert found == list(range(found[0], found[0] + 8))
+
+
+def _steps(trace: rs.Trace) -> list[list[int]]:
+    """Of each request, the step that ran its prompt and that of each token after it."""
+    prompts = {r["request_id"]: r["prompt_tokens"] for r in trace.requests.to_pylist()}
+    found: dict[str, dict[int, set[int]]] = {}
+    for row in trace.rows.to_pylist():
+        place = max(row["position"] - prompts[row["request_id"]] + 1, 0)
+        found.setdefault(row["request_id"], {}).setdefault(place, set()).add(row["step"])
+    assert all(len(steps) == 1 for places in found.values() for steps in places.values())
+    return [[places[i].pop() for i in sorted(places)] for places in found.values()]
 
 
 def test_a_ring_too_small_is_refused_and_the_engine_goes_on(
@@ -186,7 +214,9 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     rows = 0
     try:
         wait_for_server(f"http://127.0.0.1:{port}/health", server)
-        for request_id in ("rs:humaneval:1", "rs:maths:2", "plain"):
+        illegal = ("rs:..:1", "rs::x", "rs:" + "x" * 5_000 + ":1", "rs:größe:1")
+        named = ("rs:humaneval:1", "rs:maths:2", "rs:my-code:17")
+        for request_id in (*illegal, "plain", "abc-rs:mid:4", *named):
             body = json.dumps({"model": "tiny", "prompt": "def f(x):", "max_tokens": 6})
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/v1/completions",
@@ -211,7 +241,8 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     trace = rs.Trace.open(run)
     result = rs.verify(trace)
     assert result.ok, result.render()
-    assert set(trace.domains) == {"default", "humaneval", "maths"}
+    assert set(trace.domains) == {"default", "humaneval", "maths", "my-code"}
+    assert trace.info["totals"]["illegal_domain_requests"] == len(illegal)
     assert trace.complete, (tmp_path / "log").read_text()[-3000:]
     assert trace.info["model"]["name"] == "tiny"
 

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from engine_cases import QUIET, wait_for_server
 
-from routestats.engines.tiny import tiny_model
 from routestats.live import DashboardServer
+from routestats.models import tiny_model
 
 pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
@@ -131,7 +131,7 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
         assert len(layers) == 32
         assert all(1 <= found[name] <= 8 for name in layers)
         ours = [name for name in found if name.startswith("routestats_")]
-        assert len(ours) == 32 + 32 + 31 + 31 + 6
+        assert len(ours) == 32 + 32 + 31 + 31 + 7
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     finally:

@@ -22,13 +22,14 @@ from routestats.live._state import LiveState
 from routestats.live._tokens import TokenText
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace import TraceWriter, _files
+from routestats.trace import TraceWriter
 from routestats.trace.feed import feed_path
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
+from routestats.trace.token_file import FIGURES_KEY
 
 
 class Taker:
-    """Takes everything that a follower gives."""
+    """Takes everything that a follower gives; fresh rows replace what was given before."""
 
     def __init__(self, run: Path, limit: int = 10_000) -> None:
         self.follower = RunFollower(run, limit)
@@ -36,6 +37,8 @@ class Taker:
 
     def poll(self) -> _follow.Standing:
         rows, standing = self.follower.poll()
+        if standing.fresh:
+            self.pieces.clear()
         if rows is not None and len(rows):
             self.pieces.append(rows["experts"])
         return standing
@@ -227,16 +230,16 @@ def test_a_damaged_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     bad = pa.array(np.full((10, 6), 200, np.uint8).tolist(), table["experts"].type)
     place = table.column_names.index("experts")
     pq.write_table(table.set_column(place, table.schema.field("experts"), bad), paths[1])
-    footer = b'{"x": 1}'
+    footer = b"[1]"
     table = pq.read_table(paths[2]).replace_schema_metadata(
-        {**table.schema.metadata, _files.CAPTURE_KEY: footer}
+        {**table.schema.metadata, FIGURES_KEY: footer}
     )
     pq.write_table(table, paths[2])
     taker = Taker(tmp_path / "run")
     found = [taker.poll() for _ in range(5)]
     problems = [standing.problem for standing in found if standing.problem]
     assert len(problems) == 2
-    assert any("footer is not a trace's: 'id'" in problem for problem in problems)
+    assert any("footer is not a trace's: 'list' object" in problem for problem in problems)
     assert any("expert 200, but num_experts is 8" in problem for problem in problems)
     assert (found[-1].rows, found[-1].skipped) == (20, 0)
     rows = np.concatenate(taker.pieces)

@@ -57,11 +57,12 @@ def test_the_number_of_series_does_not_depend_on_the_experts(tmp_path: Path, lay
                 found[experts] = set(scrape(port))
     assert found[8] == found[256]
     # imbalance, entropy and drift of each layer, information and its null of each but the first
-    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 6
+    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 7
     names = {name for name, *_ in found[8]}
     assert names == {
         "routestats_rows_total",
         "routestats_dropped_rows_total",
+        "routestats_illegal_domain_requests_total",
         "routestats_up",
         "routestats_lag_rows",
         "routestats_window_rows",
@@ -135,6 +136,7 @@ def test_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
         assert scrape(port) == {
             ("routestats_rows_total",): 0,
             ("routestats_dropped_rows_total",): 0,
+            ("routestats_illegal_domain_requests_total",): 0,
             ("routestats_up",): 0,
             ("routestats_lag_rows",): 0,
             ("routestats_window_rows",): 0,

@@ -14,7 +14,7 @@ from stats_cases import make_trace
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.plots._flow_rows import ribbon, rows_by_straightness, stack
+from routestats.plots._draw.flow_rows import ribbon, rows_by_straightness, stack
 
 pytest.importorskip("matplotlib")
 

@@ -18,6 +18,7 @@ from routestats.counts._history import (
     history_group_hits,
     history_totals,
 )
+from routestats.counts._plan import pair_layers
 from routestats.counts.reference import history as reference_history
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -114,7 +115,7 @@ def test_totals_equal_the_reference(case: Case, data: st.DataObject) -> None:
         threads=case.threads,
     )
     L = case.train.shape[1]
-    source, target = np.triu_indices(L, 1)
+    source, target = pair_layers(L)
     for pair in data.draw(st.sets(st.integers(0, len(source) - 1), min_size=1, max_size=3)):
         for s, support in enumerate(case.supports):
             for m, order in enumerate(case.orders):
@@ -138,7 +139,7 @@ def test_totals_equal_the_reference(case: Case, data: st.DataObject) -> None:
 @PROFILE
 @given(cases(), st.data())
 def test_group_hits_equal_the_reference(case: Case, data: st.DataObject) -> None:
-    source, target = np.triu_indices(case.train.shape[1], 1)
+    source, target = pair_layers(case.train.shape[1])
     seed = data.draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)
     order = rng.choice(case.orders, len(source))

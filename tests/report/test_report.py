@@ -13,7 +13,7 @@ from report_cases import some_trace
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.report import Analysis, analyse_run, summary, to_dict, write_report
-from routestats.report._tables import tables
+from routestats.report._registry import tables
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,7 @@ import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.report import analyse_run, summary, write_report
 from routestats.report._limits import affinity_pairs, null_draws, partners_listed
-from routestats.report._restrictions import restrictions
-from routestats.report._tables import tables
+from routestats.report._registry import restrictions, tables
 from routestats.shape import RouteShape
 from routestats.stats._base import contingency
 

@@ -145,7 +145,7 @@ def test_expert_differences_equal_the_definition() -> None:
     np.testing.assert_allclose(experts.difference, share[0] - share[1], atol=1e-14)
     # The same labellings, prompt by prompt.
     requests = np.array(trace.rows["request_id"].to_pylist())
-    names = sorted(set(requests))
+    names = sorted(set(requests), key=lambda name: int(name[1:]))
     sides = np.array([int(name[1:]) >= 20 for name in names])
     by_prompt = np.stack(
         [

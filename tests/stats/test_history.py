@@ -12,6 +12,7 @@ import pytest
 
 import routestats as rs
 from routestats.counts._history import HistoryQuestion, history_group_hits, history_totals
+from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.counts.reference import history as reference_history
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import history, history_hits, hop_accuracy
@@ -92,7 +93,7 @@ def test_the_order_of_a_chain_is_enough(order: int) -> None:
     """At m = the chain's order within 1 % of the Bayes rate, selected within 2 %."""
     chain = Chain.draw(order, seed=order)
     train, test = trace(chain.sample(40_000, seed=10)), trace(chain.sample(60_000, seed=11))
-    source, target = np.triu_indices(L, 1)
+    source, target = pair_layers(L)
     bayes = np.array([chain.bayes_rate(s, t) for s, t in zip(source, target, strict=True)])
     question = HistoryQuestion(E, "top1", True, ())
     totals, _ = history_totals(
@@ -121,7 +122,7 @@ def test_all_layers_without_support_overfit() -> None:
     chain = Chain.draw(1, seed=4)
     train, test = trace(chain.sample(3_000, seed=5)), trace(chain.sample(20_000, seed=6))
     result = history_hits(train, test, context="top1", names=["top1_accuracy"], seed=0)
-    last = result.shape.num_layers * (L - 1) // 2 - 1  # from the last layer but one to the last
+    last = layer_pairs(L).index((L - 2, L - 1))
     bayes = chain.bayes_rate(L - 2, L - 1)
     assert result.longest[0, :, last].sum() / len(test) < bayes - 0.02
     assert result.selected[0, :, last].sum() / len(test) > bayes - 0.01
@@ -157,11 +158,12 @@ def test_hits_stand_as_those_of_a_single_hop_do() -> None:
     assert result.names == tuple(names)
 
     inner, held_out = train.split(test=0.2, seed=3)
-    _, group = np.unique(test.row_groups(), return_inverse=True)
+    requests = test.rows["request_id"].to_pylist()
+    group = np.array([int(request[1:]) % 7 for request in requests])  # of the first requests' ids
     settings = [(m, s) for m in (1, 2, 3, 4) for s in (32, 16, 8, 4, 2, 1)]
 
     def hits(fitted: rs.Trace, measured: rs.Trace, pair: int, order: int, support: int) -> Any:
-        source, target = (int(i[pair]) for i in np.triu_indices(4, 1))
+        source, target = (int(i[pair]) for i in pair_layers(4))
         return reference_history.history_hits(
             fitted.experts,
             measured.experts,
@@ -185,8 +187,9 @@ def test_hits_stand_as_those_of_a_single_hop_do() -> None:
                 np.testing.assert_array_equal(got, np.bincount(group, row, minlength=7))
     for s, support in enumerate(result.supports):
         for source in range(3):
-            pair = [0, 3, 5][source]
-            lengths = hits(train, test, pair, 4, support).length
+            lengths = hits(
+                train, test, layer_pairs(4).index((source, source + 1)), 4, support
+            ).length
             shares = np.bincount(lengths, minlength=4) / len(test)
             np.testing.assert_allclose(result.resolved[s, source], shares)
     assert result.to_table().num_rows == 6

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pytest
 
 import routestats as rs
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import hop_accuracy
 from routestats.stats._history.hits import history_hits
@@ -267,7 +268,7 @@ def test_a_request_that_repeats_itself_is_known_from_the_previous_token() -> Non
 
 def test_predictors_compare_at_equal_targets() -> None:
     result = hop_accuracy(*with_token_ids(), bootstrap=30)
-    source, target = np.triu_indices(4, 1)
+    source, target = pair_layers(4)
     for measure in result.measures:
         assert tuple(p.name for p in measure.predictions) == result.predictors
         marginal = measure["marginal"]
@@ -342,7 +343,7 @@ def test_history_is_that_of_the_history_predictor() -> None:
         assert result.predictors[-2:] == ("history_longest", "history_selected")
         names = [measure.name for measure in result.measures]
         history = history_hits(train, test, context=context, names=names, seed=0)
-        source, target = np.triu_indices(4, 1)
+        source, target = pair_layers(4)
         for index, measure in enumerate(result.measures):
             most = 100 * (2 if measure.name.startswith("recall") else 1)
             for kind, hits in (("longest", history.longest), ("selected", history.selected)):
@@ -433,3 +434,28 @@ def test_the_table_holds_every_value_once() -> None:
     without = hop_accuracy(*with_token_ids(), bootstrap=0).to_table()
     assert without["low"].null_count == without.num_rows
     assert without["value"].null_count == 0
+
+
+def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = with_token_ids()
+    seen = []
+    split = rs.Trace.split
+
+    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+        seen.append(trace)
+        return split(trace, *args, **options)
+
+    monkeypatch.setattr(rs.Trace, "split", counted)
+    result = hop_accuracy(train, test, bootstrap=0)
+    assert "history_selected" in result.predictors
+    assert seen == [train]
+
+
+def test_a_measure_has_its_size_as_a_field() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=0)
+    sizes = {measure.name: measure.size for measure in result.measures}
+    assert sizes["top1_accuracy"] is None
+    assert sizes["exact_set"] is None
+    recalls = {name: size for name, size in sizes.items() if size is not None}
+    assert recalls
+    assert list(recalls) == [f"recall_at_{size}" for size in recalls.values()]

@@ -272,7 +272,7 @@ def test_long_traces_are_permuted_in_parts_to_the_same_result() -> None:
     )
     whole = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=4)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("routestats.stats._information.levels.PART_ROWS", 50)
+        patch.setattr("routestats.stats._information.levels.HELD_ROWS", 50)
         parts = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=4)
     assert whole.to_json() == parts.to_json()
     other = rs.stats.information(trace, "any", hops="all", null_draws=3, seed=5)

@@ -12,7 +12,7 @@ import pytest
 from stats_cases import make_trace
 
 import routestats as rs
-from routestats.stats._base.result import Result
+from routestats.result import Result
 
 TRACE, _ = make_trace(0, prompts=3)
 ANY = rs.count(TRACE, hops="all", pairing="any")

@@ -44,7 +44,7 @@ def check_rows(rows: np.ndarray, start: int, shape: RouteShape = SHAPE) -> None:
 
 
 def writer(run: Path, capacity: int = 100, shape: RouteShape = SHAPE) -> FeedWriter:
-    return FeedWriter(run, shape, layer_ids=range(shape.num_layers), capture="c", capacity=capacity)
+    return FeedWriter(run, shape, layer_ids=range(shape.num_layers), capacity=capacity)
 
 
 @pytest.mark.parametrize("shape", [SHAPE, RouteShape(3, 300, 4)])

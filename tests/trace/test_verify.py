@@ -13,7 +13,7 @@ from trace_cases import SHAPE, batch, routing, write_run, writer
 
 from routestats.schema import RequestRecord, RoutingBatch
 from routestats.trace import Trace, verify
-from routestats.trace._verify import WARM_UP_ROWS
+from routestats.trace._row_scan import WARM_UP_ROWS
 
 
 def failures(trace: Any) -> set[str]:

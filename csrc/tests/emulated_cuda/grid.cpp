@@ -1,4 +1,4 @@
-#include "grid.hpp"
+#include "tests/emulated_cuda/grid.hpp"
 
 #include <setjmp.h>
 #include <ucontext.h>

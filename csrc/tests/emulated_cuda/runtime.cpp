@@ -10,7 +10,7 @@
 #include <set>
 #include <vector>
 
-#include "grid.hpp"
+#include "tests/emulated_cuda/grid.hpp"
 
 namespace emulated_cuda {
 namespace {

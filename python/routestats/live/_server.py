@@ -12,7 +12,7 @@ from typing import Any
 
 from routestats.errors import InvalidValueError, RouteStatsError
 from routestats.live._state import WINDOW_ROWS, LiveState
-from routestats.trace._files import one_line
+from routestats.trace.files import one_line
 
 ADDRESS, PORT = "127.0.0.1", 5006
 

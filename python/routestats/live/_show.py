@@ -10,7 +10,7 @@ from typing import Any
 from routestats.errors import InvalidTypeError
 from routestats.live._server import ADDRESS, DashboardServer
 from routestats.live._state import WINDOW_ROWS
-from routestats.trace._files import read_run_file
+from routestats.trace.files import read_run_file
 
 
 def show(

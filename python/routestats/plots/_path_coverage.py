@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     DARK,
     GREY,
     ORANGE,
     SERIES,
     canvas,
+    check_panels,
     check_result,
     join,
     new_figure,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Y_AXIS = "tokens on the N most frequent paths (%)"
-MAX_PANELS = 4
 
 
 @overload
@@ -59,7 +58,7 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
     RouteStatsError
         If matplotlib is not installed.
     """
-    check_number(len(results), ax is not None)
+    check_panels(len(results), ax is not None)
     for result in results:
         check_result(result, Paths, name="results")
     if ax is not None:
@@ -84,14 +83,6 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
         ),
     )
     return figure
-
-
-def check_number(results: int, one: bool) -> None:
-    """Refuse fewer or more results than panels can be."""
-    most = 1 if one else MAX_PANELS
-    if not 1 <= results <= most:
-        expected = "1 for ax" if one else f"1 to {most}"
-        raise InvalidValueError(f"results: expected {expected}, got {results}")
 
 
 def _panel(axes: Axes, result: Paths) -> None:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from routestats.plots._predictor_lines import LOOKS
-from routestats.plots._style import (
+from routestats.plots._draw.predictors import NOT_DRAWN, OVERFITTED, predictor_point
+from routestats.plots._draw.style import (
     DARK,
     GREY,
     SERIES,
@@ -55,13 +55,10 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
     axes.plot(recall * 100, own, color=DARK, lw=2, label=f"measured: {measured:.1%}")
     points = [case for case in result.cases if case.hop == 1 and case.over_fetch == result.top_k]
     for case in sorted(points, key=lambda case: -case.recall):
-        look = LOOKS[case.predictor]
-        if case.predictor == "history_longest":
-            continue  # overfits; `selected` stands for it
-        axes.plot(
-            case.recall * 100, case.speed_up, "o", color=look.colour, ms=7,
-            label=f"{look.label}: {case.speed_up:.3f}",
-        )  # fmt: skip
+        if case.predictor != OVERFITTED:
+            gain = f": {case.speed_up:.3f}"
+            predictor_point(axes, case.predictor, case.recall * 100, case.speed_up, label=gain)
+    overfits = NOT_DRAWN if OVERFITTED in (case.predictor for case in points) else ""
     axes.axhline(1.0, color=GREY, lw=1)
     axes.set_xlabel(f"recall@{result.top_k} one layer ahead (%)", fontsize=10)
     axes.set_ylabel("speed-up of a decoder layer", fontsize=10)
@@ -75,6 +72,7 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
             f"{result.model}, {result.steps}",
             f"prepared early: {', '.join(chosen.hides)}",
             f"overlap {chosen.overlap:g}, miss {chosen.miss_ns:g} ns, fetch {chosen.fetch_ns:g} ns",
+            overfits,
             note,
         ),
     )

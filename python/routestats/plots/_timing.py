@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     GREY,
     SERIES,
     join,

@@ -8,7 +8,7 @@ import numpy as np
 
 from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     DARK,
     SERIES,
     around,
@@ -27,6 +27,7 @@ from routestats.plots._style import (
     text_colour,
 )
 from routestats.stats import Transfer, TransferMeasure
+from routestats.stats._hop_accuracy.measure import measure_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -122,13 +123,6 @@ def transfer(
         ),
     )
     return figure
-
-
-def measure_label(name: str) -> str:
-    """The measure for people."""
-    if name.startswith("recall_at_"):
-        return f"recall@{name.removeprefix('recall_at_')}"
-    return {"top1_accuracy": "top-1 accuracy", "exact_set": "exact set"}[name]
 
 
 def _matrix(axes: Axes, result: Transfer, shown: TransferMeasure, hop: int, label: str) -> None:

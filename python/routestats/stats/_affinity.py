@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
+from routestats.result import Result
 from routestats.stats._base.checks import check_counts
-from routestats.stats._base.result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -10,10 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_counts, check_pairs, check_sets
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
 
 
 @dataclass(frozen=True, slots=True, eq=False)

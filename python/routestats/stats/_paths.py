@@ -12,11 +12,12 @@ import pyarrow as pa
 
 from routestats.counts import PathCounts, count_paths
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_integer, check_integers, check_pairs, check_trace
 from routestats.stats._base.contingency import xlog2x
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
+from routestats.stats._base.row_order import RowOrder
 from routestats.trace import Trace
 
 ALL = "all"
@@ -79,6 +80,48 @@ class WindowPaths(Result):
     top_paths: npt.NDArray[Any]
     top_tokens: npt.NDArray[np.uint64]
 
+    @property
+    def sources(self) -> dict[str, Concentration]:
+        """What was observed, and the two nulls beside it."""
+        return {
+            "observed": self.observed,
+            "independent": self.independent,
+            "markov": self.markov,
+        }
+
+    def to_table(self) -> pa.Table:
+        """One row per source (observed, independent, markov); coverages as a list."""
+        return pa.Table.from_pylist(
+            [
+                {**row, "coverage": found.coverage.tolist()}
+                for row, found in zip(self.rows(), self.sources.values(), strict=True)
+            ]
+        )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Of each source what every table of windows has."""
+        return [
+            {
+                "domain": self.domain,
+                "start": self.start,
+                "length": self.length,
+                "source": name,
+                "tokens": self.tokens,
+                "distinct": float(found.distinct),
+                "entropy_bits": found.entropy_bits,
+            }
+            for name, found in self.sources.items()
+        ]
+
+    def summary(self) -> str:
+        """One line of what is, and one of each null."""
+        lines = [f"{self.domain}, {self.length} layers from {self.start}, {self.tokens:,} tokens:"]
+        for name, found in self.sources.items():
+            lines.append(
+                f"  {name:<12}{found.distinct:>12,.0f} distinct, {found.entropy_bits:6.2f} bits"
+            )
+        return "\n".join(lines)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Paths(Result):
@@ -110,23 +153,9 @@ class Paths(Result):
         """One row per domain, window and source (observed, independent, markov)."""
         rows = []
         for part in self.windows:
-            for name in ("observed", "independent", "markov"):
-                found: Concentration = getattr(part, name)
-                rows.append(
-                    {
-                        "domain": part.domain,
-                        "start": part.start,
-                        "length": part.length,
-                        "source": name,
-                        "tokens": part.tokens,
-                        "distinct": float(found.distinct),
-                        "entropy_bits": found.entropy_bits,
-                        **{
-                            f"share_of_top_{n}": float(share)
-                            for n, share in zip(self.top, found.coverage, strict=True)
-                        },
-                    }
-                )
+            for row, found in zip(part.rows(), part.sources.values(), strict=True):
+                shares = zip(self.top, found.coverage.tolist(), strict=True)
+                rows.append({**row, **{f"share_of_top_{n}": share for n, share in shares}})
         return pa.Table.from_pylist(rows)
 
     def summary(self) -> str:
@@ -138,8 +167,7 @@ class Paths(Result):
                 f"{part.domain}, layers {self.layer_ids[part.start]} to {self.layer_ids[last]}, "
                 f"{part.tokens:,} tokens:"
             )
-            for name in ("observed", "independent", "markov"):
-                found: Concentration = getattr(part, name)
+            for name, found in part.sources.items():
                 shares = ", ".join(
                     f"top {n} {share:.2%}"
                     for n, share in zip(self.top, found.coverage, strict=True)
@@ -215,6 +243,7 @@ def paths(
             # Of its own, so that a window's draws do not depend on which others are asked for.
             rng = np.random.default_rng([seed, counts.start, counts.length, number])
             codes = _layer_codes(part.experts[:, counts.start :][:, : counts.length], kind)
+            codes = codes[:, RowOrder.of(part).rows]  # draws do not depend on the trace's order
             found.append(_window(name, counts, codes, top, simulations, rng, threads))
     return Paths(
         shape=trace.shape,

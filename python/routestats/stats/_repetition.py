@@ -10,6 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     Ids,
@@ -19,8 +20,7 @@ from routestats.stats._base.checks import (
     checked_experts,
 )
 from routestats.stats._base.estimate import Estimate, resampling_weights
-from routestats.stats._base.result import Result
-from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
+from routestats.stats._base.units import Runs, Units, share_estimate, stack_estimates
 from routestats.trace import Trace
 
 BLOCK_ROWS = 16_384
@@ -104,8 +104,7 @@ class Repetition(Result):
             lines.append(f"  {name}, random {random:.1%}")
             for d, domain in enumerate(self.domains):
                 shown = (
-                    f"layer {self.layer_ids[layer]} {percent(*(e[d, layer] for e in estimate))}"
-                    for layer in layers
+                    f"layer {self.layer_ids[layer]} {estimate.text((d, layer))}" for layer in layers
                 )
                 lines.append(f"    {domain:12s} {', '.join(shown)}")
         return "\n".join(lines)

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result
 from routestats.stats._base.checks import check_trace
-from routestats.stats._base.result import Result
 from routestats.stats._hop_accuracy.accuracy import HopAccuracy, hop_accuracy
-from routestats.stats._hop_accuracy.measure import Prediction
-from routestats.stats._lookahead.lookahead import lookahead
-from routestats.stats._timing.result import FIVE, Timing
+from routestats.stats._hop_accuracy.measure import HopMeasure, Prediction
+from routestats.stats._lookahead.lookahead import LookaheadMeasure, lookahead
+from routestats.stats._timing.result import MOE_STAGES, Timing
 from routestats.trace import Trace
 
 SHOWN_HOPS = (1, 2, 4, 8, 16, 31)
@@ -282,7 +282,7 @@ def speculation(
             f"got {timing.layer_ids}"
         )
     for stage in hides:
-        if stage not in FIVE or stage == "experts":
+        if stage not in MOE_STAGES or stage == "experts":
             raise InvalidValueError(
                 f"hides: expected some of gate, topk, dispatch, combine, got {stage!r}"
             )
@@ -373,15 +373,12 @@ def _recalls(
         accuracy = hop_accuracy(train, held_out, bootstrap=0, top1=trace.ordered)
     elif accuracy.shape != trace.shape:
         raise InvalidValueError(f"accuracy.shape: expected {trace.shape}, got {accuracy.shape}")
-    found: list[tuple[Prediction, int]] = []
-    for measure in accuracy.measures:
-        if measure.name.startswith("recall_at_"):
-            size = int(measure.name.removeprefix("recall_at_"))
-            found += [(prediction, size) for prediction in measure.predictions]
+    measures: list[HopMeasure | LookaheadMeasure] = [*accuracy.measures]
     if trace.lookahead is not None:
-        ahead = lookahead(held_out, train=train, bootstrap=0, top1=trace.ordered)
-        for other in ahead.measures:
-            if other.name.startswith("recall_at_"):
-                size = int(other.name.removeprefix("recall_at_"))
-                found += [(prediction, size) for prediction in other.predictions]
-    return found
+        measures += lookahead(held_out, train=train, bootstrap=0, top1=trace.ordered).measures
+    return [
+        (prediction, measure.size)
+        for measure in measures
+        if measure.size is not None
+        for prediction in measure.predictions
+    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.schema import PHASES, RequestRecord, RoutingBatch, request_schema
+from routestats.schema import DEFAULT_DOMAIN, PHASES, RequestRecord, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._order import first_disorder
 from routestats.trace._sources import ArraySource
@@ -25,6 +26,7 @@ def source_from_arrays(
     token_ids: npt.ArrayLike | None,
     weights: npt.ArrayLike | None,
     phase: Sequence[str] | None,
+    step: npt.ArrayLike | None,
     domain: str | Mapping[str, str],
     groups: Mapping[str, str] | None,
     layer_ids: Sequence[int] | None,
@@ -46,26 +48,24 @@ def source_from_arrays(
     layers = tuple(range(shape.num_layers)) if layer_ids is None else tuple(layer_ids)
     if len(layers) != shape.num_layers:
         raise InvalidValueError(f"layer_ids: expected {shape.num_layers}, got {len(layers)}")
-    kinds = sorted(set(domains)) or ["default" if not isinstance(domain, str) else domain]
+    kinds = sorted(set(domains)) or [DEFAULT_DOMAIN if not isinstance(domain, str) else domain]
     kind_of_row = np.array([kinds.index(d) for d in domains], np.int32)[codes]
-    parts = []
-    for number, kind in enumerate(kinds):
-        mine = kind_of_row == number
-        parts.append(
-            RoutingBatch(
-                kind,
-                tuple(names),
-                codes[mine],
-                where[mine],
-                tokens[mine],
-                phases[mine],
-                ids[mine],
-                None if gate is None else gate[mine],
-            )
-        )
+    order = np.argsort(kind_of_row, kind="stable")
+    ends = np.searchsorted(kind_of_row[order], np.arange(len(kinds)), side="right").tolist()
+    spans = {kind: slice(*span) for kind, span in zip(kinds, pairwise([0, *ends]), strict=True)}
+    columns = {
+        "request_id": codes,
+        "position": where,
+        "token_id": tokens,
+        "phase": phases,
+        "step": None if step is None else _integers("step", step, rows, np.uint32),
+        "experts": ids,
+        "weights": gate,
+    }
+    arrays = {name: None if values is None else values[order] for name, values in columns.items()}
     records = _records(names, codes, where, phases, domains, groups or {})
     table = pa.Table.from_pylist(records, schema=request_schema())
-    return ArraySource(shape, layers, tuple(parts), table)
+    return ArraySource(shape, layers, arrays, tuple(names), spans, table)
 
 
 def _experts(experts: npt.ArrayLike, num_experts: int) -> tuple[npt.NDArray[Any], RouteShape]:
@@ -125,16 +125,20 @@ def _count_positions(codes: npt.NDArray[np.int32]) -> npt.NDArray[np.int32]:
     return positions
 
 
-def _integers(name: str, values: npt.ArrayLike, rows: int) -> npt.NDArray[np.int32]:
+def _integers(
+    name: str, values: npt.ArrayLike, rows: int, dtype: type[np.integer[Any]] = np.int32
+) -> npt.NDArray[Any]:
     given = np.asarray(values)
     if not np.issubdtype(given.dtype, np.integer):
         raise InvalidTypeError(f"{name}: expected integers, got {given.dtype}")
     if given.shape != (rows,):
         raise InvalidValueError(f"{name}: expected shape ({rows},), got {given.shape}")
-    limits = np.iinfo(np.int32)
+    limits = np.iinfo(dtype)
     if rows and (given.min() < limits.min or given.max() > limits.max):
-        raise InvalidValueError(f"{name}: expected 32-bit values, got {given.min()}..{given.max()}")
-    return given.astype(np.int32)
+        raise InvalidValueError(
+            f"{name}: expected values of {np.dtype(dtype)}, got {given.min()}..{given.max()}"
+        )
+    return given.astype(dtype)
 
 
 def _phases(phase: Sequence[str] | None, rows: int) -> npt.NDArray[np.uint8]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._selection import Selection
+from routestats.trace._sources import Mask
 from routestats.trace._trace import Trace
 
 
@@ -36,23 +41,49 @@ class JoinedSource:
         layouts = {part.lookahead for part in self.parts.values()}
         return layouts.pop() if len(layouts) == 1 else None
 
-    def num_rows(self, domains: tuple[str, ...]) -> int:
-        return sum(len(part) for name, part in self.parts.items() if name in domains)
+    @property
+    def spans(self) -> Mapping[str, slice]:
+        ends = accumulate((len(part) for part in self.parts.values()), initial=0)
+        return dict(zip(self.parts, (slice(*span) for span in pairwise(ends)), strict=True))
+
+    @property
+    def request_names(self) -> tuple[str, ...]:
+        return tuple(
+            f"{name}/{request}"
+            for name, part in self.parts.items()
+            for request in part._view.requests[0]
+        )
+
+    def holds(self, name: str) -> bool:
+        return all(part._view.source.holds(name) for part in self.parts.values())
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        if name != "request_id":
+            return np.concatenate([part._view.column(name) for part in self.parts.values()])
+        before = 0
+        numbers = []
+        for part in self.parts.values():
+            requests, codes = part._view.requests
+            numbers.append(codes + np.int32(before))
+            before += len(requests)
+        return np.concatenate(numbers)
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
+        self, columns: Sequence[str], rows: int, domains: Sequence[str], keep: Mask | None
     ) -> Iterator[RoutingBatch]:
-        wanted = lookahead and self.lookahead is not None
         for name, part in self.parts.items():
             if name not in domains:
                 continue
-            for batch in part._batches(rows, light=light, lookahead=wanted):
-                yield replace(
-                    batch,
-                    domain=name,
-                    request_ids=tuple(f"{name}/{request}" for request in batch.request_ids),
-                    weights=batch.weights if self.has_weights else None,
-                )
+            start = self.spans[name].start
+            for batch in part.batches(columns, rows):
+                ids = tuple(f"{name}/{request}" for request in batch.request_ids)
+                named = RoutingBatch.of_columns(name, ids, rows=len(batch), **batch.columns())
+                here = None if keep is None else keep[start : start + len(batch)]
+                start += len(batch)
+                if here is None:
+                    yield named
+                elif here.any():
+                    yield named[here]
 
     def requests(self) -> pa.Table:
         tables = []

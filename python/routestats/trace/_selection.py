@@ -8,8 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.schema import PHASES, RoutingBatch
-from routestats.trace._sources import take_rows
+from routestats.schema import PHASES
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,28 +24,6 @@ class Selection:
     def all_rows(self) -> bool:
         return self.phases is None and self.requests is None
 
-    def part(self, batch: RoutingBatch, *, light: bool) -> RoutingBatch | None:
-        """The chosen rows and layers of `batch`, or None; a `light` one holds no routing."""
-        part = batch
-        if not self.all_rows:
-            keep = np.ones(len(batch), bool)
-            if self.phases is not None:
-                keep &= np.isin(batch.phase, list(self.phases))
-            if self.requests is not None:
-                wanted = np.array([r in self.requests for r in batch.request_ids], bool)
-                keep &= wanted[batch.request_index]
-            if not keep.any():
-                return None
-            part = take_rows(batch, keep)
-        if self.layers is not None and not light:
-            layers = list(self.layers)
-            part = replace(
-                part,
-                experts=part.experts[:, layers],
-                weights=None if part.weights is None else part.weights[:, layers],
-            )
-        return part
-
     def narrowed(
         self,
         num_layers: int,
@@ -59,18 +36,18 @@ class Selection:
         """What meets these conditions, too; `num_layers` are those of the source."""
         chosen = self
         if domain is not None:
-            names = _names("domain", domain)
-            _known("domain", names, self.domains)
+            names = as_names("domain", domain)
+            check_known("domain", names, self.domains)
             chosen = replace(chosen, domains=tuple(d for d in self.domains if d in names))
         if phase is not None:
-            names = _names("phase", phase)
-            _known("phase", names, PHASES)
+            names = as_names("phase", phase)
+            check_known("phase", names, PHASES)
             codes = frozenset(PHASES.index(name) for name in names)
             chosen = replace(
                 chosen, phases=codes if chosen.phases is None else chosen.phases & codes
             )
         if requests is not None:
-            ids = frozenset(_names("requests", requests))
+            ids = frozenset(as_names("requests", requests))
             chosen = replace(
                 chosen, requests=ids if chosen.requests is None else chosen.requests & ids
             )
@@ -80,7 +57,7 @@ class Selection:
         return chosen
 
 
-def _names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
+def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
     found = tuple(names) if isinstance(names, Iterable) else (names,)
@@ -89,7 +66,7 @@ def _names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
     return found
 
 
-def _known(what: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
+def check_known(what: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
     for name in names:
         if name not in choices:
             raise InvalidValueError(f"{what}: expected one of {', '.join(choices)}, got {name!r}")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,11 +13,22 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.errors import TraceError
-from routestats.schema import PHASES, LookaheadLayout, RoutingBatch, request_schema
+from routestats.schema import ROW_COLUMNS, LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
-from routestats.trace import _files
+from routestats.trace import files
+from routestats.trace.token_file import TokenFile
 
-LIGHT_COLUMNS = ("request_id", "position", "token_id", "phase")
+HELD_BYTES = 512 << 20
+"""A run whose experts take no more than this keeps in memory what is decoded of it.
+
+Experts, positions, token ids, phases and request ids are kept; weights, steps and lookahead, which
+few statistics read, are not. The parts of a trace (`Trace.filter`, `Trace.split`) share what is
+kept. A larger run is decoded whenever it is read, but for the request and phase of each row.
+"""
+_HELD = ("request_id", "position", "token_id", "phase", "experts")
+_ALWAYS_HELD = ("request_id", "phase")
+
+Mask = npt.NDArray[np.bool_]
 
 
 class Source(Protocol):
@@ -37,15 +49,27 @@ class Source(Protocol):
     @property
     def lookahead(self) -> LookaheadLayout | None: ...
 
+    @property
+    def spans(self) -> Mapping[str, slice]:
+        """The rows of each domain."""
+
+    @property
+    def request_names(self) -> tuple[str, ...]:
+        """All requests that have rows, in the order in which files or arrays list them."""
+
+    def holds(self, name: str) -> bool:
+        """Whether `column` reads a column once at most, however often it is asked for."""
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        """All rows of a column, read-only; ``request_id`` as indices into `request_names`."""
+
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
+        self, columns: Sequence[str], rows: int, domains: Sequence[str], keep: Mask | None
     ) -> Iterator[RoutingBatch]:
-        """Chunks of at most `rows` rows; `light` ones have no experts ([T, 0, 0]).
+        """Some columns, in chunks of at most `rows` rows, of the rows that `keep` marks.
 
-        What later gates would have chosen is only read where `lookahead` asks for it.
+        `keep` has an entry for each row of the source.
         """
-
-    def num_rows(self, domains: tuple[str, ...]) -> int: ...
 
     def requests(self) -> pa.Table: ...
 
@@ -55,173 +79,237 @@ class FileSource:
 
     def __init__(self, path: Path) -> None:
         if path.is_file():
+            file = TokenFile(path)
             self.run_dir = None
-            self._files = {_files.domain_of_file(path): [path]}
-            meta = _files.file_metadata(_files.open_parquet(path))
-            if "num_layers" not in meta:
-                raise TraceError(f"{path}: holds requests; expected a file of tokens")
+            found = {file.domain: [path]}
             self.info: dict[str, Any] = {"complete": True}
+            self.shape, self.layer_ids = file.shape, file.layer_ids
+            self.lookahead = file.lookahead
+            self.has_weights = "weights" in file.columns
         else:
             self.run_dir = path
-            self.info = meta = _files.read_run_file(path)
-            meta = {
-                **meta["shape"],
-                "layer_ids": meta["layer_ids"],
-                "lookahead": meta.get("lookahead"),
-            }
-            self._files = {
-                folder.name.removeprefix("domain="): _files.parts(folder)
-                for folder in sorted((path / "tokens").glob("domain=*"))
-            }
-            self._files = {domain: files for domain, files in self._files.items() if files}
-        self.shape = RouteShape(meta["num_layers"], meta["num_experts"], meta["top_k"])
-        self.layer_ids = tuple(meta["layer_ids"])
-        self.lookahead = LookaheadLayout.from_dict(meta.get("lookahead"))
-        self.domains = tuple(self._files)
-        first = next((file for files in self._files.values() for file in files), None)
-        self.has_weights = (
-            bool(self.info.get("weights"))
-            if first is None
-            else "weights" in _files.open_parquet(first).schema_arrow.names
-        )
+            self.info = files.read_run_file(path)
+            self.shape, self.layer_ids, self.lookahead = files.description(path, self.info)
+            found = files.token_files(path)
+            first = next((file for some in found.values() for file in some), None)
+            self.has_weights = (
+                bool(self.info.get("weights"))
+                if first is None
+                else "weights" in TokenFile(first).columns
+            )
+        self._paths = [(domain, file) for domain, some in found.items() for file in some]
+        self.domains = tuple(found)
+        self._names: dict[str, int] = {}
+        self._held: dict[str, npt.NDArray[Any]] = {}
+        self._filled: dict[str, set[int]] = {}
 
-    def files(self) -> Iterator[tuple[str, Path]]:
-        for domain, files in self._files.items():
-            for path in files:
-                yield domain, path
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """In the order of their rows."""
+        return tuple(path for _, path in self._paths)
 
-    def num_rows(self, domains: tuple[str, ...]) -> int:
-        return sum(
-            _files.open_parquet(path).metadata.num_rows
-            for domain in domains
-            for path in self._files.get(domain, ())
-        )
+    @cached_property
+    def _bounds(self) -> npt.NDArray[np.int64]:
+        """Where the rows of each file begin, and where the last ones end."""
+        lengths = [TokenFile(path).num_rows for _, path in self._paths]
+        return np.cumsum([0, *lengths], dtype=np.int64)
+
+    @cached_property
+    def spans(self) -> Mapping[str, slice]:
+        spans: dict[str, slice] = {}
+        for number, (domain, _) in enumerate(self._paths):
+            start, stop = self._bounds[number : number + 2].tolist()
+            spans[domain] = slice(spans[domain].start if domain in spans else start, stop)
+        return spans
+
+    @property
+    def request_names(self) -> tuple[str, ...]:
+        self.column("request_id")
+        return tuple(self._names)
+
+    def holds(self, name: str) -> bool:
+        if name in _ALWAYS_HELD:
+            return True
+        row_bytes = self.shape.row_width * self.shape.id_dtype.itemsize
+        return name in _HELD and int(self._bounds[-1]) * row_bytes <= HELD_BYTES
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        for part in range(len(self._paths)):
+            self._fill(part, [name])
+        return read_only(self._place_for(name))
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
+        self, columns: Sequence[str], rows: int, domains: Sequence[str], keep: Mask | None
     ) -> Iterator[RoutingBatch]:
-        columns = [*LIGHT_COLUMNS]
-        if not light:
-            columns += ["experts", "weights"] if self.has_weights else ["experts"]
-        if lookahead and self.lookahead is not None:
-            columns.append("lookahead")
-        for domain in domains:
-            for path in self._files.get(domain, ()):
-                file = _files.open_parquet(path)
-                self._check_schema(path, file.schema_arrow, columns)
-                with _files.reading(path):
-                    for batch in file.iter_batches(batch_size=rows, columns=columns):
-                        yield self._decode(path, domain, batch, light=light)
+        for part, (domain, _) in enumerate(self._paths):
+            start, stop = self._bounds[part : part + 2].tolist()
+            if domain not in domains or (keep is not None and not keep[start:stop].any()):
+                continue
+            for batch in self._part(part, columns, rows):
+                here = None if keep is None else keep[start : start + len(batch)]
+                start += len(batch)
+                if here is None or here.all():
+                    yield batch
+                elif here.any():
+                    yield batch[here]
 
-    def _check_schema(self, path: Path, schema: pa.Schema, columns: list[str]) -> None:
-        missing = [name for name in columns if name not in schema.names]
-        if missing:
-            raise TraceError(f"{path}: expected a column {missing[0]!r}, which it lacks")
-        experts = schema.field("experts").type
-        expected = pa.list_(pa.from_numpy_dtype(self.shape.id_dtype), self.shape.row_width)
-        if experts != expected:
-            raise TraceError(f"{path}: experts: expected {expected}, got {experts}")
-        if "lookahead" in columns and self.lookahead is not None:
-            width = self.lookahead.width(self.shape.num_layers)
-            expected = pa.list_(pa.from_numpy_dtype(self.shape.id_dtype), width)
-            if (got := schema.field("lookahead").type) != expected:
-                raise TraceError(f"{path}: lookahead: expected {expected}, got {got}")
+    def _part(self, part: int, columns: Sequence[str], rows: int) -> Iterator[RoutingBatch]:
+        """The rows of one file: what is held from memory, the rest from the file."""
+        domain, path = self._paths[part]
+        start, stop = self._bounds[part : part + 2].tolist()
+        held = [name for name in columns if self._is_held(name)]
+        self._fill(part, held)
+        values = {name: read_only(self._place_for(name)) for name in held}
+        if len(held) == len(columns):
+            yield from batches_of_arrays(domain, values, self._names, slice(start, stop), rows)
+            return
+        rest = [name for name in columns if name not in held]
+        for batch in self._open(path).batches(rest, rows):
+            here = slice(start, start + len(batch))
+            start += len(batch)
+            if held:
+                (one,) = batches_of_arrays(domain, values, self._names, here, len(batch))
+                ids = one.request_ids or batch.request_ids
+                both = {**one.columns(), **batch.columns()}
+                yield RoutingBatch.of_columns(domain, ids, rows=len(batch), **both)
+            else:
+                yield batch
 
-    def _decode(
-        self, path: Path, domain: str, batch: pa.RecordBatch, *, light: bool
-    ) -> RoutingBatch:
-        for name in batch.schema.names:
-            if batch[name].null_count:
-                raise TraceError(f"{path}: {name}: {batch[name].null_count} rows are null")
-        request, phase = _dictionary(batch["request_id"]), _dictionary(batch["phase"])
-        phase_codes = np.array([PHASES.index(name) for name in phase[1]], np.uint8)
-        return RoutingBatch(
-            domain=domain,
-            request_ids=tuple(request[1]),
-            request_index=request[0],
-            positions=batch["position"].to_numpy(zero_copy_only=False),
-            token_ids=batch["token_id"].to_numpy(zero_copy_only=False),
-            phase=phase_codes[phase[0]],
-            experts=self._matrix(batch, "experts", light),
-            weights=self._matrix(batch, "weights", light) if self.has_weights else None,
-            lookahead=self._ahead(batch),
-        )
+    def _is_held(self, name: str) -> bool:
+        """Whether a chunk's rows come from memory; a large run does not read ahead for that."""
+        if name in _ALWAYS_HELD and not self.holds("experts"):
+            return len(self._filled.get(name, ())) == len(self._paths)
+        return self.holds(name)
 
-    def _ahead(self, batch: pa.RecordBatch) -> npt.NDArray[Any] | None:
-        if self.lookahead is None or "lookahead" not in batch.schema.names:
-            return None
-        flat: npt.NDArray[Any] = batch["lookahead"].flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(batch), *self.lookahead.extents(self.shape.num_layers))
+    def _place_for(self, name: str) -> npt.NDArray[Any]:
+        if name not in self._held:
+            column = ROW_COLUMNS[name]
+            extents = column.extents(self.shape, self.lookahead)
+            # Memory that is not written to is not taken from the system.
+            self._held[name] = np.empty((int(self._bounds[-1]), *extents), column.dtype(self.shape))
+        return self._held[name]
 
-    def _matrix(self, batch: pa.RecordBatch, name: str, light: bool) -> npt.NDArray[Any]:
-        if light:
-            dtype = self.shape.id_dtype if name == "experts" else np.dtype(np.float16)
-            return np.empty((len(batch), 0, 0), dtype)
-        flat: npt.NDArray[Any] = batch[name].flatten().to_numpy(zero_copy_only=False)
-        return flat.reshape(len(batch), self.shape.num_layers, self.shape.top_k)
+    def _fill(self, part: int, columns: Sequence[str]) -> None:
+        """Read what is not held yet of some columns of one file."""
+        missing = [n for n in columns if part not in self._filled.setdefault(n, set())]
+        if not missing:
+            return
+        if "request_id" in missing and part > len(self._filled["request_id"]):
+            self.column("request_id")  # requests are numbered in the order of the files
+            missing.remove("request_id")
+        start = int(self._bounds[part])
+        for batch in self._open(self._paths[part][1]).batches(missing):
+            here = slice(start, start + len(batch))
+            start += len(batch)
+            for name in missing:
+                values = getattr(batch, ROW_COLUMNS[name].field)
+                if name == "request_id":
+                    ids = self._names
+                    numbers = [ids.setdefault(name, len(ids)) for name in batch.request_ids]
+                    values = np.array(numbers, np.int32)[values]
+                self._place_for(name)[here] = values
+        for name in missing:
+            self._filled[name].add(part)
+
+    def _open(self, path: Path) -> TokenFile:
+        file = TokenFile(path)
+        if file.shape != self.shape:
+            raise TraceError(f"{path}: expected {self.shape} as in run.json, got {file.shape}")
+        if file.lookahead is not None and file.lookahead != self.lookahead:
+            raise TraceError(
+                f"{path}: lookahead: expected {self.lookahead} as in run.json, got {file.lookahead}"
+            )
+        return file
 
     def requests(self) -> pa.Table:
+        return self._requests
+
+    @cached_property
+    def _requests(self) -> pa.Table:
         if self.run_dir is None:
             return request_schema().empty_table()
-        tables = []
-        for path in _files.parts(self.run_dir / "requests"):
-            file = _files.open_parquet(path)
-            with _files.reading(path):
-                tables.append(file.read())
-        if not tables:
-            return request_schema().empty_table()
-        return pa.concat_tables(tables).cast(request_schema())
-
-
-def _dictionary(column: pa.Array) -> tuple[npt.NDArray[np.int32], list[str]]:
-    encoded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
-    codes = encoded.indices.to_numpy(zero_copy_only=False).astype(np.int32)
-    return codes, encoded.dictionary.to_pylist()
+        return files.read_requests(self.run_dir)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ArraySource:
-    """Rows in memory, one batch per domain."""
+    """Rows in memory: arrays by column, their rows in the order of the domains.
+
+    ``request_id`` has indices into `request_names`; a column that is None is not known.
+    """
 
     shape: RouteShape
     layer_ids: tuple[int, ...]
-    parts: tuple[RoutingBatch, ...]
+    arrays: Mapping[str, npt.NDArray[Any] | None]
+    request_names: tuple[str, ...]
+    spans: Mapping[str, slice]
     table: pa.Table
     lookahead: LookaheadLayout | None = None
 
     @property
     def domains(self) -> tuple[str, ...]:
-        return tuple(part.domain for part in self.parts)
+        return tuple(self.spans)
 
     @property
     def has_weights(self) -> bool:
-        return bool(self.parts) and self.parts[0].weights is not None
+        return self.arrays.get("weights") is not None
 
-    def num_rows(self, domains: tuple[str, ...]) -> int:
-        return sum(len(part) for part in self.parts if part.domain in domains)
+    def holds(self, name: str) -> bool:
+        return True
+
+    def column(self, name: str) -> npt.NDArray[Any]:
+        values = self.arrays[name]
+        assert values is not None
+        return read_only(values)
 
     def batches(
-        self, rows: int, domains: tuple[str, ...], *, light: bool, lookahead: bool = False
+        self, columns: Sequence[str], rows: int, domains: Sequence[str], keep: Mask | None
     ) -> Iterator[RoutingBatch]:
-        for part in self.parts:
-            if part.domain in domains:
-                for start in range(0, len(part), rows):
-                    yield take_rows(part, slice(start, start + rows))
+        chosen = {
+            name: None if (values := self.arrays.get(name)) is None else read_only(values)
+            for name in columns
+        }
+        for domain, span in self.spans.items():
+            if domain not in domains:
+                continue
+            start = span.start
+            for batch in batches_of_arrays(domain, chosen, self.request_names, span, rows):
+                here = None if keep is None else keep[start : start + len(batch)]
+                start += len(batch)
+                if here is None:
+                    yield batch
+                elif here.any():
+                    yield batch[here]
 
     def requests(self) -> pa.Table:
         return self.table
 
 
-def take_rows(batch: RoutingBatch, rows: Any) -> RoutingBatch:
-    """The rows of `batch` that a slice, mask or index array names."""
-    return RoutingBatch(
-        batch.domain,
-        batch.request_ids,
-        batch.request_index[rows],
-        batch.positions[rows],
-        batch.token_ids[rows],
-        batch.phase[rows],
-        batch.experts[rows],
-        None if batch.weights is None else batch.weights[rows],
-        None if batch.lookahead is None else batch.lookahead[rows],
-    )
+def batches_of_arrays(
+    domain: str,
+    arrays: Mapping[str, npt.NDArray[Any] | None],
+    request_names: Sequence[str] | Mapping[str, int],
+    span: slice,
+    rows: int,
+) -> Iterator[RoutingBatch]:
+    """Some rows of arrays by column, at most `rows` at a time."""
+    requests = arrays.get("request_id")
+    names = () if requests is None else tuple(request_names)
+    for start in range(span.start, span.stop, rows):
+        here = slice(start, min(start + rows, span.stop))
+        values = {
+            ROW_COLUMNS[name].field: None if array is None else array[here]
+            for name, array in arrays.items()
+        }
+        ids: tuple[str, ...] = ()
+        if requests is not None:
+            present, codes = np.unique(requests[here], return_inverse=True)
+            ids = tuple(names[number] for number in present)
+            values["request_index"] = codes.astype(np.int32)
+        yield RoutingBatch.of_columns(domain, ids, rows=here.stop - start, **values)
+
+
+def read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    view = values.view()
+    view.flags.writeable = False
+    return view

@@ -13,31 +13,40 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
-from routestats.schema import LookaheadLayout, RoutingBatch
+from routestats.schema import (
+    DEFAULT_DOMAIN,
+    PHASES,
+    ROW_COLUMNS,
+    RUN_FILE,
+    LookaheadLayout,
+    RoutingBatch,
+)
 from routestats.shape import RouteShape
 from routestats.trace._arrays import source_from_arrays
-from routestats.trace._light import light_schema, light_table
-from routestats.trace._selection import Selection
+from routestats.trace._selection import Selection, as_names, check_known
 from routestats.trace._sources import FileSource, Source
 from routestats.trace._split import split_requests
+from routestats.trace._view import View
+from routestats.trace.token_file import BATCH_ROWS
 
 
 class Trace:
     """Routing of tokens, on disk or in memory. Make one with `open` or `from_arrays`.
 
     A trace on disk is read in chunks whenever it is used, so it may be larger than memory; only
-    `experts`, `weights`, `rows` and the ``to_`` methods hold everything. Rows come in one fixed
-    order: by domain, then as they were written.
+    `experts`, `weights`, `rows` and the ``to_`` methods hold everything. What is decoded of a small
+    run is kept (`routestats.trace._sources.HELD_BYTES`), and its parts (`filter`, `split`) share
+    it. Rows come in one fixed order: by domain, then as they were written.
+
+    Arrays that a trace gives are read-only: copy one to change it.
     """
 
     def __init__(
         self, source: Source, selection: Selection, info: dict[str, Any], ordered: bool
     ) -> None:
-        self._source = source
-        self._selection = selection
+        self._view = View(source, selection)
         self._info = info
         self._ordered = ordered
-        self._num_rows: int | None = None
         self._held: dict[str, Any] = {}
 
     @classmethod
@@ -50,12 +59,11 @@ class Trace:
             If it is no run, or cannot be read.
         """
         path = Path(path)
-        if path.is_file() or path.suffix == ".parquet":
-            source = FileSource(path) if path.is_file() else None
-            if source is None:
-                raise TraceError(f"{path}: no such file")
-        else:
-            source = FileSource(path)
+        if path.is_file() and path.suffix != ".parquet":
+            raise TraceError(f"{path}: expected a run's folder, with its {RUN_FILE}, got a file")
+        if path.suffix == ".parquet" and not path.exists():
+            raise TraceError(f"{path}: no such file")
+        source = FileSource(path)
         return cls(source, Selection(source.domains), source.info, ordered=True)
 
     @classmethod
@@ -69,7 +77,8 @@ class Trace:
         token_ids: npt.ArrayLike | None = None,
         weights: npt.ArrayLike | None = None,
         phase: Sequence[str] | None = None,
-        domain: str | Mapping[str, str] = "default",
+        step: npt.ArrayLike | None = None,
+        domain: str | Mapping[str, str] = DEFAULT_DOMAIN,
         groups: Mapping[str, str] | None = None,
         layer_ids: Sequence[int] | None = None,
         ordered: bool | None = None,
@@ -90,6 +99,8 @@ class Trace:
             In descending order; see `routestats.trace.sort_by_weight`.
         phase : sequence of "prefill" or "decode", optional
             By default prefill.
+        step : integer array, shape [T], optional
+            The engine's step that computed each row, 0 to 2**32 - 1. By default not known.
         domain : str, or mapping from request id to domain
         groups : mapping from request id to group, optional
             By default every request is a group of its own.
@@ -111,6 +122,7 @@ class Trace:
             token_ids=token_ids,
             weights=weights,
             phase=phase,
+            step=step,
             domain=domain,
             groups=groups,
             layer_ids=layer_ids,
@@ -121,6 +133,14 @@ class Trace:
         return cls(source, Selection(source.domains), {"complete": True}, ordered=known)
 
     # --- what it is ---
+
+    @property
+    def _source(self) -> Source:
+        return self._view.source
+
+    @property
+    def _selection(self) -> Selection:
+        return self._view.selection
 
     @property
     def shape(self) -> RouteShape:
@@ -143,6 +163,17 @@ class Trace:
         return self._selection.domains
 
     @property
+    def phases(self) -> tuple[str, ...]:
+        """Phases whose rows it shows."""
+        chosen = self._selection.phases
+        return PHASES if chosen is None else tuple(PHASES[code] for code in sorted(chosen))
+
+    @property
+    def whole(self) -> bool:
+        """Whether it shows every row of what was opened."""
+        return self._selection.all_rows and self.domains == self._source.domains
+
+    @property
     def info(self) -> dict[str, Any]:
         """Contents of ``run.json``."""
         return self._info
@@ -156,6 +187,11 @@ class Trace:
     def path(self) -> Path | None:
         """The run's folder, or None."""
         return self._source.run_dir if isinstance(self._source, FileSource) else None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The token files of what was opened, in the order of their rows; none of arrays."""
+        return self._source.files if isinstance(self._source, FileSource) else ()
 
     @property
     def has_weights(self) -> bool:
@@ -172,12 +208,7 @@ class Trace:
         return self._ordered
 
     def __len__(self) -> int:
-        if self._num_rows is None:
-            if self._selection.all_rows:
-                self._num_rows = self._source.num_rows(self.domains)
-            else:
-                self._num_rows = sum(len(batch) for batch in self._batches(65_536, light=True))
-        return self._num_rows
+        return len(self._view)
 
     def __repr__(self) -> str:
         where = f" in {self.path}" if self.path else ""
@@ -185,17 +216,54 @@ class Trace:
 
     # --- its rows ---
 
-    def iter_batches(self, rows: int = 65_536) -> Iterator[RoutingBatch]:
-        """Chunks of at most `rows` rows, each of one domain."""
-        return self._batches(rows, light=False)
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What `batches` can read of each row, as `routestats.schema.ROW_COLUMNS` describes it."""
+        lacks = {
+            "weights": not self.has_weights,
+            "lookahead": self.lookahead is None or self._selection.layers is not None,
+        }
+        return tuple(name for name in ROW_COLUMNS if not lacks.get(name))
 
-    def iter_experts(self, rows: int = 65_536) -> Iterator[npt.NDArray[Any]]:
+    def batches(
+        self, columns: str | Sequence[str] | None = None, rows: int = BATCH_ROWS
+    ) -> Iterator[RoutingBatch]:
+        """Some columns of all rows, in chunks; nothing else is decoded.
+
+        Parameters
+        ----------
+        columns : str or sequence of str, optional
+            Of `columns`, e.g. ``["request_id", "experts"]``; by default all of them. The domain of
+            a chunk is always known, its ``request_ids`` with ``request_id``. ``step`` is None
+            where it is not known.
+        rows : int
+            Rows of a chunk, at most. A chunk is of one domain.
+
+        Raises
+        ------
+        InvalidValueError
+            If the trace has no such column, or `rows` is less than 1.
+        TraceError
+            If a file cannot be read.
+        """
+        chosen = self.columns if columns is None else as_names("columns", columns)
+        check_known("columns", chosen, self.columns)
+        if not chosen:
+            raise InvalidValueError(f"columns: expected some of {', '.join(self.columns)}")
+        if rows < 1:
+            raise InvalidValueError(f"rows: expected at least 1, got {rows}")
+        return self._view.batches(list(dict.fromkeys(chosen)), rows)
+
+    def iter_batches(self, rows: int = BATCH_ROWS) -> Iterator[RoutingBatch]:
+        """All columns but lookahead, in chunks of at most `rows` rows, each of one domain."""
+        return self.batches([name for name in self.columns if name != "lookahead"], rows)
+
+    def iter_experts(self, rows: int = BATCH_ROWS) -> Iterator[npt.NDArray[Any]]:
         """Experts ``[t, L, K]`` of at most `rows` rows at a time."""
-        for batch in self._batches(rows, light=False):
-            yield batch.experts
+        return (batch.experts for batch in self.batches("experts", rows))
 
     def iter_lookahead(self, rows: int = 4096) -> Iterator[RoutingBatch]:
-        """Chunks of at most `rows` rows that have what later gates would have chosen, too.
+        """All columns, with what later gates would have chosen, in chunks of at most `rows` rows.
 
         Raises
         ------
@@ -212,25 +280,12 @@ class Trace:
                 f"lookahead: expected a trace of all {self._source.shape.num_layers} layers, "
                 f"got one filtered to {self.shape.num_layers}"
             )
-        return self._batches(rows, light=False, lookahead=True)
-
-    def _batches(
-        self, rows: int, *, light: bool, lookahead: bool = False
-    ) -> Iterator[RoutingBatch]:
-        if rows < 1:
-            raise InvalidValueError(f"rows: expected at least 1, got {rows}")
-        chosen = self._selection
-        for batch in self._source.batches(rows, chosen.domains, light=light, lookahead=lookahead):
-            part = chosen.part(batch, light=light)
-            if part is not None:
-                yield part
+        return self.batches(None, rows)
 
     @property
     def experts(self) -> npt.NDArray[Any]:
         """All experts, ``[T, L, K]``."""
-        experts: npt.NDArray[Any] = self._hold(
-            "experts", lambda: self._all("experts", self.shape.id_dtype)
-        )
+        experts: npt.NDArray[Any] = self._hold("experts", lambda: self._view.column("experts"))
         return experts
 
     @property
@@ -239,15 +294,9 @@ class Trace:
         if not self.has_weights:
             return None
         weights: npt.NDArray[np.float16] = self._hold(
-            "weights", lambda: self._all("weights", np.dtype(np.float16))
+            "weights", lambda: self._view.column("weights")
         )
         return weights
-
-    def _all(self, name: str, dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        chunks = [getattr(batch, name) for batch in self.iter_batches()]
-        if not chunks:
-            return np.empty((0, self.shape.num_layers, self.shape.top_k), dtype)
-        return np.concatenate(chunks)
 
     def _hold(self, name: str, make: Any) -> Any:
         if name not in self._held:
@@ -256,54 +305,46 @@ class Trace:
 
     @property
     def rows(self) -> pa.Table:
-        """All rows without their routing: request_id, position, token_id, phase, domain."""
-        table: pa.Table = self._hold("rows", self._rows)
+        """All rows without their routing: request_id, position, token_id, phase, step, domain."""
+        table: pa.Table = self._hold("rows", self._view.table)
         return table
-
-    def _rows(self) -> pa.Table:
-        tables = [light_table(batch) for batch in self._batches(65_536, light=True)]
-        return (
-            pa.concat_tables(tables).unify_dictionaries()
-            if tables
-            else light_schema().empty_table()
-        )
 
     @property
     def requests(self) -> pa.Table:
         """One row per request of the chosen domains: see `RequestRecord`."""
-        table = self._source.requests()
+        table = self.all_requests()
         table = table.filter(pc.is_in(table["domain"], pa.array(self.domains, pa.string())))
         if self._selection.requests is not None:
             wanted = pa.array(sorted(self._selection.requests), pa.string())
             table = table.filter(pc.is_in(table["request_id"], wanted))
         return table
 
+    def all_requests(self) -> pa.Table:
+        """The records of what was opened, also those that no row belongs to."""
+        return self._source.requests()
+
+    def _group_names(self) -> list[str]:
+        """Group of each request that has rows, in the order of the view's names."""
+        table = self.all_requests()
+        group_of = dict(
+            zip(table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True)
+        )
+        names, _ = self._view.requests
+        return [group_of.get(name, f"request {name}") for name in names]
+
     def row_groups(self) -> npt.NDArray[np.int32]:
         """Group of each row, ``[T]``: rows of requests with the same prompt have the same number.
 
         A request without a record, as a killed run may have, is a group of its own.
         """
-        table = self.requests
-        group_of = dict(
-            zip(table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True)
-        )
         numbers: dict[str, int] = {}
-        parts = []
-        for batch in self._batches(65_536, light=True):
-            codes = [
-                numbers.setdefault(group_of.get(request, f"request {request}"), len(numbers))
-                for request in batch.request_ids
-            ]
-            parts.append(np.array(codes, np.int32)[batch.request_index])
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+        groups = [numbers.setdefault(name, len(numbers)) for name in self._group_names()]
+        _, requests = self._view.requests
+        return np.array(groups, np.int32)[requests]
 
     def row_domains(self) -> npt.NDArray[np.int32]:
         """Index into `domains` of each row, ``[T]``."""
-        parts = [
-            np.full(len(batch), self.domains.index(batch.domain), np.int32)
-            for batch in self._batches(65_536, light=True)
-        ]
-        return np.concatenate(parts) if parts else np.empty(0, np.int32)
+        return self._view.domain_of_row
 
     # --- parts of it ---
 
@@ -357,15 +398,13 @@ class Trace:
         InvalidValueError
             If a part would be empty.
         """
-        table = self.requests
-        group_of = dict(
-            zip(table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True)
-        )
-        seen: dict[str, tuple[str, str]] = {}
-        for batch in self._batches(65_536, light=True):
-            for code in np.unique(batch.request_index):
-                request = batch.request_ids[code]
-                seen[request] = (batch.domain, group_of.get(request, f"request {request}"))
+        names, requests = self._view.requests
+        domain_of = np.empty(len(names), np.int32)
+        domain_of[requests] = self.row_domains()
+        seen = {
+            name: (self.domains[domain], group)
+            for name, domain, group in zip(names, domain_of, self._group_names(), strict=True)
+        }
         train, held_out = split_requests(seen, test, seed)
         return self.filter(requests=train), self.filter(requests=held_out)
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from routestats.errors import InvalidValueError, TraceError
 from routestats.schema import FORMAT_VERSION, METADATA_KEY
-from routestats.trace import _files
+from routestats.trace import files
 
 STAGES = (
     "gate", "topk", "dispatch", "experts", "combine", "kernel", "runner", "block", "rest",
@@ -203,7 +203,7 @@ def write_timings(
     there = sorted(folder.glob(f"{info.source}-*.parquet"))
     number = int(there[-1].stem.rpartition("-")[2]) + 1 if there else 0
     path = folder / f"{info.source}-{number:06d}.parquet"
-    _files.write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    files.write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
     return path
 
 
@@ -216,7 +216,7 @@ def chrome_trace_path(run_dir: str | Path) -> Path:
 
 def write_overhead(run_dir: str | Path, figures: dict[str, Any]) -> None:
     """Keep what the clocks themselves cost: paired times of the same work, with and without."""
-    _files.write_json(Path(run_dir) / FOLDER / OVERHEAD_FILE, figures)
+    files.write_json(Path(run_dir) / FOLDER / OVERHEAD_FILE, figures)
 
 
 def read_overhead(run_dir: str | Path) -> dict[str, Any] | None:
@@ -227,7 +227,7 @@ def read_overhead(run_dir: str | Path) -> dict[str, Any] | None:
     try:
         figures: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise TraceError(f"{path}: cannot be read: {_files.one_line(error)}") from None
+        raise TraceError(f"{path}: cannot be read: {files.one_line(error)}") from None
     return figures
 
 
@@ -261,11 +261,11 @@ def read_timings(run_dir: str | Path, source: str = "hooks") -> StepTimes:
         )
     tables, infos = [], []
     for path in paths:
-        file = _files.open_parquet(path)
-        infos.append(_info(path, _files.file_metadata(file)))
+        file = files.open_parquet(path)
+        infos.append(_info(path, files.file_metadata(file)))
         if infos[-1] != infos[0]:
             raise TraceError(f"{path}: differs from {paths[0].name} in model, engine or layers")
-        with _files.reading(path):
+        with files.reading(path):
             tables.append(file.read())
     table = pa.concat_tables(tables).unify_dictionaries().combine_chunks()
     layers = len(infos[0].layer_ids)

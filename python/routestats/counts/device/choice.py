@@ -40,7 +40,13 @@ def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
 
 
 def why_no_cuda() -> str | None:
-    """Why nothing can be counted or captured on a CUDA device here, or None if it can."""
+    """Say why nothing can be counted or captured on a CUDA device here.
+
+    Returns
+    -------
+    str or None
+        The reason; None if it can.
+    """
     try:
         from routestats import _cuda
     except ImportError:

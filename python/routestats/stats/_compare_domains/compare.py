@@ -10,8 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
@@ -23,7 +25,7 @@ from routestats.stats._base.checks import (
 )
 from routestats.stats._base.contingency import divergence_bits
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
+from routestats.stats._base.units import Units
 from routestats.stats._compare_domains.expert_difference import (
     ExpertDifference,
     adjusted,
@@ -295,12 +297,11 @@ def two_domains(trace: Trace, first: str | None, second: str | None) -> tuple[st
 
 
 def _pairs_of(hops: Sequence[int], layers: int) -> list[tuple[int, int]]:
-    """Layer pairs of these hops, by hop and then by source."""
     checked = check_integers("hops", hops, 1)
     for hop in checked:
         if hop >= layers:
             raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
-    return [(src, src + hop) for hop in checked for src in range(layers - hop)]
+    return list(layer_pairs(layers, checked))
 
 
 def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[int, int]]:
@@ -317,20 +318,16 @@ def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[
 def _groups(
     part: Trace, names: tuple[str, str], phase: str
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Group 0..G-1 of each row, and the side (0 or 1) of each group.
-
-    A prompt that both domains hold counts as a group in each.
-    """
-    side = np.asarray([names.index(d) for d in part.domains])[part.row_domains()]
-    keys = part.row_groups().astype(np.int64) * 2 + side
-    unique, groups = np.unique(keys, return_inverse=True)
-    sides = (unique % 2).astype(np.intp)
+    """Group 0..G-1 of each row, and the side (0 or 1) of each group: see `Units.of`."""
+    units = Units.of(part)
+    side_of = np.array([names.index(domain) for domain in part.domains])
+    sides = side_of[units.domain]
     for i, name in enumerate(names):
         if (sides == i).sum() < 2:
             raise InvalidValueError(
                 f"{name}: expected at least 2 prompt groups in {phase}, got {(sides == i).sum()}"
             )
-    return groups, sides
+    return units.of_row, sides
 
 
 def _labels(sides: npt.NDArray[np.intp], permutations: int, seed: int) -> Floats:

@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.result import Result
 from routestats.stats._base.estimate import Floats
-from routestats.stats._base.result import Result
 
 EXPERT_COLUMNS = ("difference", "null_mean_abs", "p_value", "q_value")
 # Of shares. Equal sums in another order differ in their last digits only.

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
+from routestats.counts._plan import layer_pairs
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
 from routestats.stats._base.checks import check_order
 from routestats.stats._predictors.hits import Hits, Tally
+from routestats.stats._predictors.measure import TOP1
+from routestats.stats._predictors.table import LOOKAHEAD
 from routestats.trace import Trace
 
-NAMES = dict(zip(LOOKAHEAD_VARIANTS, ("lookahead", "lookahead_renormed"), strict=True))
+NAMES = dict(zip(LOOKAHEAD_VARIANTS, LOOKAHEAD, strict=True))
 BATCH_ROWS = 2048
 
 
@@ -25,8 +28,8 @@ class LookaheadHits:
     tally : Tally
         Of the same trace; its measures are those that enough ranks were kept for.
     hits : dict of ndarray of int64, shape [m, G, P]
-        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs in the
-        order of ``numpy.triu_indices(L, 1)``; 0 for pairs that were not captured.
+        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs by hop,
+        then by source; 0 for pairs that were not captured.
     captured : ndarray of bool, shape [P]
         The pairs that were captured.
     """
@@ -51,12 +54,11 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
         check_order(trace, "top-1 accuracy")
     shape = trace.shape
     tally = _kept(Tally.of(trace, top1=top1), layout.ranks)
-    source, target = np.array(layout.pairs(shape.num_layers)).T
-    column_of = np.full((shape.num_layers, shape.num_layers), -1)
-    upper = np.triu_indices(shape.num_layers, 1)
-    column_of[upper] = np.arange(len(upper[0]))
-    columns = column_of[source, target]
-    extents = (len(tally.names), len(tally.tokens), len(upper[0]))
+    held = layout.pairs(shape.num_layers)
+    target = np.array([dst for _, dst in held])
+    place = {pair: number for number, pair in enumerate(layer_pairs(shape.num_layers))}
+    columns = [place[pair] for pair in held]
+    extents = (len(tally.measures), len(tally.tokens), len(place))
     hits = {NAMES[variant]: np.zeros(extents, np.int64) for variant in layout.variants}
     row = 0
     for batch in batches:
@@ -68,22 +70,15 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
             for group in np.unique(groups):
                 mine = groups == group
                 into[:, group, columns] += measured[:, mine].sum(axis=1, dtype=np.int64)
-    captured = np.zeros(len(upper[0]), np.bool_)
+    captured = np.zeros(len(place), np.bool_)
     captured[columns] = True
     return LookaheadHits(tally, hits, captured)
 
 
 def _kept(tally: Tally, ranks: int) -> Tally:
     """The tally without recalls at more experts than were kept."""
-    keep = [not n.startswith("recall_at_") or int(n[10:]) <= ranks for n in tally.names]
-    return Tally(
-        names=tuple(n for n, kept in zip(tally.names, keep, strict=True) if kept),
-        sizes=tuple(size for size in tally.sizes if size <= ranks),
-        trials=tally.trials[keep],
-        group_of=tally.group_of,
-        tokens=tally.tokens,
-        strata=tally.strata,
-    )
+    kept = (m for m in tally.measures if m.size is None or m.size <= ranks)
+    return replace(tally, measures=tuple(kept))
 
 
 def _measured(
@@ -116,9 +111,9 @@ def _score(
 
 def marginal_hits(trace: Trace, tally: Tally, load: npt.NDArray[np.uint64]) -> Hits:
     """Hits [m, G, L - 1] of the experts used most at each target layer."""
-    top1 = tally.names[0] == "top1_accuracy"
+    top1 = TOP1 in tally.measures
     best = np.argsort(-load.astype(np.float64), axis=1, kind="stable")[1:, : max(tally.sizes)]
-    hits = np.zeros((len(tally.names), len(tally.tokens), len(best)), np.int64)
+    hits = np.zeros((len(tally.measures), len(tally.tokens), len(best)), np.int64)
     row = 0
     for experts in trace.iter_experts(rows=65_536):
         groups = tally.group_of[row : row + len(experts)].astype(np.intp)
