@@ -53,7 +53,7 @@ SHUFFLED = partial(
     starts=np.array([0, 3], np.uint64),
     seed=0,
     stream=0,
-    first_class=0,
+    first_group=0,
     orders=zeros(L, 3, dtype=np.uint32),
     threads=1,
 )

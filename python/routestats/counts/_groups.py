@@ -123,7 +123,7 @@ class GroupedRows:
             starts=self.starts,
             seed=int(seed),
             stream=int(stream),
-            first_class=self.first_group,
+            first_group=self.first_group,
             orders=orders,
             threads=choose_threads(threads),
         )
