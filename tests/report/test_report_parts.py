@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from test_report import some_trace
+from report_cases import some_trace
 
 from routestats.report import (
     Analysis,
