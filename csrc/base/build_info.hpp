@@ -5,7 +5,7 @@ namespace routestats {
 struct BuildInfo {
   const char* version;
   const char* compiler;
-  bool cuda;                // whether the module _cuda was built beside this one
+  bool cuda;                // whether the module _cuda was built, too
   const char* cuda_reason;  // why not; empty if it was
 };
 

@@ -9,8 +9,8 @@ enum class Isa { portable, avx2, avx512 };
 
 const char* name_of(Isa isa);
 
-// Those that this build has kernels for and this machine can run, in the order of the enum;
-// the first is always Isa::portable.
+// The instruction sets that this build has kernels for and this machine can run, in the order of
+// the enum. The first is always Isa::portable.
 const std::vector<Isa>& available_isas();
 Isa best_isa();
 

@@ -12,7 +12,7 @@ namespace {
 
 constexpr std::size_t kSliceTokens = 8192;
 
-// Whether each token is one run of layers * slots items, as in a C-contiguous array.
+// Whether the ids of each token lie side by side, as in a C-contiguous array.
 bool rows_are_dense(const ExpertView& view) {
   const auto item = static_cast<std::ptrdiff_t>(view.item_bytes);
   return view.slot_stride == item &&
@@ -26,7 +26,7 @@ Id largest_id(const ExpertView& view) {
     std::size_t width = view.layers * view.slots;
     std::size_t rows = view.tokens;
     if (view.token_stride == static_cast<std::ptrdiff_t>(width * sizeof(Id))) {
-      // One run: a maximum of vectors is reduced once, not once for each token.
+      // All ids side by side: one vector of maxima is reduced at the end, not one for each token.
       width *= rows;
       rows = 1;
     }
@@ -50,8 +50,8 @@ Id largest_id(const ExpertView& view) {
   return largest;
 }
 
-// Read as unsigned, ids from here on are no experts. Negative ones fill the upper half of their
-// type, which may lie below the number of experts.
+// The first value, read as unsigned, that is no expert. Negative ids fill the upper half of their
+// type, and the half may begin below the number of experts.
 template <class Id>
 std::uint64_t id_limit(const ExpertView& view, std::size_t experts) {
   constexpr std::uint64_t least_negative = std::uint64_t{1} << (8 * sizeof(Id) - 1);

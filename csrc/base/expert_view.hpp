@@ -9,7 +9,7 @@
 
 namespace routestats {
 
-// How many tokens ahead to prefetch: about the latency of memory.
+// How many tokens ahead to prefetch: this takes about as long as memory needs to answer.
 inline constexpr std::size_t kFetchAhead = 24;
 
 // A [tokens, layers, slots] array of integers of any width, strided and possibly unaligned; the
@@ -24,8 +24,8 @@ struct ExpertView {
   std::ptrdiff_t token_stride;
   std::ptrdiff_t layer_stride;
   std::ptrdiff_t slot_stride;
-  // If set, token t of layer l is read from row row_order[l * order_stride + t] of the array, so
-  // that a trace with permuted or resampled rows is counted without a copy of it.
+  // If set, token t of layer l is row row_order[l * order_stride + t] of the array. A trace with
+  // permuted or resampled rows is counted this way without a copy.
   const std::uint32_t* row_order = nullptr;
   std::size_t order_stride = 0;
 
@@ -37,9 +37,9 @@ struct ExpertView {
            static_cast<std::ptrdiff_t>(layer) * layer_stride;
   }
 
-  // Where to prefetch while `token` is read: whoever reads few layers of every token strides over
-  // memory in steps that the machine does not foresee. (A function that prefetches by itself would
-  // be taken for one without effect, and dropped.)
+  // The address to prefetch while `token` is read. A kernel that reads few layers of every token
+  // jumps through memory in steps that the machine does not foresee. This returns an address and
+  // does not prefetch by itself: the compiler would drop a function without effect.
   const std::byte* row_ahead(std::size_t token, std::size_t layer) const {
     return row(token + kFetchAhead < tokens ? token + kFetchAhead : token, layer);
   }
@@ -49,7 +49,7 @@ struct ExpertView {
   ExpertView first_slots(std::size_t count) const;
 };
 
-// The value at one place, read as unsigned; check_experts refuses what is negative.
+// The value at one place, read as unsigned. check_experts refuses negative ones.
 template <class Unsigned>
 Unsigned load_id(const ExpertView& view, std::size_t token, std::size_t layer, std::size_t slot) {
   Unsigned id;
@@ -75,15 +75,15 @@ void with_id_type(const ExpertView& view, Body&& body) {
   }
 }
 
-// Rows of an array, chosen anew for each layer: [layers, tokens] without gaps. They may repeat and
-// leave some out.
+// Rows of an array for each layer: [layers, tokens] without gaps. A row may stand there several
+// times or not at all.
 struct RowOrder {
   const std::uint32_t* rows;
   std::size_t tokens;
 };
 
-// The same array read in that order. Throws RowOutOfRange, which names the first row that is not
-// there.
+// The same array read in that order. Throws RowOutOfRange, which names the first row that does not
+// exist.
 ExpertView reordered(const ExpertView& view, const RowOrder& order);
 
 class RowOutOfRange : public std::out_of_range {
@@ -96,7 +96,7 @@ inline constexpr std::size_t kMaxExperts = 65'536;
 // Throws std::invalid_argument unless `experts` is 1..kMaxExperts.
 void check_num_experts(std::size_t experts);
 
-// Whether all ids are in 0..experts-1; on the caller's thread.
+// Whether all ids are in 0..experts-1. Runs on the calling thread.
 bool experts_below(const ExpertView& view, std::size_t experts);
 
 // An id that is not below the number of experts; what() names the first one in row-major order.
@@ -109,12 +109,12 @@ class ExpertOutOfRange : public std::out_of_range {
 void check_experts(const ExpertView& view, std::size_t experts, std::uint64_t first_token,
                    unsigned threads);
 
-// A token that names an expert twice at one layer where a set is needed; what() says where.
+// A token names an expert twice at one layer where a set is needed; what() says where.
 class ExpertRepeated : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-// The first (token, layer, slot) whose id an earlier slot of its layer holds already.
+// The first (token, layer, slot) whose id an earlier slot of the same layer already holds.
 struct RepeatedExpert {
   std::size_t token;
   std::size_t layer;

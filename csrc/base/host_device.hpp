@@ -7,7 +7,7 @@
 #define ROUTESTATS_HOST_DEVICE
 #endif
 
-// Before a loop whose counter indexes what is to stay in a device's registers.
+// Put before a loop whose counter indexes values that must stay in registers of the device.
 #if defined(__CUDA_ARCH__)
 #define ROUTESTATS_UNROLL _Pragma("unroll")
 #else

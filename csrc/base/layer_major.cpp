@@ -9,7 +9,7 @@ namespace {
 
 constexpr std::size_t kSliceTokens = 1024;
 
-// FixedSlots = 0 reads the number and the stride of the slots at run time; the common numbers are
+// FixedSlots = 0 reads the number and the stride of the slots at run time. The common numbers are
 // compiled in, for slots that lie side by side.
 template <class Id, std::size_t FixedSlots>
 void copy_ids(const ExpertView& view, std::uint16_t* ids, std::size_t layer_items) {

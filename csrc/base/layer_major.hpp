@@ -14,14 +14,13 @@ namespace routestats {
 // `layer_items` from one layer to the next.
 void copy_layer_major(const ExpertView& view, std::uint16_t* ids, std::size_t layer_items);
 
-// Some tokens in layer-major order, [layers, tokens, slots], so that a pair of layers is read as
-// two runs of memory.
+// Some tokens in layer-major order, [layers, tokens, slots]: the ids of a layer lie side by side.
 class LayerMajorIds {
  public:
   LayerMajorIds(std::size_t layers, std::size_t slots, std::size_t max_tokens);
 
-  // Takes the ids of the ranges of a view, one behind the other, in place of what was there. They
-  // must be checked already and below 65,536, and have room.
+  // Replaces the content by the ids of these ranges of a view, one range after the other. The ids
+  // must be checked already and below 65,536, and there must be room for them.
   void fill(const ExpertView& view, std::span<const TokenRange> ranges, unsigned threads);
 
   const std::uint16_t* layer(std::size_t layer) const {

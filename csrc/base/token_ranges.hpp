@@ -6,17 +6,17 @@
 
 namespace routestats {
 
-// Some tokens of a view that follow each other.
+// Consecutive tokens of a view.
 struct TokenRange {
   std::size_t first;
   std::size_t count;
   bool operator==(const TokenRange&) const = default;
 };
 
-// Disjoint ranges in ascending order, those that meet as one.
+// The same tokens as disjoint ranges in ascending order; ranges that touch become one.
 std::vector<TokenRange> joined(std::vector<TokenRange> ranges);
 
-// All their tokens in the same order, in batches of `most` tokens and one of what is left.
+// The same tokens in the same order, in batches of `most` tokens. The last batch has the rest.
 std::vector<std::vector<TokenRange>> batches_of(std::span<const TokenRange> ranges,
                                                 std::size_t most);
 

@@ -12,8 +12,8 @@
 
 namespace routestats {
 
-// Hands out the numbers 0..items-1, each once, to whoever asks next. Claiming work one item at a
-// time keeps all threads busy when the machine gives them unequal shares.
+// Hands out the numbers 0..items-1, each once. Threads claim one item at a time, so all stay busy
+// even when the machine gives them unequal shares.
 class ItemQueue {
  public:
   explicit ItemQueue(std::size_t items) : items_(items) {}
@@ -30,8 +30,9 @@ class ItemQueue {
   std::atomic<std::size_t> next_{0};
 };
 
-// Calls `worker(queue)` on up to `threads` threads, the caller's among them, and returns when all
-// are done. The first exception of a worker ends the others' work early and is thrown here.
+// Calls `worker(queue)` on up to `threads` threads, the calling one among them, and returns when
+// all have finished. The first exception of a worker ends the work of the others and is thrown
+// here.
 template <class Worker>
 void run_workers(std::size_t items, unsigned threads, const Worker& worker) {
   ItemQueue queue(items);
@@ -55,10 +56,10 @@ void run_workers(std::size_t items, unsigned threads, const Worker& worker) {
   if (failure) std::rethrow_exception(failure);
 }
 
-// Calls `phase(number, queue)` for number = 0, 1, ... on up to `threads` threads, the caller's
-// among them. All wait for each other between phases, which costs far less than new threads.
-// `items` is asked on one thread, while the others wait, how many items a phase has; 0 ends the
-// phases. The first exception of either ends them, too, and is thrown here.
+// Calls `phase(number, queue)` for number = 0, 1, ... on up to `threads` threads, the calling one
+// among them. All threads wait for each other between phases; this costs far less than new threads.
+// One thread calls `items`, while the others wait, to ask how many items a phase has; 0 ends the
+// phases. The first exception of a phase or of `items` also ends them and is thrown here.
 template <class Items, class Phase>
 void run_phases(unsigned threads, const Items& items, const Phase& phase) {
   std::optional<ItemQueue> queue;
@@ -100,7 +101,7 @@ void run_phases(unsigned threads, const Items& items, const Phase& phase) {
     try {
       for (std::size_t i = 1; queue && i < helpers; ++i) team.emplace_back(work);
     } catch (...) {
-      // Those that did not start will not be waited for.
+      // Threads that did not start are not waited for.
       fail();
       for (std::size_t i = team.size() + 1; i < helpers; ++i) finished.arrive_and_drop();
     }

@@ -20,7 +20,7 @@ using Shape = std::vector<pybind11::ssize_t>;
 inline constexpr pybind11::ssize_t kAny = -1;
 
 // The argument `experts` [T, L, K], not copied. Throws a type error unless it holds integers in the
-// machine's byte order, std::invalid_argument unless it has three dimensions.
+// byte order of the machine, std::invalid_argument unless it has three dimensions.
 ExpertView view_of(const pybind11::array& experts);
 
 // Throws std::invalid_argument, which begins with `name`, unless `array` has this shape.
@@ -29,14 +29,13 @@ void check_shape(const char* name, const pybind11::array& array, const Shape& sh
 enum class Access { read, write };
 
 // Throws unless `array` holds `shape` items of `dtype` without gaps: a type error for other items,
-// std::invalid_argument for another shape or gaps; to be written, also for items that are not
-// aligned and for read-only memory.
+// std::invalid_argument for another shape or gaps. If it will be written, the items must also be
+// aligned and the memory writable.
 void check_array(const char* name, const pybind11::array& array, const pybind11::dtype& dtype,
                  const Shape& shape, Access access);
 
-// The items of an array that a function reads, and of one that it writes to. Both are bound as a
-// plain py::array: pybind11 would copy an array of another kind, and what is written to a copy is
-// lost.
+// The items of an array that a function reads, and of one that it writes. Functions take both as a
+// plain py::array: pybind11 would copy an array of another kind, and results in a copy are lost.
 template <class Item>
 const Item* input(const char* name, const pybind11::array& array, const Shape& shape) {
   check_array(name, array, pybind11::dtype::of<Item>(), shape, Access::read);
@@ -57,7 +56,7 @@ std::span<const Item> input_row(const char* name, const pybind11::array& array) 
 // Throws std::invalid_argument for an instruction set that does not run here.
 std::optional<Isa> isa_named(const std::optional<std::string>& name);
 
-// The one of `choices` that `name` names, by name_of. Throws std::invalid_argument for others.
+// The one of `choices` whose name_of is `name`. Throws std::invalid_argument for other names.
 template <class Choice, std::size_t Count>
 std::optional<Choice> choice_named(const char* argument, const Choice (&choices)[Count],
                                    const std::optional<std::string>& name) {

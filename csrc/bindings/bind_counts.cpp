@@ -68,7 +68,7 @@ void bind_counts(py::module_& module) {
       },
       py::kw_only(), py::arg("layers"), py::arg("experts"), py::arg("slots"), py::arg("pairs"),
       py::arg("isa") = py::none(),
-      "The method that count_pairs takes for so many counted slots and pairs of layers.");
+      "The method that count_pairs takes for this number of layers, experts, slots and pairs.");
   py::list methods;
   for (const Method method : kMethods) methods.append(name_of(method));
   module.attr("PAIR_METHODS") = py::tuple(methods);

@@ -27,7 +27,7 @@ namespace {
 
 using cuda::PairCounter;
 
-// A stream of the current device for work beside the engine's.
+// A stream of the current device for work in parallel to that of the engine.
 class Stream {
  public:
   cudaStream_t get() const { return stream_.get(); }
@@ -69,7 +69,7 @@ void add_paths(cuda::PathCounter& counter, std::uintptr_t address, const Three& 
   counter.add(view, {first_token, is_signed});
 }
 
-// Keys as ids [distinct, layers, slots] and counts [distinct].
+// The keys as ids [distinct, layers, slots], and their counts [distinct].
 py::tuple read_paths(const cuda::PathCounter& counter) {
   const PathWindow& window = counter.window();
   const auto distinct = static_cast<py::ssize_t>(counter.distinct());
@@ -90,9 +90,9 @@ py::tuple read_paths(const cuda::PathCounter& counter) {
   return py::make_tuple(ids, counts);
 }
 
-// An array's view, and whether its items are signed.
+// The view of an array, and whether its items are signed.
 std::pair<IdView, bool> host_view(const py::array& experts) {
-  view_of(experts);  // its checks
+  view_of(experts);  // throws unless they are ids
   if ((experts.flags() & py::array::c_style) == 0) {
     throw std::invalid_argument("experts: expected a C-contiguous array");
   }
@@ -115,7 +115,7 @@ void add_host(PairCounter& counter, const py::array& experts, std::uint64_t firs
   counter.add_host(view, {first_token, is_signed}, method);
 }
 
-// Of rows by their numbers, as `add` takes an array: address, shape, strides, bytes of an item.
+// Rows by their numbers, in the form that `add` takes: address, shape, strides, bytes of an item.
 py::tuple gather(cuda::RowGather& gather, const CaptureTarget& ring, const RowNumbers& rows) {
   const std::vector<std::uint32_t> slots = slots_of(ring, rows);
   IdView view{};

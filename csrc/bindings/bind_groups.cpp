@@ -17,13 +17,13 @@ namespace routestats::bindings {
 namespace {
 
 void shuffle(const py::array& rows, const py::array& starts, std::uint64_t seed,
-             std::uint64_t stream, std::uint64_t first_class, py::array& orders, unsigned threads) {
-  const ClassedRows classed{input_row<std::uint32_t>("rows", rows),
-                            input_row<std::uint64_t>("starts", starts)};
+             std::uint64_t stream, std::uint64_t first_group, py::array& orders, unsigned threads) {
+  const auto row_numbers = input_row<std::uint32_t>("rows", rows);
+  const auto bounds = input_row<std::uint64_t>("starts", starts);
   auto* const out = output<std::uint32_t>("orders", orders, {kAny, rows.size()});
   const auto layers = static_cast<std::size_t>(orders.shape(0));
   const py::gil_scoped_release release;
-  shuffle_rows(classed, {seed, stream, first_class}, layers, out, threads);
+  shuffle_rows(row_numbers, bounds, {seed, stream, first_group}, layers, out, threads);
 }
 
 void sum_changes(const py::array& experts, std::size_t num_experts, std::size_t counted_slots,
@@ -62,8 +62,9 @@ void sum_changes(const py::array& experts, std::size_t num_experts, std::size_t 
 void bind_groups(py::module_& module) {
   module.def("shuffle_rows", &shuffle, py::kw_only(), py::arg("rows").noconvert(),
              py::arg("starts").noconvert(), py::arg("seed"), py::arg("stream"),
-             py::arg("first_class"), py::arg("orders").noconvert(), py::arg("threads"),
-             "Write `rows`, permuted within classes and anew for each layer, to `orders` [L, n].");
+             py::arg("first_group"), py::arg("orders").noconvert(), py::arg("threads"),
+             "Write `rows`, permuted within groups, with a new permutation for each layer, to "
+             "`orders` [L, n].");
   module.def("sum_changes_without_groups", &sum_changes, py::arg("experts").noconvert(),
              py::kw_only(), py::arg("num_experts"), py::arg("counted_slots"),
              py::arg("layer_pairs"), py::arg("rows").noconvert(), py::arg("starts").noconvert(),

@@ -28,7 +28,7 @@ PathKind kind_named(const std::string& name) {
   throw std::invalid_argument("kind: expected top1 or set, got " + name);
 }
 
-// Python threads may share a counter: they take turns, and wait for them without the GIL.
+// Python threads may share a counter: they take turns, and wait without the GIL.
 class SharedPaths {
  public:
   explicit SharedPaths(PathCounts counts) : counts_(std::move(counts)) {}
@@ -75,7 +75,7 @@ py::tuple most_frequent(SharedPaths& paths, std::size_t number) {
   Array<std::uint16_t> ids({rows, static_cast<py::ssize_t>(codec->layers()),
                             static_cast<py::ssize_t>(codec->ids_per_layer())});
   Array<std::uint64_t> numbers(rows);
-  // Another thread may count by now; keys stay where they are and as they are.
+  // Another thread may count by now, but keys do not move or change.
   for (std::size_t i = 0; i < entries.size(); ++i) {
     codec->unpack(entries[i].key, ids.mutable_data() + i * codec->ids_per_path());
     numbers.mutable_data()[i] = entries[i].count;

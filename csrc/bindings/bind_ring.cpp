@@ -17,7 +17,7 @@ namespace py = pybind11;
 namespace routestats::bindings {
 namespace {
 
-// Below this many ids, dropping and taking the GIL costs more than the copy.
+// Up to this many ids, releasing and taking the GIL costs more than the copy.
 constexpr std::uint64_t kReleaseGilAbove = 4096;
 
 IdType id_type_of(const std::string& name) {
@@ -98,7 +98,7 @@ void bind_ring(py::module_& module) {
       .def("write_layer", &write_array, py::arg("layer"), py::arg("ids"), py::arg("weights"))
       .def(
           "write_layer_at",
-          // Called for every layer of every step: plain integers, which convert fast.
+          // Called for every layer of every step, so it takes plain integers, which convert fast.
           [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
              std::uintptr_t weights, WeightType weight_type, std::uint64_t rows) {
             write(ring, layer,

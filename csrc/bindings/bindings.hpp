@@ -2,7 +2,7 @@
 
 #include <pybind11/pybind11.h>
 
-// One registration per noun; each lies in bind_<noun>.cpp.
+// One function per noun registers it; bind_<noun>.cpp has the function.
 namespace routestats::bindings {
 
 void bind_build_info(pybind11::module_& module);

@@ -67,7 +67,7 @@ PYBIND11_MODULE(_cuda, module) {
   using namespace routestats;
   using namespace routestats::bindings;
   module.doc() = "The CUDA kernels of routestats; use it through the Python package.";
-  py::module_::import("routestats._core");  // whose types this module's functions take
+  py::module_::import("routestats._core");  // its types are arguments here
   register_errors();
   module.def("device_count", &device_count, "CUDA devices that can be used here; 0 without one.");
   module.def("why_unavailable", &why_unavailable, "Why there is no device, or None if there is.");

@@ -14,7 +14,7 @@ namespace py = pybind11;
 namespace routestats::bindings {
 namespace {
 
-// The class is looked up only now: routestats.errors may not be imported while a module is.
+// The class is looked up late: routestats.errors must not be imported while a module is imported.
 void raise(const char* name, const char* what) {
   const py::object type = py::module_::import("routestats.errors").attr(name);
   PyErr_SetString(type.ptr(), what);
@@ -24,7 +24,7 @@ void translate(std::exception_ptr pointer) {
   try {
     std::rethrow_exception(pointer);
   } catch (const py::error_already_set&) {
-    throw;  // Python's own
+    throw;  // an error of Python code
   } catch (const py::type_error& error) {
     raise("InvalidTypeError", error.what());
   } catch (const py::cast_error& error) {

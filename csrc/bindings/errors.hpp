@@ -1,12 +1,12 @@
 #pragma once
 
-// The only place where C++ exceptions become Python's.
+// This alone turns exceptions of C++ into errors of Python.
 namespace routestats::bindings {
 
-// Makes every exception of this module's functions an error of routestats.errors, except errors of
-// Python code that they called. Call it once in each module, before any other registration. It
-// holds for this module alone: pybind11's other translators are shared with every extension module
-// of the process.
+// Turns every exception of the functions of this module into an error of routestats.errors. Errors
+// of Python code that they call stay as they are. Each module calls this once, before other
+// registrations. It applies to this module alone: other translators of pybind11 are shared by all
+// extension modules of the process.
 void register_errors();
 
 }  // namespace routestats::bindings

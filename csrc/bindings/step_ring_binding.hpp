@@ -16,10 +16,10 @@
 // StepRing as a Python class, for any device: modules differ only in how they make the device.
 namespace routestats::bindings {
 
-// Numbers of rows, which count from the ring's first.
+// Numbers of rows, counted from the first row of the ring.
 using RowNumbers = pybind11::array_t<std::int64_t, pybind11::array::c_style>;
 
-// Where they lie, while they are held.
+// The slots of rows that the ring holds.
 inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const RowNumbers& rows) {
   std::vector<std::uint32_t> slots;
   slots.reserve(static_cast<std::size_t>(rows.size()));
@@ -49,7 +49,7 @@ inline pybind11::tuple drain_steps(StepRing& ring, std::uint64_t max_rows, std::
   return py::make_tuple(drained.spans, drained.ids, drained.weights, tags);
 }
 
-// `make_device(target, weights)` gives the device.
+// `make_device(target, weights)` makes the device.
 template <class MakeDevice>
 void bind_step_ring(pybind11::module_& module, const char* name, const char* doc,
                     MakeDevice make_device) {

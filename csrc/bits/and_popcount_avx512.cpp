@@ -9,8 +9,8 @@ namespace {
 
 constexpr std::size_t kLanes = 8;
 
-// The machine counts bits itself here, so a tree of adders would only add work. Four target columns
-// at a time share the loads of the source column and hide the latency of the sums.
+// These machines count bits in one instruction, so a tree of adders would only cost time. Four
+// target columns share the loads of the source column, which hides the latency of the sums.
 inline void add_cells(const std::uint64_t* source, const std::uint64_t* target, std::size_t words,
                       std::size_t columns, std::uint64_t* cells) {
   __m512i sums[4] = {_mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512(),

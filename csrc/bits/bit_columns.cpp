@@ -8,7 +8,7 @@ namespace routestats {
 namespace {
 
 constexpr std::size_t kWordBits = 64;
-// A slice is a cache line of each column. It is gathered in a scratch of its own, because columns
+// A slice is one cache line of each column. It is gathered in scratch memory, because the columns
 // lie a large power of two apart and would evict each other from the first-level cache.
 constexpr std::size_t kSliceWords = 8;
 constexpr std::size_t kSliceTokens = kSliceWords * kWordBits;

@@ -8,16 +8,16 @@
 
 namespace routestats {
 
-// A block of tokens as one bit column per (layer, expert): bit t is set if token t chose the expert
-// in any slot. The columns of a layer lie side by side.
+// A block of tokens as one column of bits per (layer, expert): bit t is set if token t chose the
+// expert in any slot. The columns of a layer lie side by side.
 class BitColumns {
  public:
   BitColumns(std::size_t layers, std::size_t experts, std::size_t max_tokens);
 
-  // Takes the block's ids, which must be checked already, in place of what was there.
+  // Replaces the content by the ids of a block, which must be checked already.
   void fill(const ExpertView& block);
 
-  // `experts` columns of words() words; bits beyond the block's tokens are zero.
+  // `experts` columns of words() words. Bits after the last token are zero.
   const std::uint64_t* layer(std::size_t layer) const {
     return bits_.data() + layer * experts_ * words_;
   }

@@ -8,8 +8,8 @@
 namespace routestats {
 namespace {
 
-// `before` is how many columns lie between the first column of the window's layers and of the rows;
-// a column of another group wraps to a number too large.
+// `before` is the number of columns between the first column of the window and the first column of
+// the rows. A column of another group wraps around to a number that is too large.
 template <class Id>
 void set_bits(const ExpertView& window, std::size_t experts, std::size_t before, BitRow* rows) {
   for (std::size_t t = 0; t < window.tokens; ++t) {
@@ -29,9 +29,9 @@ void set_bits(const ExpertView& window, std::size_t experts, std::size_t before,
   }
 }
 
-// The same where layers fill whole words of a row, which are then put together in registers: bits
-// set one by one in memory wait for each other when they meet in a word. FixedSlots = 0 reads the
-// number and the stride of the slots at run time; the common numbers are compiled in, for slots
+// The same for layers that fill whole words of a row. The words are put together in registers: bits
+// that are set one by one in the same word of memory wait for each other. FixedSlots = 0 reads the
+// number and the stride of the slots at run time. The common numbers are compiled in, for slots
 // that lie side by side.
 template <class Id, std::size_t LayerWords, std::size_t FixedSlots>
 void set_words(const ExpertView& window, const std::uint64_t* one_hot, BitRow* rows) {

@@ -10,9 +10,9 @@
 
 namespace routestats {
 
-// A block of tokens as one row of bits each: the columns first_column..first_column + 511 of all
-// its (layer, expert), numbered layer * experts + expert. A row of zeros stands at kRowBlockTokens.
-// One block of rows is what a second-level cache holds.
+// A block of tokens as one row of bits each. Column layer * experts + expert stands for (layer,
+// expert), and a row holds the columns first_column..first_column + 511. A row of zeros stands at
+// kRowBlockTokens. The rows of a block fit the second-level cache.
 class BitRows {
  public:
   explicit BitRows(std::size_t experts);

@@ -8,13 +8,13 @@
 namespace routestats {
 namespace {
 
-// Lists that began a power of two apart would evict each other from the first-level cache.
+// Lists that begin a power of two apart would evict each other from the first-level cache.
 constexpr std::size_t kApart = 32;
 
 }  // namespace
 
-// Every list has a room of its own, so that nothing is counted beforehand: of distinct experts, a
-// block's tokens fill a room at most.
+// Every list has room for all tokens of a block, which is enough if experts are distinct. So
+// nothing has to be counted beforehand.
 BlockLists::BlockLists(std::size_t experts, std::size_t slots, std::size_t max_tokens,
                        std::size_t row_words)
     : experts_(experts),

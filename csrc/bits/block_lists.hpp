@@ -8,15 +8,15 @@
 
 namespace routestats {
 
-// The tokens of a block that chose each expert of a layer, each as the place of its row:
-// `row_words` from one token to the next. Lists are ascending and padded, to a multiple of
-// kListStep, with the place behind the last row that `max_tokens` tokens have.
+// For each expert of a layer the tokens of a block that chose it. A token is given as the place of
+// its row; rows lie `row_words` words apart. Lists are ascending. Their length is filled up to a
+// multiple of kListStep with the place behind the last of `max_tokens` rows.
 class BlockLists {
  public:
   BlockLists(std::size_t experts, std::size_t slots, std::size_t max_tokens, std::size_t row_words);
 
-  // Takes the ids of one layer, [tokens, slots], distinct within a token, in place of what was
-  // there.
+  // Replaces the content by the ids of one layer, [tokens, slots]. The ids of a token must be
+  // distinct.
   void fill(const std::uint16_t* ids, std::size_t tokens);
 
   std::size_t length(std::size_t expert) const { return ends_[expert] - expert * room_; }

@@ -5,14 +5,13 @@
 
 #include "bits/row_sums.hpp"
 
-// Sums rows of bits into bit-sliced counters by a tree of carry-save adders: 16 rows cost 15
-// adders, which is 256 or 512 counters advanced by two operations per row.
-// Source: Mula, Kurz, Lemire, "Faster Population Counts Using AVX2 Instructions", 2018; summing by
-// position: Klarqvist, Mula, Lemire, "Efficient Computation of Positional Population Counts Using
-// SIMD Instructions", 2019.
+// Sums rows of bits into bit-sliced counters by a tree of carry-save adders. 16 rows cost 15
+// adders, so two operations per row advance 256 or 512 counters. Source: Mula, Kurz, Lemire,
+// "Faster Population Counts Using AVX2 Instructions", 2018; summing by position: Klarqvist, Mula,
+// Lemire, "Efficient Computation of Positional Population Counts Using SIMD Instructions", 2019.
 //
-// `Ops` names the vector: Ops::Vector, Ops::words per vector, load(), store(), zero(), and the full
-// adder's two outputs, parity() and majority(). This header is compiled for several instruction
+// `Ops` names the vector: Ops::Vector, Ops::words per vector, load(), store(), zero(), and the two
+// outputs of a full adder, parity() and majority(). This header is compiled for several instruction
 // sets, so it uses nothing that the linker could share between them.
 namespace routestats {
 
@@ -35,7 +34,7 @@ struct CarrySaveRows {
     return carry;
   }
 
-  // Of one vector of columns, which begins at `words` and `planes`.
+  // Works on one vector of columns, which begins at `words` and `planes`.
   static inline void add_columns(const std::uint64_t* words, const std::uint16_t* entries,
                                  std::size_t entry_count, std::uint64_t* planes,
                                  std::size_t plane_count) {
@@ -55,8 +54,9 @@ struct CarrySaveRows {
       return carry_save(fours, first, add_four(i + 4));
     };
 
-    // Carries of weight 16 wait in pairs, as the digits of a binary number of them: digit j holds
-    // one of weight 16 << j. So a carry costs one more adder on average, in a fixed order.
+    // Carries of weight 16 wait until there are two, like the digits of a binary number: digit j
+    // holds one carry of weight 16 << j. So a carry costs one more adder on average, in a fixed
+    // order.
     Vector held[kMostHeld];
     std::size_t carries = 0;
     const auto hold = [&](Vector carry) {

@@ -4,8 +4,8 @@
 #include <cstdint>
 
 // Population count of the AND of two columns by a tree of carry-save adders: sixteen vectors are
-// added into bit-sliced counters and only one in sixteen is popcounted.
-// Source: Mula, Kurz, Lemire, "Faster Population Counts Using AVX2 Instructions", 2018.
+// added into bit-sliced counters, and only one vector in sixteen is popcounted. Source: Mula, Kurz,
+// Lemire, "Faster Population Counts Using AVX2 Instructions", 2018.
 //
 // `Ops` names the vector: Ops::Vector (with & | ^ + <<), Ops::words per vector, load(), popcount()
 // per lane, and sum() of the lanes. This header is compiled for several instruction sets, so it

@@ -8,19 +8,19 @@
 
 namespace routestats {
 
-// Writes bits[tokens, words] of ids[tokens, slots]: the experts that a token chose. `one_hot` is
-// [experts, words], the bit of each expert. Returns whether no token names an expert twice.
+// Writes bits[tokens, words]: the experts in ids[tokens, slots] that each token chose. `one_hot` is
+// [experts, words], the bit of each expert. Returns whether every token names distinct experts.
 using FillBits = bool (*)(const std::uint64_t* one_hot, const std::uint16_t* ids,
                           std::size_t tokens, std::size_t slots, std::uint64_t* bits);
 
-// Words of a token's bits at a layer: those of its experts, but never three, which are no vector.
-// With a fourth they are one, and half a row of RowSums, which nothing has to be copied into.
+// Words for the bits of a token at a layer. Three words are rounded up to four: these are one
+// vector and half a row of RowSums, so nothing has to be copied.
 std::size_t layer_words(std::size_t experts);
 
-// [experts, layer_words(experts)]: each expert's bit.
+// [experts, layer_words(experts)]: the bit of each expert.
 std::vector<std::uint64_t> one_hot_words(std::size_t experts);
 
-// Of layers of 1, 2 and 4 words; one set per instruction set.
+// Functions for layers of 1, 2 and 4 words; one set of them per instruction set.
 struct FillBitsOfIsa {
   FillBits one;
   FillBits two;
@@ -30,7 +30,7 @@ extern const FillBitsOfIsa fill_bits_portable;
 extern const FillBitsOfIsa fill_bits_avx2;
 extern const FillBitsOfIsa fill_bits_avx512;
 
-// The experts that tokens chose at a layer, as the bits of whole words.
+// The experts that tokens chose at a layer, as bits of whole words.
 class LayerBits {
  public:
   LayerBits(std::size_t experts, Isa isa);
@@ -41,7 +41,7 @@ class LayerBits {
 
  private:
   const std::size_t words_;
-  const FillBits fill_;  // none where a table would not fit the first-level cache
+  const FillBits fill_;  // empty if a table would not fit the first-level cache
   std::vector<std::uint64_t> one_hot_;
 };
 

@@ -10,7 +10,7 @@
 namespace routestats {
 namespace {
 
-// FixedSlots = 0 reads the number of slots at run time; the common ones are compiled in.
+// FixedSlots = 0 reads the number of slots at run time; the common numbers are compiled in.
 template <std::size_t Words, std::size_t FixedSlots>
 bool fill_bits_of(const std::uint64_t* one_hot, const std::uint16_t* ids, std::size_t tokens,
                   std::size_t run_time_slots, std::uint64_t* bits) {

@@ -13,19 +13,19 @@ inline constexpr std::size_t kRowColumns = kRowWords * 64;
 struct alignas(64) BitRow {
   std::uint64_t words[kRowWords];
 };
-// Half of it, for sums of few columns.
+// Half a row, for sums of few columns.
 inline constexpr std::size_t kHalfRowWords = kRowWords / 2;
 
-// Lists of rows have a multiple of this length, so that no kernel needs a remainder loop.
+// The length of a list of rows is a multiple of this, so no kernel needs a loop for the rest.
 inline constexpr std::size_t kListStep = 8;
 
-// As many counters as a row has columns, bit-sliced: bit j of counter c is bit c of plane j, and a
-// plane has the words of a row. There are at least kFewestPlanes planes, and enough of them for the
+// One counter for each column of a row, bit-sliced: bit j of counter c is bit c of plane j. A plane
+// has as many words as a row. There are at least kFewestPlanes planes, and enough of them for the
 // largest count.
 inline constexpr std::size_t kFewestPlanes = 4;
 inline constexpr std::size_t kMostPlanes = 24;
 
-// Planes that hold the sums of so many rows.
+// Planes that the sum of `rows` rows needs.
 std::size_t plane_count(std::size_t rows);
 
 // Rows and planes are aligned to their own size.
@@ -37,10 +37,10 @@ struct RowSums {
   void (*expand)(const std::uint64_t* planes, std::size_t plane_count, std::uint32_t* counts);
 };
 
-// Of rows of kRowWords or kHalfRowWords words.
+// Functions for rows of kRowWords or kHalfRowWords words.
 RowSums row_sums(Isa isa, std::size_t row_words = kRowWords);
 
-// One per instruction set; call them through row_sums().
+// One set per instruction set; call them through row_sums().
 struct RowSumsOfIsa {
   RowSums whole;
   RowSums half;

@@ -21,7 +21,8 @@ struct Avx2Ops {
   static Vector majority(Vector a, Vector b, Vector c) { return (a & b) | ((a ^ b) & c); }
 };
 
-// 32 counters at a time: a byte of a plane is copied to eight bytes, of which each keeps its bit.
+// 32 counters at a time: a byte of a plane is copied to eight bytes, and each of these keeps one
+// bit.
 template <std::size_t RowWords>
 void expand(const std::uint64_t* planes, std::size_t plane_count, std::uint32_t* counts) {
   const __m256i bit_of_byte = _mm256_set1_epi64x(static_cast<long long>(0x8040201008040201));

@@ -3,7 +3,7 @@
 namespace routestats {
 namespace {
 
-// FixedSlots = 0 reads the number of slots at run time; the common ones are compiled in.
+// FixedSlots = 0 reads the number of slots at run time; the common numbers are compiled in.
 template <std::size_t FixedSlots>
 void scatter(const std::uint16_t* ids, std::size_t tokens, std::size_t run_time_slots,
              std::size_t row_words, std::uint32_t* ends, std::uint16_t* entries) {

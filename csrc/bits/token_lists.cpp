@@ -10,12 +10,12 @@
 namespace routestats {
 namespace {
 
-// Layers that one worker takes at a time: the ids of a block's slice fill about one cache line.
+// Layers that one worker takes at a time: their ids of one token fill about one cache line.
 constexpr std::size_t kWindowSlots = 64;
-// Layers that lay a power of two apart would evict each other from the first-level cache.
+// Layers that lie a power of two apart would evict each other from the first-level cache.
 constexpr std::size_t kApart = 96;
-// Entries from one list to the next while they are made: a block's tokens, and some to keep lists
-// apart for the same reason.
+// Entries from one list to the next while they are made: one for each token of a block, and some
+// more that keep the lists apart for the same reason.
 constexpr std::size_t kRoom = kRowBlockTokens + 32;
 static_assert(kRowBlockTokens % kListStep == 0);
 
@@ -28,7 +28,7 @@ std::uint32_t padded(std::uint32_t length) {
   return (length + step - 1) / step * step;
 }
 
-// A list is in ascending order, so that an expert named twice stands next to itself.
+// A list is ascending, so an expert that a token names twice gives two equal neighbours.
 bool repeats(const std::uint16_t* list, std::uint32_t length) {
   std::uint16_t found = 0;  // as narrow as the entries, so that a vector compares many of them
   for (std::uint32_t i = 1; i < length; ++i) {
@@ -78,14 +78,14 @@ bool TokenLists::fill(const ExpertView& segment, unsigned threads) {
   return distinct;
 }
 
-// Every list is first made in a room of its own in `scratch`, which needs no count beforehand: of
-// distinct experts, a block's tokens fill a room at most. Others run into the rooms behind it, the
-// last of which has enough after it, and are found by their length.
+// Every list is first made in `scratch`, where it has room for all tokens of a block. So nothing
+// has to be counted beforehand. If experts repeat, a list may run into the room of the next ones.
+// There is enough memory behind the last one, and the length of the list shows it.
 bool TokenLists::fill_lists(std::size_t place, const std::uint16_t* ids, std::size_t tokens,
                             std::uint16_t* scratch) {
   std::uint32_t* begin = begins_.get() + place * (experts_ + 1);
   std::uint32_t* length = lengths_.get() + place * experts_;
-  // While a list is filled, its begin is where its next entry goes.
+  // While a list is filled, begin[e] is where its next entry goes.
   for (std::size_t e = 0; e < experts_; ++e) begin[e] = static_cast<std::uint32_t>(e * kRoom);
   scatter_tokens(ids, tokens, slots_, kRowWords, begin, scratch);
   for (std::size_t e = 0; e < experts_; ++e) {

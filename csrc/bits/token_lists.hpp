@@ -10,19 +10,20 @@
 
 namespace routestats {
 
-// Tokens of a block of rows: entries of lists and the row of zeros after the block fit 16 bits.
+// Tokens of a block of rows. The entries of lists and the row of zeros behind the block fit 16
+// bits.
 inline constexpr std::size_t kRowBlockTokens = 4096;
 static_assert(kRowBlockTokens * kRowWords <= 65'535);
 
-// For every (block, layer, expert) of a segment, the tokens of the block that chose the expert, as
-// the places of their rows among the block's words. Lists are padded, to a multiple of kListStep,
-// with the place of the row of zeros.
+// For every (block, layer, expert) of a segment the tokens of the block that chose the expert. A
+// token is given as the place of its row among the words of the block. The length of a list is
+// filled up to a multiple of kListStep with the place of the row of zeros.
 class TokenLists {
  public:
   TokenLists(std::size_t layers, std::size_t experts, std::size_t slots, std::size_t max_tokens);
 
-  // Takes the segment's ids, which must be checked already. Returns whether no token names an
-  // expert twice at one layer.
+  // Replaces the content by the ids of a segment, which must be checked already. Returns whether
+  // every token names distinct experts at each layer.
   bool fill(const ExpertView& segment, unsigned threads);
 
   std::size_t blocks() const { return blocks_; }
@@ -32,7 +33,7 @@ class TokenLists {
     const std::uint32_t* begin = begins_.get() + place * (experts_ + 1) + expert;
     return {entries_.get() + place * capacity_ + begin[0], begin[1] - begin[0]};
   }
-  // Adds to load[e] how many slots of the segment hold expert e at a layer.
+  // Adds to load[e] the number of slots of the segment that hold expert e at a layer.
   void add_load(std::size_t layer, std::uint64_t* load) const;
 
  private:

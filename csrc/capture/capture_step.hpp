@@ -6,23 +6,23 @@
 #include "capture/ring_index.hpp"
 #include "capture/routing_input.hpp"
 
-// What the capture kernels do, one thread at a time. A launch that was captured into a graph keeps
-// its arguments for ever, so what changes from step to step (where the rows go and how many of them
-// are real) lies in device memory, in control words that are changed in stream order.
+// The work of one thread of the capture kernels. A launch in a captured graph keeps its arguments
+// for ever. So what changes from step to step (where the rows go and how many of them are real)
+// lies in device memory, in control words that are changed in stream order.
 namespace routestats {
 
-// Steps whose rows may be on their way to the host at once.
+// The most steps whose rows may be on their way to the host at once.
 inline constexpr std::uint32_t kStepsInFlight = 256;
 
 struct CaptureStep {
   std::uint64_t first_slot;  // of the ring
-  std::uint64_t rows;        // real ones; 0: nothing is written
+  std::uint64_t rows;        // real rows; 0: nothing is written
   std::uint64_t number;
 };
 
-// Control words: the open step, then one record for each of kStepsInFlight steps, which holds the
-// first fault and a stamp per layer. Records take turns, so that the record of a step stays as it
-// is while the next steps run and the host has not read it yet.
+// Control words: the open step, then a record for each of kStepsInFlight steps, with the first
+// fault and a stamp per layer. Steps take the records in turn, so the record of a step stays as it
+// is until the host has read it, while the next steps run.
 struct ControlLayout {
   std::uint32_t layers;
 
@@ -37,7 +37,7 @@ struct ControlLayout {
   }
 };
 
-// A stamp says that the layer was routed in a step, and what was wrong with that.
+// A stamp says that the layer was routed in a step, and what was wrong.
 inline constexpr std::uint64_t kNeverStamped = ~std::uint64_t{0};
 inline constexpr std::uint64_t kTooFewRows = 1;
 inline constexpr std::uint64_t kTwice = 2;
@@ -49,7 +49,8 @@ ROUTESTATS_HOST_DEVICE constexpr bool is_stamp_of(std::uint64_t stamp, std::uint
   return stamp >> 2 == step && stamp != kNeverStamped;
 }
 
-// The place of an id that is no expert's. The least is kept: the first layer's first row.
+// The place of an id that names no expert. The least place is kept: the first row of the first
+// layer.
 inline constexpr std::uint64_t kNoFault = ~std::uint64_t{0};
 
 struct FaultPlace {
@@ -66,7 +67,7 @@ struct FaultPlace {
   }
 };
 
-// Memory of one engine's ring on its device; passed by value to every launch.
+// Memory of the ring of one engine on its device; passed by value to every launch.
 struct CaptureTarget {
   std::uint64_t* control;
   void* ids;               // [capacity, layers, top_k], uint8 up to 256 experts, else uint16
@@ -83,8 +84,8 @@ ROUTESTATS_HOST_DEVICE inline CaptureStep open_step_of(const CaptureTarget& targ
   return {target.control[0], target.control[1], target.control[2]};
 }
 
-// One thread opens a step. Its record need not be cleared but for the fault: old stamps are told
-// apart by their step.
+// One thread opens a step. It clears only the fault of the record: the step number of an old stamp
+// tells it apart.
 ROUTESTATS_HOST_DEVICE inline void open_step(const CaptureTarget& target, const CaptureStep& step) {
   target.control[0] = step.first_slot;
   target.control[1] = step.rows;
@@ -102,7 +103,7 @@ ROUTESTATS_HOST_DEVICE inline void stamp_layer(const CaptureTarget& target, cons
   stamp = stamp_of(step.number, flags);
 }
 
-// One thread per row and slot writes its choice to where the canonical order has it. Rows from
+// One thread per row and slot writes its choice to its place in the canonical order. Rows from
 // step.rows on are padding. `Atomics::minimum(word, value)` lowers a control word.
 template <class Atomics>
 ROUTESTATS_HOST_DEVICE inline void capture_choice(const CaptureTarget& target,
@@ -134,8 +135,8 @@ ROUTESTATS_HOST_DEVICE inline void capture_choice(const CaptureTarget& target,
 
 // --- counting from the ring ---
 
-// One thread per row and choice: copies the ids of chosen slots of the ring side by side, into
-// [rows, layers, top_k] of the ring's own ids.
+// One thread per row and choice copies the ids of chosen slots of the ring side by side, to [rows,
+// layers, top_k] in the type of the ring.
 ROUTESTATS_HOST_DEVICE inline void gather_id(const CaptureTarget& target,
                                              const std::uint32_t* slots, std::uint64_t choice,
                                              void* gathered) {
@@ -153,7 +154,7 @@ ROUTESTATS_HOST_DEVICE inline void gather_id(const CaptureTarget& target,
 
 // --- the end of a step ---
 
-// What the engine ran each row as; of one step, read from the engine's own device buffers.
+// The position and token of each row of one step, read from the device buffers of the engine.
 struct RowTags {
   const void* positions;
   IdType position_type;
@@ -172,11 +173,11 @@ ROUTESTATS_HOST_DEVICE inline void tag_row(const CaptureTarget& target, const Ca
   tag[1] = value(tags.token_ids, tags.token_type);
 }
 
-// One thread: what runs from here on belongs to no step.
+// One thread: work from here on belongs to no step.
 ROUTESTATS_HOST_DEVICE inline void shut_step(const CaptureTarget& target) { target.control[1] = 0; }
 
-// One thread: the step is shut, and the next one takes its number and its record, from which this
-// one's stamps go. So numbers in use follow each other, and no two of them share a record.
+// One thread: shuts the step and removes its stamps from the record. The next step takes its number
+// and its record. So the numbers in use are consecutive, and no two of them share a record.
 ROUTESTATS_HOST_DEVICE inline void forget_step(const CaptureTarget& target,
                                                const CaptureStep& step) {
   shut_step(target);

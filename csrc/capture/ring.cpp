@@ -50,7 +50,7 @@ bool CaptureRing::begin_step(std::uint64_t rows) {
 }
 
 void CaptureRing::note_fault(std::string what) {
-  if (fault_.empty()) fault_ = std::move(what);  // the first one is the cause of the others
+  if (fault_.empty()) fault_ = std::move(what);  // the first fault causes the others
 }
 
 void CaptureRing::write_layer(std::uint32_t layer, const LayerRouting& routing) noexcept {
@@ -81,7 +81,7 @@ template <class Id>
 void CaptureRing::store_layer(std::uint32_t layer, const LayerRouting& routing) {
   const std::uint32_t top_k = config_.top_k;
   Id* const ring_ids = reinterpret_cast<Id*>(ids_.data());
-  // Rows are ordered in this scratch; top_k is bounded only by the number of experts.
+  // Rows are ordered in this scratch memory; only the number of experts bounds top_k.
   thread_local std::vector<Id> ids;
   thread_local std::vector<float> weights;
   ids.resize(top_k);
@@ -131,7 +131,7 @@ void CaptureRing::abandon_step() noexcept {
 
 void CaptureRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights) {
   const std::uint64_t rows = rows_of(steps);
-  // Committed slots are not written again before they are released, so the copy needs no lock.
+  // Committed slots are not written before they are released, so the copy needs no lock.
   const std::uint64_t width = extents_.row_width();
   auto* out = static_cast<std::uint8_t*>(ids);
   for (std::uint64_t done = 0; done < rows;) {

@@ -15,19 +15,19 @@ struct RingConfig {
   std::uint32_t experts;
   std::uint32_t top_k;
   std::uint64_t capacity;  // rows
-  bool weights;            // keep them; they order the ids either way
+  bool weights;            // keep weights; they order the ids in any case
   Overflow overflow;
 };
 
-// The same config, or std::invalid_argument, which names what is wrong with it.
+// Returns the config. Throws std::invalid_argument, which names what is wrong with it.
 const RingConfig& checked(const RingConfig& config);
 
 // A bounded buffer of complete rows between one engine thread and one draining thread.
 //
 // The engine thread opens a step of a known number of rows, writes each layer once, and commits.
-// Nothing is visible to the draining thread before the commit, and a commit succeeds only if every
-// layer of the step was written and every id was valid. Outside a step writes are ignored: that is
-// how warm-up, profiling and graph capture stay out.
+// The draining thread sees nothing before the commit. A commit succeeds only if every layer of the
+// step was written and every id was valid. Outside a step writes are ignored: this keeps warm-up,
+// profiling and graph capture out.
 class CaptureRing {
  public:
   explicit CaptureRing(const RingConfig& config);
@@ -40,17 +40,17 @@ class CaptureRing {
 
   // --- engine thread ---
 
-  // Opens the next step. With Overflow::block it waits for room; with Overflow::drop it returns
-  // false when there is none, and the step's rows are counted as dropped. Throws CaptureFault when
-  // the ring has failed or was closed, std::invalid_argument when `rows` exceeds the capacity.
+  // Opens the next step. If there is no room it waits with Overflow::block; with Overflow::drop it
+  // counts the rows of the step as dropped and returns false. Throws CaptureFault if the ring has
+  // failed or was closed, std::invalid_argument if `rows` exceeds the capacity.
   bool begin_step(std::uint64_t rows);
 
-  // Writes the open step's rows of one layer; rows beyond the step's (padding) are ignored. A fault
-  // is kept for commit_step, so that this can be called where nothing may throw.
+  // Writes the rows of one layer in the open step. Rows beyond those of the step are padding and
+  // ignored. A fault is kept for commit_step, because this is called where nothing may throw.
   void write_layer(std::uint32_t layer, const LayerRouting& routing) noexcept;
 
-  // Hands the step over and returns its number; on a fault the step is discarded and CaptureFault
-  // says what was wrong.
+  // Hands the step over and returns its number. On a fault it discards the step and throws
+  // CaptureFault, which says what was wrong.
   std::uint64_t commit_step();
   void abandon_step() noexcept;
   bool step_open() const { return step_open_; }
@@ -61,15 +61,15 @@ class CaptureRing {
   void wait(std::uint64_t min_rows, double seconds) { ledger_.wait(min_rows, seconds); }
   std::vector<Step> peek(std::uint64_t max_rows) const { return ledger_.peek(max_rows); }
 
-  // Copies the rows of the steps that `peek` gave into [rows, layers, top_k] matrices (`weights`
-  // may be null) and frees their slots.
+  // Copies the rows of the steps that `peek` gave to [rows, layers, top_k] matrices and frees their
+  // slots. `weights` may be null.
   void take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights);
 
   // --- either ---
 
   // No more steps; a blocked begin_step throws.
   void close() { ledger_.close(); }
-  // The draining side cannot go on: the next begin_step throws this.
+  // The draining thread cannot go on: the next begin_step throws this reason.
   void fail(const std::string& reason) { ledger_.fail(reason); }
 
   std::uint64_t dropped_rows() const { return ledger_.dropped_rows(); }
@@ -86,7 +86,7 @@ class CaptureRing {
   std::vector<std::uint8_t> ids_;
   std::vector<std::uint16_t> weights_;
 
-  // The open step, touched by the engine thread alone.
+  // The open step; only the engine thread uses it.
   bool step_open_ = false;
   std::uint64_t step_number_ = 0;
   std::uint64_t step_rows_ = 0;

@@ -43,7 +43,7 @@ void RingLedger::commit(Step step) {
 
 void RingLedger::wait(std::uint64_t min_rows, double seconds) {
   std::unique_lock lock(mutex_);
-  // More than the ring can hold would never come.
+  // The ring never holds more than this.
   const std::uint64_t wanted = std::clamp<std::uint64_t>(min_rows, 1, capacity_ / 2 + 1);
   const std::uint64_t many_steps = max_steps_ / 2 + 1;
   ready_.wait_for(lock, std::chrono::duration<double>(seconds), [&] {

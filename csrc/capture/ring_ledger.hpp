@@ -11,7 +11,7 @@
 
 namespace routestats {
 
-// What capture got from the engine is not a complete, valid step.
+// Capture got something from the engine that is no complete, valid step.
 class CaptureFault : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -23,30 +23,31 @@ struct Step {
   std::uint64_t rows;
 };
 
-// Which rows of a bounded ring belong to whom: room for the engine thread, committed steps for the
-// draining thread, and what was dropped. It knows nothing of where the rows lie.
+// The owners of the rows of a bounded ring: free room for the engine thread, committed steps for
+// the draining thread, and the number of dropped rows. It does not know where the rows lie.
 class RingLedger {
  public:
-  // Room for `capacity` rows and, where rows arrive later than their step is committed, for
-  // `max_steps` steps.
+  // Room for `capacity` rows and, if rows arrive after the commit of their step, for `max_steps`
+  // steps.
   RingLedger(std::uint64_t capacity, Overflow overflow,
              std::uint64_t max_steps = ~std::uint64_t{0});
 
   // --- engine thread ---
 
-  // The number of the step's first row, or nothing when it was dropped for want of room. With
-  // Overflow::block it waits for room. Throws CaptureFault when the ring has failed or was closed,
-  // std::invalid_argument when `rows` exceeds the capacity.
+  // The number of the first row of the step, or nothing if the step was dropped for lack of room.
+  // With Overflow::block it waits for room. Throws CaptureFault if the ring has failed or was
+  // closed, std::invalid_argument if `rows` exceeds the capacity.
   std::optional<std::uint64_t> reserve(std::uint64_t rows);
   void commit(Step step);
 
   // --- draining thread ---
 
-  // Waits until at least `min_rows` are committed, the ring is closed, or `seconds` have passed.
+  // Waits until at least `min_rows` rows are committed, the ring is closed, or `seconds` have
+  // passed.
   void wait(std::uint64_t min_rows, double seconds);
-  // The oldest committed steps, as many as fit `max_rows` but at least one if there is any.
+  // The oldest committed steps, as many as fit `max_rows`, but at least one if there is one.
   std::vector<Step> peek(std::uint64_t max_rows) const;
-  // The first row that was not released. Only the draining thread moves it.
+  // The first row that is not released. Only the draining thread changes it.
   std::uint64_t tail() const { return tail_; }
   // Frees the rows of the steps that `peek` gave.
   void release(const std::vector<Step>& steps);

@@ -8,13 +8,13 @@
 // One token's choices at one layer: number formats and the canonical order.
 namespace routestats {
 
-// IEEE binary32 to binary16, round to nearest even; what NumPy's astype(float16) gives.
+// IEEE binary32 to binary16, rounded to nearest even, as NumPy's astype(float16).
 ROUTESTATS_HOST_DEVICE inline std::uint16_t half_bits(float value) {
   std::uint32_t bits;
   std::memcpy(&bits, &value, sizeof bits);
   const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000u);
   const std::uint32_t magnitude = bits & 0x7fffffffu;
-  if (magnitude > 0x7f800000u) {  // NaN: keep it one, with its leading payload bits
+  if (magnitude > 0x7f800000u) {  // NaN: stays NaN, with its leading payload bits
     const std::uint32_t payload = (magnitude >> 13) & 0x3ffu;
     return static_cast<std::uint16_t>(sign | 0x7c00u | (payload != 0 ? payload : 1u));
   }
@@ -34,7 +34,7 @@ ROUTESTATS_HOST_DEVICE inline std::uint16_t half_bits(float value) {
     rest = magnitude & 0x1fffu;
     halfway = 0x1000u;
   }
-  if (rest > halfway || (rest == halfway && (kept & 1u) != 0)) ++kept;  // may carry into inf
+  if (rest > halfway || (rest == halfway && (kept & 1u) != 0)) ++kept;  // may become inf
   return static_cast<std::uint16_t>(sign | kept);
 }
 
@@ -69,8 +69,8 @@ ROUTESTATS_HOST_DEVICE inline float float_from_bfloat16(std::uint16_t bfloat) {
   return value;
 }
 
-// The canonical order of a row's choices: by descending weight, ties to the lowest id.
-// A NaN comes last, so that the order stays total; `verify` is what reports it.
+// The canonical order of the choices of a row: by descending weight, ties by the lowest id. NaN
+// comes last, so that the order is total; `verify` reports it.
 template <class Id>
 ROUTESTATS_HOST_DEVICE constexpr bool comes_before(Id id_a, float weight_a, Id id_b,
                                                    float weight_b) {
@@ -82,8 +82,9 @@ ROUTESTATS_HOST_DEVICE constexpr bool comes_before(Id id_a, float weight_a, Id i
   return id_a < id_b;
 }
 
-// Where `order_choices` would put slot `slot` of a row whose slots `id_of` and `weight_of` give:
-// the number of slots that come before it. One thread per slot needs no array to order a row with.
+// The place that `order_choices` would give slot `slot`: the number of slots that come before it.
+// `id_of` and `weight_of` give the slots of the row. One thread per slot needs no array to order a
+// row.
 template <class Id, class Weight>
 ROUTESTATS_HOST_DEVICE constexpr std::uint32_t rank_of_choice(std::uint32_t slot,
                                                               std::uint32_t top_k, Id&& id_of,
@@ -94,7 +95,7 @@ ROUTESTATS_HOST_DEVICE constexpr std::uint32_t rank_of_choice(std::uint32_t slot
   for (std::uint32_t other = 0; other < top_k; ++other) {
     const auto other_id = id_of(other);
     const float other_weight = weight_of(other);
-    // Of two that are equal in both, the earlier slot comes first, as in a stable sort.
+    // If both are equal, the earlier slot comes first, as in a stable sort.
     const bool first = comes_before(other_id, other_weight, id, weight) ||
                        (other < slot && !comes_before(id, weight, other_id, other_weight));
     rank += first ? 1u : 0u;
@@ -102,7 +103,7 @@ ROUTESTATS_HOST_DEVICE constexpr std::uint32_t rank_of_choice(std::uint32_t slot
   return rank;
 }
 
-// Insertion sort: K is small (at most a few dozen) and often already in order.
+// Insertion sort, because K is small (at most a few dozen) and the choices are often in order.
 template <class Id>
 ROUTESTATS_HOST_DEVICE constexpr void order_choices(Id* ids, float* weights, std::uint32_t top_k) {
   for (std::uint32_t i = 1; i < top_k; ++i) {

@@ -10,7 +10,7 @@ namespace routestats {
 enum class IdType : std::uint8_t { i32, i64, u32 };
 enum class WeightType : std::uint8_t { f32, f16, bf16 };
 
-// What a router chose for `rows` tokens at one layer: two row-major [rows, top_k] matrices.
+// The choices of a router for `rows` tokens at one layer: two row-major [rows, top_k] matrices.
 struct LayerRouting {
   const void* ids;
   IdType id_type;

@@ -19,7 +19,7 @@ const RingConfig& checked(const RingConfig& config, const RingExtents& extents) 
                                 std::to_string(config.capacity));
   }
   if (config.layers > 65535) throw std::invalid_argument("layers: expected at most 65535");
-  // A kernel numbers its threads, and those past the last row, in 32 bits.
+  // A kernel numbers its threads in 32 bits, also those after the last row.
   if (extents.capacity * extents.top_k > std::numeric_limits<std::int32_t>::max()) {
     throw std::invalid_argument("capacity: expected capacity * top_k below 2^31");
   }

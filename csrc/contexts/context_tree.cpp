@@ -12,7 +12,7 @@ namespace {
 constexpr std::uint32_t kRoot = 0;
 constexpr std::uint32_t kUnused = std::numeric_limits<std::uint32_t>::max();
 constexpr std::size_t kMaxSettings = 64;
-constexpr std::size_t kMaxDepth = 255;  // the greatest std::uint8_t; open nodes differ in depth
+constexpr std::size_t kMaxDepth = 255;  // fits std::uint8_t; open nodes have different depths
 
 void require_ascending(const char* name, const std::vector<std::uint32_t>& values) {
   const bool rising =
@@ -45,10 +45,10 @@ void ContextTree::build(std::span<const std::uint32_t> order, std::span<const st
   number_intervals();
 }
 
-// One sweep over the places with a stack of the intervals that are open there. A node opens where
-// its first two tokens meet, or when its first child closes: there are fewer than tokens, and the
-// root. All lists are written through pointers, and both sides' at every token, since which side a
-// token is on cannot be foreseen.
+// One sweep over the places, with a stack of the intervals that are open. A node opens where its
+// first two tokens meet, or when its first child closes, so there are fewer nodes than tokens, and
+// the root. All lists are written through pointers, and the lists of both sides at every token,
+// because the processor cannot predict the side of a token.
 void ContextTree::find_nodes(std::span<const std::uint32_t> order,
                              std::span<const std::uint8_t> lengths) {
   const std::size_t tokens = order.size();
@@ -100,8 +100,8 @@ void ContextTree::find_nodes(std::span<const std::uint32_t> order,
 }
 
 // Walks from each test token towards the root until every setting has its context. A node holds the
-// contexts longer than its parent's, up to its own depth; a setting (order m, support s) resolves
-// to the one of length min(m, the depth of the lowest node with s training tokens).
+// contexts longer than those of its parent, up to its own depth. A setting (order m, support s)
+// resolves to the context of length min(m, the depth of the lowest node with s training tokens).
 void ContextTree::resolve(std::int64_t* resolved, std::size_t columns) {
   uses_.clear();
   masks_.clear();
@@ -109,7 +109,7 @@ void ContextTree::resolve(std::int64_t* resolved, std::size_t columns) {
   const auto& supports = settings_.supports;
   const std::uint64_t all =
       every_order_.back() * (~std::uint64_t{0} >> (64 - settings_.orders.size()));
-  std::vector<std::uint64_t> longer(columns + 1);  // [d]: the orders greater than d
+  std::vector<std::uint64_t> longer(columns + 1);  // [d]: how many orders are greater than d
   for (std::size_t d = 0; d < longer.size(); ++d) {
     for (std::size_t m = 0; m < settings_.orders.size(); ++m) {
       if (settings_.orders[m] > d) longer[d] |= std::uint64_t{1} << m;
@@ -144,7 +144,7 @@ void ContextTree::resolve(std::int64_t* resolved, std::size_t columns) {
   }
 }
 
-// Few masks occur, and the same ones over and over.
+// There are few masks, and they repeat.
 std::uint32_t ContextTree::mask_number(std::uint64_t mask) {
   const auto found = std::find(masks_.begin(), masks_.end(), mask);
   if (found == masks_.end()) {
@@ -154,7 +154,7 @@ std::uint32_t ContextTree::mask_number(std::uint64_t mask) {
   return static_cast<std::uint32_t>(found - masks_.begin());
 }
 
-// Nodes that differ in their test tokens alone are one interval; they follow one another here.
+// Nodes that differ only in their test tokens are one interval. They follow one another here.
 void ContextTree::number_intervals() {
   intervals_.clear();
   for (const std::uint32_t node : finished_) {

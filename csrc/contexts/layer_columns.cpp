@@ -48,8 +48,8 @@ class Numbering {
   std::uint32_t used_ = 0;
 };
 
-// Members are packed into keys of 64 bits. Where one key does not hold them all, the set so far is
-// replaced by its number (32 bits) and the next members follow it.
+// Members are packed into keys of 64 bits. If one key cannot hold all of them, the number of the
+// set so far (32 bits) takes its place in the key, and the next members follow it.
 template <class Id>
 std::size_t number_sets(std::span<const Id> members, std::size_t slots, std::size_t experts,
                         std::vector<std::uint32_t>& codes) {

@@ -10,8 +10,8 @@
 
 namespace routestats {
 
-// The ids of two views, one after the other, layer by layer: [layers, tokens, slots]. `Id` must
-// hold them; they must be checked already.
+// The ids of two views, one after the other, layer by layer: [layers, tokens, slots]. The ids must
+// be checked already, and `Id` must be wide enough for them.
 template <class Id>
 class LayerColumns {
  public:
@@ -30,9 +30,9 @@ class LayerColumns {
   std::vector<Id> ids_;
 };
 
-// First choices of kLanes layers side by side, so that one read serves all of them: for every group
-// of layers [0, kLanes), [kLanes, 2 * kLanes), ... the tokens of two views, one after the other.
-// Beyond the last layer the ids are 0.
+// First choices of kLanes layers side by side, so that one read serves all of them. For every group
+// of layers [0, kLanes), [kLanes, 2 * kLanes), ... there are the tokens of two views, one after the
+// other. Ids of layers that do not exist are 0.
 inline constexpr std::size_t kLanes = 4;
 
 template <class Id>
@@ -52,7 +52,7 @@ class LayerGroups {
   std::vector<Lanes> ids_;
 };
 
-// Numbers the distinct sets of experts of each layer, in the order in which they first occur: equal
+// Numbers the distinct sets of experts of each layer in the order of their first occurrence. Equal
 // sets have equal numbers, whatever the order of their slots.
 class SetColumns {
  public:
@@ -70,8 +70,8 @@ class SetColumns {
   std::vector<std::size_t> distinct_;
 };
 
-// Throws ExpertRepeated unless the slots of each token and layer are distinct. `name` is what the
-// caller calls the view.
+// Throws ExpertRepeated unless the slots of each token and layer are distinct. The message calls
+// the view `name`.
 void check_distinct(const ExpertView& view, const char* name, unsigned threads);
 
 }  // namespace routestats

@@ -15,8 +15,8 @@ void NestedSweep::plan(std::span<const ContextTree::Interval> intervals) {
   heavy_.assign(count, kNone);
   steps.clear();
   steps.reserve(count);
-  // Intervals come contained before containing: what lies inside the next one is on the stack's
-  // top.
+  // Inner intervals come before the outer one, so those that lie in the next interval are on top of
+  // the stack.
   stack_.clear();
   for (std::uint32_t i = 0; i < count; ++i) {
     while (!stack_.empty() && intervals[stack_.back()].low >= intervals[i].low) {
@@ -26,8 +26,9 @@ void NestedSweep::plan(std::span<const ContextTree::Interval> intervals) {
     }
     stack_.push_back(i);
   }
-  // Each chain runs from a smallest interval up to one that is nobody's largest child. Chains do
-  // not share the table, so their order is free; that of their tops keeps memory close.
+  // Each chain goes from a smallest interval up to one that is not the largest child of another.
+  // Chains do not share the table, so their order is free; the order of their tops keeps memory
+  // accesses close together.
   std::vector<bool> is_heavy(count, false);
   for (const std::uint32_t child : heavy_) {
     if (child != kNone) is_heavy[child] = true;

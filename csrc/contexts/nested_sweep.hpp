@@ -9,11 +9,12 @@
 
 namespace routestats {
 
-// In which order to visit nested intervals so that one table of counters serves them all.
+// The order in which nested intervals are visited, so that one table of counters serves all of
+// them.
 //
-// Every interval is grown from its largest child by adding the places to the left and right of it;
-// a chain of such steps starts and ends with an empty table. A place is added once for each
-// ancestor of which it is not in the largest child: at most log2(places) times.
+// Every interval grows from its largest child, by the places to the left and right of it. A chain
+// of such steps starts and ends with an empty table. A place is added once for each of its
+// intervals in whose largest child it does not lie: at most log2(places) times.
 struct NestedSweep {
   struct Step {
     std::uint32_t low;
@@ -24,7 +25,7 @@ struct NestedSweep {
   };
   std::vector<Step> steps;
 
-  // `intervals` as of ContextTree.
+  // `intervals` come from a ContextTree.
   void plan(std::span<const ContextTree::Interval> intervals);
 
  private:

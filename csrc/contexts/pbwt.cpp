@@ -11,11 +11,11 @@
 namespace routestats {
 namespace {
 
-// Up to here a running minimum is kept for every symbol of the alphabet; above, one for those
-// places only that a minimum can still start from.
+// Up to this size of the alphabet a running minimum is kept for every symbol. Above it, one is kept
+// only for places from which a minimum can still start.
 constexpr std::size_t kMaxTrackedAlphabet = 256;
 
-// The arrays of one step. `ends` holds where the first token of each symbol goes, and is advanced.
+// The arrays of one step. `ends` says where the next token of each symbol goes, and is advanced.
 template <class Symbol, class Length>
 struct Step {
   std::span<const Symbol> symbols;
@@ -26,8 +26,9 @@ struct Step {
   std::uint32_t* ends;
 };
 
-// For each symbol, the least length since its last token: what that token shares with this one.
-// `Width` is the alphabet rounded up; the loop over it is a handful of vector instructions.
+// For each symbol, the least length since its last token: the layers that this token shares with
+// the current one. `Width` is the alphabet, rounded up; the loop over it is a few vector
+// instructions.
 template <std::size_t Width, class Symbol, class Length>
 void step_tracking_all(const Step<Symbol, Length>& step) {
   constexpr Length kNone = std::numeric_limits<Length>::max();
@@ -40,7 +41,7 @@ void step_tracking_all(const Step<Symbol, Length>& step) {
     const Symbol symbol = step.symbols[token];
     const std::uint32_t place = step.ends[symbol]++;
     step.next_order[place] = token;
-    // One layer more than before; 0 for the symbol's first token, where `least` is 0 too.
+    // One layer more than before. For the first token of the symbol `least` is 0, and so is this.
     step.next_lengths[place] = static_cast<Length>(least[symbol] + seen[symbol]);
     seen[symbol] = 1;
     least[symbol] = kNone;
@@ -48,8 +49,8 @@ void step_tracking_all(const Step<Symbol, Length>& step) {
 }
 
 #if defined(__GNUC__)
-// The same for lengths of one byte, with the minima in registers: writing one byte of them to
-// memory and reading them all back right after would stall every token.
+// The same for lengths of one byte, with the minima in registers. In memory every token would
+// stall: it would write one byte of them and read all of them back right after.
 template <std::size_t Width, class Symbol>
 void step_in_registers(const Step<Symbol, std::uint8_t>& step) {
   using Bytes [[gnu::vector_size(16)]] = std::uint8_t;
@@ -79,7 +80,7 @@ void step_in_registers(const Step<Symbol, std::uint8_t>& step) {
 }
 #endif
 
-// Dispatches to the smallest width that holds the alphabet.
+// Calls the version with the smallest width that holds the alphabet.
 template <class Symbol, class Length>
 void step_of_few(const Step<Symbol, Length>& step, std::size_t alphabet) {
 #if defined(__GNUC__)
@@ -96,9 +97,9 @@ void step_of_few(const Step<Symbol, Length>& step, std::size_t alphabet) {
   return step_tracking_all<256>(step);
 }
 
-// The places from which a minimum up to here can start: their lengths rise from bottom to top, so
-// there are never more than steps, however large the alphabet. The least length since a place is
-// that of the lowest entry behind it.
+// The places from which a minimum up to here can start. Their lengths rise from bottom to top, so
+// there are never more of them than steps, whatever the alphabet. The least length since a place is
+// the length of the lowest entry behind it.
 template <class Symbol, class Length>
 void step_with_stack(const Step<Symbol, Length>& step, std::vector<std::uint32_t>& seen,
                      std::size_t alphabet) {

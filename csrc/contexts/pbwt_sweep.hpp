@@ -13,13 +13,14 @@
 
 namespace routestats {
 
-// Steps are a chain, what is read from each is not: while one thread steps, the others read, and
-// whoever is free steps on if that is possible and reads if not. More threads than this would wait.
+// Each step needs the one before it; reads of a step do not need each other. While one thread
+// steps, the others read. A free thread steps if that is possible, else it reads. More threads than
+// this would wait.
 inline constexpr unsigned kMostSweepThreads = 4;
 
-// Calls `step(i)` for i = 0, 1, ..., steps - 1 in turn, each of which steps `sorted` once, and
-// `read(worker, i, order, lengths)` on what step i left, in any order and on any of the workers,
-// who are numbered from 0.
+// Calls `step(i)` for i = 0, 1, ..., steps - 1 in turn; each call makes one step of `sorted`. Calls
+// `read(worker, i, order, lengths)` on the result of step i, in any order and on any of the
+// workers, which are numbered from 0.
 template <class Length, class Step, class Read>
 class PbwtSweep {
  public:
@@ -28,8 +29,8 @@ class PbwtSweep {
 
   void run(unsigned threads) {
     const unsigned team = std::min(threads, kMostSweepThreads);
-    // A result stays in the transform until the second step after it. One that is read for longer
-    // takes its arrays along and leaves some of these in their place.
+    // A result stays in the transform until the second step after it. A thread that reads longer
+    // takes the arrays out of the transform and leaves some of these there.
     for (unsigned i = 0; i < team; ++i) spare_.emplace_back(sorted_.order().size());
     run_workers(team, team, [this](ItemQueue& queue) {
       if (const auto item = queue.next()) work(*item);
@@ -45,7 +46,7 @@ class PbwtSweep {
   };
   struct Kept {
     bool read = false;
-    Arrays arrays{0};  // the transform's no more
+    Arrays arrays{0};  // taken out of the transform
   };
 
   void work(std::size_t worker) {
@@ -68,7 +69,7 @@ class PbwtSweep {
     }
   }
 
-  // Whether nobody else steps, and there are arrays to step into.
+  // Whether no other thread steps and there are arrays for a step.
   bool may_step() const {
     if (stepping_ || next_ == steps_) return false;
     return next_ < 2 || kept_[next_ - 2].read || !spare_.empty();
@@ -116,7 +117,7 @@ class PbwtSweep {
   std::size_t reads_ = 0;
   std::deque<Result> unread_;
   std::vector<Kept> kept_;     // by step
-  std::vector<Arrays> spare_;  // nobody's
+  std::vector<Arrays> spare_;  // not in use
 };
 
 }  // namespace routestats

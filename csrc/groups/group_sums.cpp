@@ -17,10 +17,10 @@ namespace {
 
 constexpr std::size_t kBlockCells = std::size_t{1} << 20;  // 8 MiB of counts per thread
 constexpr std::size_t kBlockEntries = 16'384;
-// A group with fewer cells than one in so many of a table has them looked up one by one.
+// If a group touches less than one in kFewOf cells of a table, its cells are looked up one by one.
 constexpr std::size_t kFewOf = 8;
 
-// n log2 n, looked up where n is small: most cells are, and a logarithm costs several loads.
+// n log2 n. Small n are looked up: most cells are small, and a logarithm costs several loads.
 class NLog2N {
  public:
   NLog2N() : small_(kSmall) {
@@ -47,8 +47,8 @@ std::vector<double> values_of(const NLog2N& f, const std::uint64_t* counts, std:
   return values;
 }
 
-// Sum over cells of f(factor * (whole - part)) - f(factor * whole), the latter given as `before`.
-// Cells without a part add an exact 0; to skip them costs more than to add it.
+// Sum over cells of f(factor * (whole - part)) - f(factor * whole); `before` has the second term.
+// Cells without a part add an exact 0. Skipping them would cost more than adding it.
 double sum_change(const NLog2N& f, const std::uint64_t* whole, const std::uint64_t* part,
                   const double* before, std::size_t cells, std::uint64_t factor) {
   double change = 0.0;
@@ -61,8 +61,8 @@ double sum_change(const NLog2N& f, const std::uint64_t* whole, const std::uint64
   return change;
 }
 
-// The same sum over the cells of one layer pair that a few entries touch, in ascending order: equal
-// to the last bit, as all other cells add an exact 0.
+// The same sum over the cells of one layer pair that a few entries touch, in ascending order. It is
+// equal to the last bit, because all other cells add an exact 0.
 class FewCells {
  public:
   explicit FewCells(std::size_t experts)
@@ -115,7 +115,7 @@ class GatheredRows {
       : from_(from), ids_(max_entries * from.layers * from.slots) {}
 
   ExpertView fill(const GroupedRows& grouped, std::size_t first, std::size_t count) {
-    // Copied out of the view: to the compiler, ids of one byte might be a part of it.
+    // Copied out of the view: the compiler must assume that a write to one-byte ids changes it.
     const std::size_t slots = from_.slots;
     const std::size_t width = from_.layers * slots;
     const std::ptrdiff_t token_stride = from_.token_stride;
@@ -223,7 +223,7 @@ void sum_changes_without_groups(const ExpertView& all_slots, std::size_t experts
   if (many.empty()) return;
 
   const std::size_t block = std::min(longest, kBlockEntries);
-  // At least one round, for the layers' own sums.
+  // There is at least one round, for the sums of the layers themselves.
   for (std::size_t begin = 0; begin == 0 || begin < pairs.size(); begin += pairs_at_once) {
     const auto some = pairs.subspan(begin, std::min(pairs_at_once, pairs.size() - begin));
     const std::uint64_t* tables = whole.pairs + begin * cells;

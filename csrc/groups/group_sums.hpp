@@ -9,8 +9,8 @@
 
 namespace routestats {
 
-// Entries of a trace's rows in groups: group g is entries starts[g] .. starts[g + 1] - 1, and entry
-// i stands, at layer l, for row rows[l * layer_stride + i].
+// Rows of a trace in groups, as entries: group g is entries starts[g] .. starts[g + 1] - 1, and at
+// layer l entry i is row rows[l * layer_stride + i].
 struct GroupedRows {
   const std::uint32_t* rows;
   std::size_t layer_stride;               // 0: the same rows at every layer
@@ -19,24 +19,24 @@ struct GroupedRows {
   std::size_t groups() const { return starts.size() - 1; }
 };
 
-// Counts that hold at least the entries of every group; row-major.
+// Counts of at least the entries of all groups; row-major.
 struct WholeCounts {
   const std::uint64_t* expert;  // [layers, experts]
   const std::uint64_t* pairs;   // [pairs, experts, experts]
 };
 
-// With f(n) = n log2 n: what the sums of f over all cells gain (they lose, mostly) when a group's
-// entries are taken out of the counts. Row-major, owned by the caller.
+// With f(n) = n log2 n: the change of the sum of f over all cells when the entries of a group are
+// taken out of the counts (mostly a loss). Row-major, owned by the caller.
 struct SumChanges {
   double* pairs;   // [groups, pairs]: over the cells of the layer pair's table
   double* layers;  // [groups, layers]: over the margin of any table of that layer, i.e. over
                    // counted_slots times the counts of its experts
 };
 
-// One count of the entries, and one term for each cell and group. The order of all sums is fixed,
-// so that the result does not depend on `threads`. Memory: a block of cells for each thread,
+// Counts the entries once and computes one term for each cell and group. All sums have a fixed
+// order, so the result does not depend on `threads`. Memory: a block of cells for each thread,
 // whatever the number of pairs. Throws std::invalid_argument for rows, starts or counts that do not
-// fit together, and whatever count_pairs throws.
+// fit together, and the errors of count_pairs.
 void sum_changes_without_groups(const ExpertView& view, std::size_t experts,
                                 std::span<const LayerPair> pairs, const GroupedRows& grouped,
                                 const WholeCounts& whole, const SumChanges& changes,

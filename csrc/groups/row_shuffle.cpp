@@ -23,7 +23,7 @@ class SplitMix64 {
  public:
   explicit SplitMix64(std::uint64_t state) : state_(state) {}
 
-  // Even over 0 .. bound - 1.
+  // Evenly distributed over 0 .. bound - 1.
   std::uint32_t below(std::uint32_t bound) {
     std::uint64_t product = upper_half() * bound;
     if (static_cast<std::uint32_t>(product) < bound) {
@@ -49,9 +49,9 @@ void check_starts(std::span<const std::uint64_t> starts, std::size_t entries) {
   }
 }
 
-void shuffle_rows(const ClassedRows& classed, const ShuffleSeed& seed, std::size_t layers,
-                  std::uint32_t* orders, unsigned threads) {
-  const auto& [rows, starts] = classed;
+void shuffle_rows(std::span<const std::uint32_t> rows, std::span<const std::uint64_t> starts,
+                  const ShuffleSeed& seed, std::size_t layers, std::uint32_t* orders,
+                  unsigned threads) {
   check_starts(starts, rows.size());
   if (rows.size() > std::numeric_limits<std::uint32_t>::max()) {
     throw std::length_error("rows: expected fewer than 2^32");
@@ -62,10 +62,10 @@ void shuffle_rows(const ClassedRows& classed, const ShuffleSeed& seed, std::size
       const std::uint64_t layer_key = mix(stream_key + *layer);
       std::uint32_t* order = orders + *layer * rows.size();
       std::copy(rows.begin(), rows.end(), order);
-      for (std::size_t c = 0; c < classed.classes(); ++c) {
-        SplitMix64 random(mix(layer_key + seed.first_class + c));
-        std::uint32_t* entry = order + starts[c];
-        for (auto n = static_cast<std::uint32_t>(starts[c + 1] - starts[c]); n > 1; --n) {
+      for (std::size_t g = 0; g + 1 < starts.size(); ++g) {
+        SplitMix64 random(mix(layer_key + seed.first_group + g));
+        std::uint32_t* entry = order + starts[g];
+        for (auto n = static_cast<std::uint32_t>(starts[g + 1] - starts[g]); n > 1; --n) {
           std::swap(entry[n - 1], entry[random.below(n)]);
         }
       }

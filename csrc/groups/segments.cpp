@@ -21,9 +21,9 @@ struct Run {
   std::span<const Id> of(std::size_t token) const { return {ids + token * slots, slots}; }
 };
 
-// How many tokens of the window choose each expert. An expert's count changes only when a token
-// that chose it enters or leaves, so the windows since the last change are added at once: work per
-// token is by slots, not by experts.
+// How many tokens of the window choose each expert. The count of an expert changes only when a
+// token that chose it enters or leaves, so all windows since the last change are added at once. The
+// work per token goes with the slots, not with the experts.
 class WindowUses {
  public:
   WindowUses(std::size_t experts, std::size_t m) : m_(m), count_(experts), since_(experts) {}
@@ -82,7 +82,7 @@ class LookingCache {
         }
       }
       if (pool_.size() > capacity_) evict();
-      // From the m tokens after t to the m after t + 1.
+      // The window moves from the m tokens after t to the m tokens after t + 1.
       if (t + 1 < run.tokens) count(run.of(t + 1), -1);
       if (t + 1 + m_ < run.tokens) count(run.of(t + 1 + m_), 1);
     }
@@ -130,7 +130,7 @@ void check_runs(const ExpertView& view, const TokenRuns& runs, std::size_t group
   }
 }
 
-// Copies the ids of a run at one layer; throws where one stands twice in a token.
+// Copies the ids of a run at one layer. Throws if a token names an expert twice.
 template <class Item>
 class LayerReader {
  public:
@@ -162,7 +162,7 @@ class LayerReader {
 
   const ExpertView& view_;
   const std::size_t layer_;
-  // Tokens are numbered as they are read: one may stand in several runs.
+  // Tokens are numbered in the order of reading: a token may stand in several runs.
   std::uint64_t reads_ = 0;
   std::vector<std::uint64_t> last_read_;
   std::vector<Id> ids_;

@@ -9,13 +9,13 @@
 
 namespace routestats {
 
-// Counts by AND-popcount of bit columns. Tables of few experts are small, so every worker counts
-// whole blocks into tables of its own, and no worker waits for another.
+// Counts by AND and popcount of columns of bits. Tables of few experts are small, so every worker
+// counts whole blocks into tables of its own, and no worker waits for another.
 class BitmapCounter {
  public:
   BitmapCounter(const CountJob& job, Isa isa);
 
-  // Adds the view in blocks of `block` tokens, except those that are returned: in them a token
+  // Adds the view in blocks of `block` tokens, except the blocks that it returns: in these a token
   // names an expert twice at one layer, and bits cannot say how often.
   std::vector<TokenRange> add(const ExpertView& view, std::size_t block);
 

@@ -12,14 +12,14 @@
 namespace routestats {
 namespace {
 
-// Tokens of a block: the rows of one source layer share the second-level cache with the planes.
+// Tokens of a block: the rows of one source layer and the planes fit the second-level cache.
 constexpr std::size_t kBlockTokens = 2048;
 static_assert(kBlockTokens * kRowWords <= 65'535);  // places are 16 bits
-// Layers that lay a power of two apart would evict each other from the first-level cache.
+// Layers that lie a power of two apart would evict each other from the first-level cache.
 constexpr std::size_t kApart = 96;
-// Ids of a window's source layers: about one cache line of every token.
+// Slots of the source layers of a window: their ids of one token fill about one cache line.
 constexpr std::size_t kWindowSlots = 64;
-// Planes of a window's source layers.
+// Bytes of the planes of a window.
 constexpr std::size_t kWindowPlaneBytes = std::size_t{3} << 19;
 constexpr std::size_t kPlannedPlanes = 14;
 static_assert(2 * kMostPartTokens < (std::size_t{1} << kMostPlanes));  // padding included
@@ -28,7 +28,7 @@ template <std::size_t Words>
 void copy_words(const std::uint64_t* from, std::size_t from_words, std::size_t tokens,
                 std::uint64_t* to, std::size_t to_words) {
   for (std::size_t t = 0; t < tokens; ++t, from += from_words, to += to_words) {
-    // Of a fixed size, this is no call.
+    // With a fixed size this is no call.
     std::memcpy(to, from, Words * sizeof(std::uint64_t));
   }
 }
@@ -60,13 +60,13 @@ BlockListCounter::BlockListCounter(const CountJob& job, Isa isa)
   make_windows();
 }
 
-// A source's targets side by side, cut into rows.
+// Puts the targets of a source layer side by side and cuts them into rows.
 void BlockListCounter::make_rows() {
   std::vector<std::size_t> words(job_.layers);
   std::size_t most = 0;
   for (const auto [source, target] : job_.pairs)
     most = std::max(most, words[source] += layer_words_);
-  // Layers of exactly half a row are summed one by one, where their bits stand.
+  // A layer of exactly half a row is summed by itself, in place.
   const bool half = most <= kHalfRowWords || layer_words_ == kHalfRowWords;
   row_words_ = half ? kHalfRowWords : kRowWords;
   std::fill(words.begin(), words.end(), 0);
@@ -103,7 +103,7 @@ void BlockListCounter::make_windows() {
   }
 }
 
-// What one thread works in: a block's ids, bits, lists and rows, and the planes of a window, one
+// The memory of one thread: ids, bits, lists and rows of a block, and the planes of a window, one
 // set for each (source layer, row, expert).
 class BlockListCounter::Worker {
  public:
@@ -131,7 +131,7 @@ class BlockListCounter::Worker {
     }
   }
 
-  // Adds what was summed to the tables.
+  // Adds the sums to the tables.
   void write(const Window& window) {
     std::size_t place = 0;
     for (std::size_t l = window.first_layer; l < window.last_layer; ++l) {
@@ -174,7 +174,7 @@ class BlockListCounter::Worker {
     return planes_[0].words + place * stride_ * counter_.row_words_;
   }
 
-  // Returns whether no token names an expert twice at any of the layers.
+  // Returns whether every token names distinct experts at each of the layers.
   bool read(const ExpertView& block, const Window& window) {
     const auto& layers = window.read;
     for (std::size_t i = 0; i < layers.size();) {
@@ -191,7 +191,7 @@ class BlockListCounter::Worker {
     return true;
   }
 
-  // Sums a block of a source layer; `place` is that of its first row and expert.
+  // Sums a block of a source layer. `place` is the place of its first row and expert.
   void add_layer(std::size_t layer, std::uint64_t* load, std::size_t tokens, std::size_t place) {
     lists_.fill(ids(layer), tokens);
     for (std::size_t e = 0; e < job_.experts; ++e) load[e] += lists_.length(e);
@@ -273,7 +273,7 @@ std::vector<LeftPart> BlockListCounter::add(const ExpertView& view, std::size_t 
   return left_parts(std::move(left));
 }
 
-// Neighbouring windows that leave the same tokens leave them together: a trace in which every token
+// Neighbouring windows that leave the same tokens become one part. So a trace in which every token
 // names an expert twice is one part.
 std::vector<LeftPart> BlockListCounter::left_parts(
     std::vector<std::vector<TokenRange>> of_windows) const {

@@ -12,30 +12,31 @@
 
 namespace routestats {
 
-// A part's counts are expanded and added to the tables once; they fit the planes, padding included.
+// The counts of a part are expanded and added to the tables once. They fit the planes.
 inline constexpr std::size_t kBlockListPartTokens = std::size_t{1} << 17;
 inline constexpr std::size_t kMostPartTokens = std::size_t{1} << 20;
 
-// Source layers, and the tokens of which they are to be counted some other way.
+// Source layers and tokens that must be counted by another method.
 struct LeftPart {
   std::size_t first_layer;
   std::size_t layers;
   std::vector<TokenRange> tokens;
 };
 
-// Counts a source layer's few targets: as ListCounter does, but a row holds the columns of exactly
-// the layers that its source wants, and the lists of a block are summed while they are in a cache
-// and then forgotten. With few targets a list is read only once or twice, and what makes it counts.
+// Counts source layers with few targets, by sums of rows as in ListCounter. But a row holds only
+// the target layers of its source, and the lists of a block are summed while they are in a cache,
+// then dropped. With few targets a list is read once or twice, so the time to make it matters.
 class BlockListCounter {
  public:
   BlockListCounter(const CountJob& job, Isa isa);
 
-  // Adds all but the parts it returns, as few as there can be, in which a token names an expert
-  // twice at one layer. Of these it has added nothing. `part_tokens` is at most kMostPartTokens.
+  // Adds all but the parts that it returns, of which it adds nothing: in these a token names an
+  // expert twice at one layer. It returns as few parts as possible. `part_tokens` is at most
+  // kMostPartTokens.
   std::vector<LeftPart> add(const ExpertView& view, std::size_t part_tokens);
 
  private:
-  // Words of a target layer that stand in a row.
+  // Words of a target layer that are part of a row.
   struct Piece {
     std::size_t pair;
     std::size_t target;  // layer
@@ -49,7 +50,7 @@ class BlockListCounter {
     std::size_t first_layer;
     std::size_t last_layer;
     std::vector<std::size_t> read;  // ascending
-    std::size_t rows;               // of all sources
+    std::size_t rows;               // of all source layers
   };
   class Worker;
 

@@ -8,7 +8,7 @@
 
 namespace routestats {
 
-// What the counters of all methods are told.
+// What every counter is told.
 struct CountJob {
   std::size_t layers;
   std::size_t experts;

@@ -12,11 +12,12 @@ namespace routestats {
 // Counts by one increment per pair of slots, whatever the ids.
 class DirectCounter {
  public:
-  // Takes `batch_tokens` at a time.
+  // Counts `batch_tokens` tokens at a time.
   DirectCounter(const CountJob& job, std::size_t batch_tokens);
 
-  // Adds the pairs with these source layers, and the loads of the layers. A batch is gathered from
-  // as many ranges as it takes: each costs every pair a tile to clear and to add to the table.
+  // Adds the pairs that begin at these source layers, and the loads of the layers. A batch is
+  // gathered from several ranges where needed, because each batch costs a cleared tile and an
+  // addition to the table for every pair.
   void add(const ExpertView& view, std::span<const TokenRange> tokens, std::size_t first_layer,
            std::size_t layers);
 

@@ -6,7 +6,7 @@
 namespace routestats {
 namespace {
 
-// FixedSlots = 0 reads the number of slots at run time; the common ones are compiled in, which
+// FixedSlots = 0 reads the number of slots at run time. The common numbers are compiled in, which
 // unrolls the two inner loops.
 template <std::size_t FixedSlots>
 void add_tile(const std::uint16_t* source, const std::uint16_t* target, std::size_t tokens,

@@ -7,12 +7,12 @@
 
 namespace routestats {
 
-// Most tokens after which no cell of a 32-bit tile can have overflowed: a token whose slots all
-// name one expert adds slots^2 to one cell. Throws std::invalid_argument when that is none.
+// The most tokens that a tile of 32-bit cells can count. A token whose slots all name one expert
+// adds slots^2 to one cell. Throws std::invalid_argument if that is no token.
 std::size_t tile_capacity(std::size_t slots);
 
-// tile[e, f] += how many (source slot, target slot) of the block hold (e, f), by one increment
-// each.
+// tile[e, f] += the number of (source slot, target slot) of the block that hold (e, f), by one
+// increment each.
 void add_direct_tile(const LayerMajorIds& ids, std::size_t source, std::size_t target,
                      std::size_t experts, std::uint32_t* tile);
 

@@ -7,14 +7,14 @@
 namespace routestats {
 namespace {
 
-// Tables are written once per segment. The tables of all pairs of many experts are far larger than
-// any cache, so a segment is then as long as memory allows; few pairs rather want that the ids of a
-// segment, which are read once for each group of target layers, stay in a cache.
+// Tables are written once per segment. With all pairs of many experts the tables are far larger
+// than any cache, so a segment is as long as memory allows. With few pairs the ids of a segment
+// should stay in a cache, because they are read once for each group of target layers.
 constexpr std::size_t kListBytes = std::size_t{384} << 20;
 constexpr std::size_t kFewPairsSegmentTokens = 65'536;
 constexpr std::size_t kFewPairsPerLayer = 4;
-// Source layers that share a block's rows while these stay in the second-level cache: more of them
-// write the rows less often, fewer give more items to the threads.
+// Source layers that share the rows of a block while these are in the second-level cache. More
+// source layers write the rows less often; fewer give more items to the threads.
 constexpr std::size_t kItemSources = 16;
 static_assert(kMostSegmentTokens < (std::size_t{1} << (kMostPlanes - 2)));  // padding included
 
@@ -47,8 +47,8 @@ ListCounter::ListCounter(const CountJob& job, std::size_t max_tokens, Isa isa)
   make_items();
 }
 
-// The groups of late layers have the most sources: they come first, so that all threads end at
-// about one time.
+// The groups of late layers have the most sources. They come first, so that all threads end at
+// about the same time.
 void ListCounter::make_items() {
   const std::size_t wanted = job_.threads > 1 ? 4 * std::size_t{job_.threads} : 1;
   const std::size_t cuts =

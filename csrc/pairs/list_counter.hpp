@@ -13,16 +13,16 @@
 
 namespace routestats {
 
-// A segment's counts fit the planes, padding included.
+// The counts of a segment fit the planes, padding included.
 inline constexpr std::size_t kMostSegmentTokens = 262'144;
 
-// Counts by summing, for each expert of a source layer, the bit rows of the tokens that chose it:
-// a row holds 512 columns of target layers, and a vector operation advances all of them.
+// For each expert of a source layer, sums the rows of bits of the tokens that chose it. A row holds
+// 512 columns of target layers, and one vector operation advances all of them.
 class ListCounter {
  public:
   ListCounter(const CountJob& job, std::size_t max_tokens, Isa isa);
 
-  // Adds nothing and returns false where a token names an expert twice at one layer.
+  // Adds nothing and returns false if a token names an expert twice at one layer.
   bool add(const ExpertView& segment);
 
  private:
@@ -33,13 +33,13 @@ class ListCounter {
     std::size_t column;
     std::size_t count;
   };
-  // 512 columns, and the parts that each source layer needs of them.
+  // 512 columns, and the parts of them that each source layer needs.
   struct Group {
     std::size_t first_column;
     std::map<std::size_t, std::vector<Part>> sources;
   };
 
-  // What a worker takes at a time: some source layers of a group, and of each layer the experts
+  // The work of one claim: some source layers of a group, and of each the experts
   // first_expert..last_expert - 1.
   struct Item {
     std::size_t first_column;
@@ -48,8 +48,8 @@ class ListCounter {
     std::size_t last_expert;
   };
 
-  // What a worker works in: a block's rows, and for each source layer and expert of its item
-  // `stride` bit-sliced planes and how many rows they have summed, padding included.
+  // The memory of a worker: the rows of a block, and for each source layer and expert of its item
+  // `stride` bit-sliced planes and the number of rows that they sum, padding included.
   struct Worker {
     BitRows rows;
     std::size_t stride;
@@ -68,7 +68,7 @@ class ListCounter {
   std::vector<Item> items_;
 };
 
-// Tokens of a segment, so that its lists stay in bounded memory.
+// Tokens of a segment. They bound the memory of its lists.
 std::size_t list_segment_tokens(const CountJob& job);
 
 }  // namespace routestats

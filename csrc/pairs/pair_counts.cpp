@@ -16,8 +16,9 @@
 namespace routestats {
 namespace {
 
-// A bitmap block keeps two layers' columns of 8 experts in the first-level cache; a direct block is
-// long enough that adding its tile to the table is cheap beside the increments.
+// With 8 experts a block of bitmaps keeps the columns of two layers in the first-level cache. A
+// block of the direct method is so long that adding its tile to the table costs little beside the
+// increments.
 constexpr std::size_t kBitmapBlockTokens = 16'384;
 constexpr std::size_t kDirectBlockTokens = 65'536;
 

@@ -16,7 +16,7 @@ struct LayerPair {
   std::uint32_t target;
 };
 
-// What is added to, row-major and owned by the caller.
+// The tables that counts are added to: row-major, owned by the caller.
 struct CountTables {
   std::uint64_t* expert;  // [layers, experts]: slots that hold the expert
   std::uint64_t* pairs;   // [pairs, experts, experts]: (source slot, target slot) that hold (e, f)
@@ -24,19 +24,19 @@ struct CountTables {
 
 struct CountOptions {
   unsigned threads = 1;
-  std::size_t counted_slots = 0;        // only the first so many slots of each layer; 0 means all
+  std::size_t counted_slots = 0;        // count only the first slots of each layer; 0: all
   std::uint64_t first_token = 0;        // the number of token 0 in error messages
-  std::optional<RowOrder> row_order{};  // rows to count instead of all of them in order
-  // For tests and benchmarks; left alone, the fastest for the shape.
+  std::optional<RowOrder> row_order{};  // which rows to count; by default all, in order
+  // For tests and benchmarks. By default the fastest ones for the shape are taken.
   std::optional<Method> method{};
   std::optional<Isa> isa{};
   std::size_t block_tokens = 0;
 };
 
-// Adds the counts of all tokens, exactly, in blocks of bounded memory. Experts may repeat within
-// the slots of a token and layer; every pair of slots counts. Throws, before anything is added,
+// Adds the exact counts of all tokens, in blocks of bounded memory. An expert may repeat within the
+// slots of a token and layer; every pair of slots counts. Throws before anything is added:
 // ExpertOutOfRange for an id in any slot, counted or not, RowOutOfRange, and std::invalid_argument
-// for a layer or instruction set that is not there.
+// for a layer or instruction set that does not exist.
 void count_pairs(const ExpertView& view, std::size_t experts, std::span<const LayerPair> pairs,
                  const CountTables& tables, const CountOptions& options);
 

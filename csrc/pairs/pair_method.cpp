@@ -45,10 +45,10 @@ namespace {
 //    512  10   all         78.1                         92.1 / 31.9 / 25.1    109.1 / 41.8 / 33.8
 //    512  10   adjacent    83.5                        104.2 / 39.5 / 32.8    111.9 / 44.6 / 36.5
 //
-// The rule is the least of four sums, each a preparation per slot, shared by the pairs of a layer,
-// and the work of a pair.
+// The rule takes the least of four sums. Each is a preparation per slot, shared by the pairs of a
+// layer, and the work of a pair.
 struct Speeds {
-  double cell;      // of a bitmap's tile
+  double cell;      // of the tile of a bitmap
   double row;       // of the bits of 512 columns, in lists
   double half_row;  // of 256 columns, in lists of a block
 };
@@ -88,19 +88,19 @@ Method choose_method(const PairShape& shape, Isa isa) {
       slots * static_cast<double>(shape.layers) / static_cast<double>(shape.pairs);
   const Speeds speeds = speeds_of(isa);
 
-  // A bitmap computes all E^2 cells, whatever K is; increments go with K^2, and take longer in a
-  // tile that outgrows the caches.
+  // A bitmap computes all E^2 cells, whatever K is. Increments go with K^2, and take longer in a
+  // tile that does not fit the caches.
   const double bitmap = 1.2 * preparations + speeds.cell * experts * experts;
   const double direct = 0.6 * preparations + 0.6 + (0.3 + 8e-4 * experts) * slots * slots;
-  // K rows per token, each E / 512 of a group; and the ends of a list per expert and group. Rows
-  // are made bit by bit where bits/bit_rows.cpp has no words for a layer, and then the layers at
-  // the ends of a group are read for both.
+  // A token sums K rows, each E / 512 of a group, and each expert and group ends a list. Rows are
+  // made bit by bit where bits/bit_rows.cpp has no words for a layer; then the layers at the ends
+  // of a group are read for both groups.
   const bool words_at_once = shape.experts == 64 || shape.experts == 128 || shape.experts == 256;
   const double read_twice = kRowColumns % shape.experts == 0 ? 0 : experts / kRowColumns;
   const double lists = (words_at_once ? 2.8 : 4.3 * (1 + read_twice)) * preparations + 0.4 +
                        speeds.row * slots * experts / 512 + 2e-5 * experts * experts;
-  // A row has whole words of its target, but none of other layers; each list of a block costs what
-  // ten more rows would.
+  // A row has whole words of its target and no words of other layers. Each list of a block costs as
+  // much as ten more rows.
   const auto words = static_cast<double>(layer_words(shape.experts));
   const double block_lists = 1.3 * preparations + 0.4 +
                              speeds.half_row * (slots + experts / 200) * words / 4 +

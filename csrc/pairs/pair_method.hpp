@@ -10,7 +10,7 @@ namespace routestats {
 enum class Method {
   bitmap,       // AND + popcount of bit columns: E^2 / 64 word operations per 64 tokens
   lists,        // carry-save sums of bit rows: K * E / 512 vector operations per token
-  block_lists,  // the same, with lists and rows made anew for each source layer of a block
+  block_lists,  // the same, with new lists and rows for each source layer of a block
   direct,       // one increment per pair of slots: K^2 per token
 };
 
@@ -26,7 +26,7 @@ struct PairShape {
   std::size_t pairs;  // of layers, at least 1
 };
 
-// The fastest one for this shape; the rule and its measurements are in pair_method.cpp.
+// The fastest method for this shape. pair_method.cpp has the rule and its measurements.
 Method choose_method(const PairShape& shape, Isa isa);
 
 }  // namespace routestats

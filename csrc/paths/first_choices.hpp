@@ -7,11 +7,11 @@
 
 namespace routestats {
 
-// Writes the first byte of each layer's K bytes as words, that of the first layer in the most
-// significant place and zeros after the end. `row` holds K bytes for each of `layers` layers.
+// Writes the first byte of each layer's K bytes as words: the byte of the first layer in the most
+// significant place, zeros after the last layer. `row` holds K bytes for each of `layers` layers.
 using FirstChoices = void (*)(const std::uint8_t* row, std::size_t layers, std::uint64_t* words);
 
-// The fastest of an instruction set for layers of `slots` bytes; null where there is none.
+// The fastest function of an instruction set for layers of `slots` bytes; null if there is none.
 FirstChoices first_choices(Isa isa, std::size_t slots);
 
 #if defined(__x86_64__)

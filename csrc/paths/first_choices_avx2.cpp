@@ -8,8 +8,8 @@ namespace {
 
 constexpr std::size_t kWordLayers = 8;
 
-// Moves the first byte of each of a vector's layers to its place in a word; the rest becomes zero.
-// `kFirst` is the layer of the word that the vector begins with.
+// Moves the first byte of each layer in a vector to its place in a word; other bytes become zero.
+// `kFirst` is the layer of the word at which the vector begins.
 template <int kSlots, int kFirst>
 inline __m256i place_choices(const std::uint8_t* from) {
   struct Places {

@@ -8,14 +8,14 @@
 
 namespace routestats {
 
-// Of the distinct paths in sorted order, those from place `first` on that make up `count` tokens.
+// The distinct paths in sorted order from place `first` on, which have `count` tokens together.
 struct Interval {
   std::uint32_t count;
   std::uint32_t first;
 };
 
-// For every n, the intervals of places that share n layers and have the most tokens, of equally
-// many the first: the most frequent n-grams.
+// For every n, the intervals of places that share n layers and have the most tokens, the first ones
+// among equals: the most frequent n-grams.
 class FrequentIntervals {
  public:
   FrequentIntervals(std::size_t longest, std::size_t top)
@@ -23,7 +23,7 @@ class FrequentIntervals {
     update_least();
   }
 
-  // An interval of a single token is not offered; one of `count` tokens counts for all n in
+  // An interval of a single token is not offered. An interval of `count` tokens counts for all n in
   // (shorter, longest]. Intervals of the same n come from left to right.
   void offer(Interval interval, std::size_t shorter, std::size_t longest) {
     if (interval.count <= least_of_all_) return;
@@ -45,7 +45,7 @@ class FrequentIntervals {
     if (changed) update_least();
   }
 
-  // No interval of at most so many tokens changes anything.
+  // An interval of at most this many tokens changes nothing.
   std::uint32_t least_of_all() const { return least_of_all_; }
 
   std::vector<Interval> sorted(std::size_t n) const {
@@ -73,14 +73,15 @@ class FrequentIntervals {
   std::uint32_t least_of_all_ = 1;
 };
 
-// Offers the intervals of places that share layers, given how many each place shares with the one
-// before it and, in `before`, the tokens of all places before each and of all: a stack holds the
-// open ones, each inside the one below. The tokens of one place share all `longest` layers.
+// Offers the intervals of places that share layers. lengths[i] is the number of layers that place i
+// shares with place i - 1; before[i] is the number of tokens of all places before i, and its last
+// item that of all places. A stack holds the open intervals, each inside the one below it. The
+// tokens of one place share all `longest` layers.
 //
-// Where a block of places and either neighbour have no more tokens than an interval needs to be
-// still wanted, a wanted one that enters the block fills it or a neighbour. No length above the
-// largest minimum of the three can then matter, and lengths cut down to that hardly vary: the stack
-// rests.
+// A block can be cut short if it and the block before have together too few tokens for a wanted
+// interval, and so have it and the block after. A wanted interval that enters the block then fills
+// the block or a neighbour, so no length above the largest minimum of the three matters. Lengths
+// cut down to this hardly vary, and the stack rests.
 template <class Length>
 void offer_intervals(std::span<const Length> lengths, std::span<const std::uint32_t> before,
                      std::size_t longest, FrequentIntervals& found) {
@@ -118,9 +119,10 @@ void offer_intervals(std::span<const Length> lengths, std::span<const std::uint3
                               tokens_between(b, b + 2)) <= found.least_of_all();
     const std::size_t begin = b * kBlock;
     const std::size_t end = std::min(lengths.size(), begin + kBlock);
-    // The first place of all shares none, as the open interval at the bottom: it is never visited.
+    // The very first place shares no layer, like the open interval at the bottom: it is not
+    // visited.
     if (cut) {
-      // Nor has any place here the tokens that a wanted interval has. Most blocks are one length.
+      // No place here has enough tokens for a wanted interval. Most blocks have a single length.
       std::size_t current = open.back().shared;
       if (minima[b + 1] == limit) {
         if (current != limit) visit(begin, limit);

@@ -14,10 +14,10 @@ constexpr std::size_t kHugePageBytes = std::size_t{2} << 20;
 constexpr std::size_t kMostHugePages = 16;  // of a region
 constexpr std::size_t kMostKeptBytes = std::size_t{512} << 20;
 
-// Regions that nobody uses at present, of the whole process: the next arena need not fault them in.
+// Unused regions of the whole process. The next arena takes them without new page faults.
 class SpareRegions {
  public:
-  // The smallest of at least `bytes`; one without memory where there is none.
+  // The smallest region of at least `bytes`; one without memory if there is none.
   KeyArena::Region take(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
     auto best = spare_.end();
@@ -32,8 +32,8 @@ class SpareRegions {
     return found;
   }
 
-  // Frees what would exceed the bound. Of what is kept, the system takes the pages when it is short
-  // of memory; until then they need not be faulted in and cleared again.
+  // Frees regions that would exceed the bound. The system takes the pages of the kept ones when it
+  // is short of memory; until then they need no page faults and no clearing.
   void put(KeyArena::Region region) noexcept {
 #if defined(__linux__) && defined(MADV_FREE)
     madvise(region.memory, region.bytes, MADV_FREE);
@@ -57,7 +57,7 @@ class SpareRegions {
   std::size_t kept_bytes_ = 0;
 };
 
-// Never destroyed: arenas may outlive the statics.
+// Never destroyed, because arenas may live longer than static objects.
 SpareRegions& spare_regions() {
   static SpareRegions* const spare = new SpareRegions;
   return *spare;
@@ -72,7 +72,7 @@ KeyArena::~KeyArena() {
 std::uint64_t* KeyArena::allocate(std::size_t words) {
   const std::lock_guard lock(mutex_);
   if (words > left_words_) {
-    // Regions grow with the number of them, so that few paths take little and many few calls.
+    // Regions grow with their number, so few paths take little memory and many paths few calls.
     const std::size_t pages = std::clamp<std::size_t>(regions_.size(), 1, kMostHugePages);
     const std::size_t needed = words * sizeof(std::uint64_t) + kHugePageBytes - 1;
     const std::size_t bytes =
@@ -82,7 +82,7 @@ std::uint64_t* KeyArena::allocate(std::size_t words) {
     if (region.memory == nullptr) {
       region = {::operator new(bytes, std::align_val_t{kHugePageBytes}), bytes};
 #if defined(__linux__)
-      madvise(region.memory, bytes, MADV_HUGEPAGE);  // a hint: if refused, nothing changes
+      madvise(region.memory, bytes, MADV_HUGEPAGE);  // a hint; it may be refused
 #endif
     }
     regions_.push_back(region);

@@ -7,9 +7,9 @@
 
 namespace routestats {
 
-// Memory that is handed out in pieces, by any thread, and given back all at once. It asks the
-// system for huge pages, and the process keeps up to 512 MiB of what arenas gave back for the next
-// ones, unless the system needs it: filling it is bound by page faults otherwise.
+// Memory that any thread takes in pieces, and that is given back all at once. The arena asks the
+// system for huge pages, and the process keeps up to 512 MiB of freed arenas for the next ones,
+// unless the system needs it: otherwise page faults would limit the speed of filling it.
 class KeyArena {
  public:
   KeyArena() = default;
@@ -17,7 +17,7 @@ class KeyArena {
   KeyArena& operator=(const KeyArena&) = delete;
   ~KeyArena();
 
-  // Uninitialised; valid as long as the arena. Throws std::bad_alloc.
+  // Uninitialised memory, valid as long as the arena. Throws std::bad_alloc.
   std::uint64_t* allocate(std::size_t words);
 
   struct Region {

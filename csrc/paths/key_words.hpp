@@ -7,8 +7,8 @@
 
 namespace routestats {
 
-// Calls `body(words)` with the words of a key as a constant for the compiler where they are few, so
-// that keys are compared and copied without a call or a loop, and with the constant 0 otherwise.
+// Calls `body(words)` with the number of words of a key. If it is small, it is a constant for the
+// compiler, so keys are compared and copied without a call or a loop; else the constant is 0.
 template <class Body>
 decltype(auto) with_key_words(std::size_t words, Body&& body) {
   switch (words) {

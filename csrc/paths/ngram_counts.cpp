@@ -17,13 +17,13 @@ namespace {
 constexpr std::size_t kLineBytes = 64;
 constexpr std::size_t kSlicePaths = 256;
 constexpr std::size_t kSampleTokens = 16'384;
-// Below so many tokens a sample tells little, and either way is fast.
+// A sample of fewer tokens tells little, and both ways are fast.
 constexpr std::size_t kLeastSampled = 1024;
 
 // How many places share exactly 0, 1, ..., longest layers with the place before them.
 template <class Length>
 std::vector<std::uint64_t> histogram(std::span<const Length> lengths, std::size_t longest) {
-  // Four, because the increments of one cell would wait for each other.
+  // Four tables, because increments of the same cell would wait for each other.
   std::array<std::vector<std::uint64_t>, 4> parts;
   for (auto& part : parts) part.resize(longest + 1);
   for (std::size_t i = 0; i < lengths.size(); ++i) ++parts[i % 4][lengths[i]];
@@ -33,7 +33,7 @@ std::vector<std::uint64_t> histogram(std::span<const Length> lengths, std::size_
   return parts[0];
 }
 
-// The first `number` places of one token that share fewer than n layers with either neighbour.
+// The first `number` places of one token that share fewer than n layers with each neighbour.
 template <class Length>
 void append_single(std::span<const Length> lengths, std::span<const std::uint32_t> before,
                    std::size_t n, std::size_t number, std::vector<Interval>& list) {
@@ -45,9 +45,9 @@ void append_single(std::span<const Length> lengths, std::span<const std::uint32_
   }
 }
 
-// Whether so many tokens of a sample have a path of their own that finding equal paths would cost
-// more than the sweep over the tokens that it saves. A step of the sweep costs more the more
-// experts there are.
+// Whether so many tokens of a sample have a path of their own that the search for equal paths would
+// cost more than it saves in the sweep over the tokens. A step of the sweep costs more with more
+// experts.
 bool mostly_distinct(ExpertView view, const PathShape& shape, unsigned threads) {
   if (view.tokens < kLeastSampled) return false;
   const std::size_t every = (view.tokens + kSampleTokens - 1) / kSampleTokens;
@@ -59,7 +59,7 @@ bool mostly_distinct(ExpertView view, const PathShape& shape, unsigned threads) 
   return (shape.experts <= 16 ? 4 : 16) * repeated <= view.tokens;
 }
 
-// Writes the first choices of a view as [layers, ...] with `stride` items from layer to layer.
+// Writes the first choices of a view as [layers, ...], `stride` items from layer to layer.
 template <class Symbol>
 void copy_first_choices(const ExpertView& view, Symbol* to, std::size_t stride) {
   with_id_type(view, [&]<class Id>(Id) {
@@ -200,8 +200,8 @@ NgramTable NgramCounter::sweep(std::size_t top, unsigned threads) const {
   table.counts.resize(layers_ * layers_ * table.top);
   table.ids.resize(layers_ * layers_ * table.top * layers_);
 
-  // The tokens of all places before each and of all, by worker; where each place is one token it is
-  // its number, and one serves all.
+  // For each worker: the number of tokens before each place, and of all. If each place is one
+  // token, this is the number of the place, and one array serves all workers.
   std::array<std::vector<std::uint32_t>, kMostSweepThreads> tokens_before;
   if (!paths_) {
     tokens_before[0].resize(paths + 1);
@@ -213,7 +213,7 @@ NgramTable NgramCounter::sweep(std::size_t top, unsigned threads) const {
   const auto step = [&](std::size_t i) {
     sorted.step(std::span<const Symbol>(columns[layers_ - 1 - i]), experts_);
   };
-  // What the paths sorted from a start layer on show.
+  // The counts of one start layer, from the paths sorted by the layers from there on.
   const auto describe = [&](std::size_t worker, std::size_t i, std::span<const std::uint32_t> order,
                             std::span<const Length> lengths) {
     const std::size_t start = layers_ - 1 - i;
@@ -229,7 +229,7 @@ NgramTable NgramCounter::sweep(std::size_t top, unsigned threads) const {
     offer_intervals(lengths, before, longest, frequent);
     std::uint64_t distinct = 0;
     for (std::size_t n = 1; n <= longest; ++n) {
-      distinct += shared[n - 1];  // each place that shares fewer than n layers begins an n-gram
+      distinct += shared[n - 1];  // a place that shares fewer than n layers begins an n-gram
       const std::size_t cell = start * layers_ + n - 1;
       table.distinct[cell] = distinct;
       std::vector<Interval> list = frequent.sorted(n);

@@ -15,7 +15,7 @@ namespace routestats {
 namespace {
 
 constexpr unsigned kWordBits = 64;
-constexpr std::size_t kMaxFields = std::size_t{1} << 32;  // far from where sizes in bytes overflow
+constexpr std::size_t kMaxFields = std::size_t{1} << 32;  // sizes in bytes do not overflow
 
 template <class Id>
 Id load_at(const std::byte* from) {
@@ -24,9 +24,9 @@ Id load_at(const std::byte* from) {
   return id;
 }
 
-// Writes each token's key, one field per layer; `field(layer)` makes it from the address of the
-// layer's slots. `kBits` is the bits of a field where they are known to the compiler, which then
-// unrolls a word, else 0.
+// Writes the key of each token, one field per layer. `field(layer)` makes a field from the address
+// of the slots of a layer. `kBits` is the number of bits of a field if the compiler knows it, and a
+// word is unrolled then; else 0.
 template <unsigned kBits, class Field>
 void pack_layers_of(const ExpertView& view, unsigned given_bits, std::uint64_t* keys,
                     const Field& field) {
@@ -45,7 +45,7 @@ void pack_layers_of(const ExpertView& view, unsigned given_bits, std::uint64_t* 
   for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
     const std::byte* layer = token;
     for (std::size_t w = 0; w < whole; ++w) *keys++ = word_of(layer, per_word);
-    // What is left of the last word is zeros.
+    // The rest of the last word is zeros.
     if (left > 0) *keys++ = word_of(layer, left) << static_cast<unsigned>(per_word - left) * bits;
   }
 }
@@ -69,11 +69,11 @@ bool is_dense_bytes(const ExpertView& view, std::size_t slots) {
 
 __extension__ using Wide = unsigned __int128;
 
-// The first choices, of 3 bits, of eight layers of two slots of a byte each: layer 0's on top of 24
-// bits.
+// Packs the first choices of eight layers into the upper 24 bits, 3 bits each, layer 0 first. Each
+// layer has two slots of a byte.
 inline std::uint64_t eight_choices(const std::byte* layer) {
 #if defined(__SSE2__)
-  // Neighbours side by side: two of 3 bits, then two of 6, then two of 12.
+  // Packs neighbours: two of 3 bits, then two of 6, then two of 12.
   const __m128i ids =
       _mm_and_si128(_mm_loadu_si128(reinterpret_cast<const __m128i*>(layer)), _mm_set1_epi16(0xff));
   const __m128i pairs = _mm_madd_epi16(ids, _mm_set1_epi32(1 << 16 | 8));
@@ -88,12 +88,12 @@ inline std::uint64_t eight_choices(const std::byte* layer) {
 }
 
 void pack_pairs(const ExpertView& view, std::uint64_t* keys) {
-  constexpr unsigned kUsed = kWordBits / 3 * 3;  // of a word
+  constexpr unsigned kUsed = kWordBits / 3 * 3;  // bits of a word
   constexpr std::uint64_t kMask = (std::uint64_t{1} << kUsed) - 1;
   const std::byte* token = view.data;
   for (std::size_t t = 0; t < view.tokens; ++t, token += view.token_stride) {
     const std::byte* layer = token;
-    Wide stream = 0;  // of which the lowest `bits` are not written yet
+    Wide stream = 0;  // its lowest `bits` bits are not written yet
     unsigned bits = 0;
     const auto append = [&](std::uint64_t fields, unsigned more) {
       stream = stream << more | fields;
@@ -109,9 +109,9 @@ void pack_pairs(const ExpertView& view, std::uint64_t* keys) {
   }
 }
 
-// The set of a layer's slots as a mask: the bit of expert 0 is the highest, and clear bits are
-// members, so that of two sets the one with the smallest id that they do not share comes first.
-// `kSlots` is K where it is known to the compiler, else 0.
+// The set of the slots of a layer as a mask. The bit of expert 0 is the highest, and clear bits are
+// members: of two sets, the one with the smallest id that they do not share comes first. `kSlots`
+// is K if the compiler knows it, else 0.
 template <class Id, std::size_t kSlots>
 bool pack_masks(const ExpertView& view, unsigned bits, std::uint64_t* keys) {
   const std::size_t slots = kSlots == 0 ? view.slots : kSlots;
@@ -131,8 +131,8 @@ bool pack_masks(const ExpertView& view, unsigned bits, std::uint64_t* keys) {
   return repeated == 0;
 }
 
-// Bits of a first choice: as few as hold an id, but a byte where that is one more, because bytes
-// are packed several times faster.
+// Bits of a first choice: as few as an id needs, but 8 instead of 7, because bytes are packed
+// several times faster.
 unsigned field_bits(std::size_t experts) {
   const unsigned bits = std::max(1u, static_cast<unsigned>(std::bit_width(experts - 1)));
   return bits == 7 ? 8 : bits;
@@ -240,7 +240,7 @@ bool PathCodec::pack_sorted(const ExpertView& view, std::uint64_t* keys) const {
       for (std::size_t l = 0; l < layers_; ++l) {
         std::uint16_t* set = ids.data() + l * slots_;
         for (std::size_t k = 0; k < slots_; ++k) {
-          // Insertion: there are few.
+          // Insertion sort, because there are few.
           const auto id = static_cast<std::uint16_t>(load_id<Id>(view, t, l, k));
           std::size_t place = k;
           for (; place > 0 && set[place - 1] > id; --place) set[place] = set[place - 1];
@@ -263,7 +263,7 @@ void PathCodec::unpack(const std::uint64_t* key, std::uint16_t* ids) const {
   const unsigned unused = kWordBits - static_cast<unsigned>(per_word_) * bits_;
   for (std::size_t left = fields; left > 0; ++key) {
     const std::size_t here = std::min(left, per_word_);
-    std::uint64_t word = *key << unused;  // its first field on top
+    std::uint64_t word = *key << unused;  // its first field in the highest bits
     for (std::size_t i = 0; i < here; ++i) {
       const std::uint64_t field = word >> (kWordBits - bits_);
       word = bits_ == kWordBits ? 0 : word << bits_;

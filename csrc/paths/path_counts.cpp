@@ -14,24 +14,26 @@
 namespace routestats {
 namespace {
 
-// Partitions are many, so that threads can share them evenly and one table's slots, counts and keys
-// fit the second-level cache, and fixed, so that tables of different counts correspond.
+// There are many partitions, so that threads share them evenly and the slots, counts and keys of
+// one table fit the second-level cache. Their number is fixed, so that the tables of different
+// counts correspond.
 constexpr unsigned kPartitionBits = 6;
 constexpr std::size_t kPartitions = std::size_t{1} << kPartitionBits;
-// A slice's ids and keys stay in the second-level cache between checking, packing and hashing.
+// The ids and keys of a slice stay in the second-level cache while they are checked, packed and
+// hashed.
 constexpr std::size_t kSliceBytes = 256u << 10;
 constexpr std::size_t kMinSliceTokens = 512;
 constexpr std::size_t kMaxSliceTokens = 4096;
-// Keys up to a cache line are moved together by partition, so that they are read in runs. Moving
-// longer ones would cost more than it saves.
+// Keys up to a cache line long are moved together by partition, so that they are read in order. To
+// move longer ones would cost more than it saves.
 constexpr std::size_t kMaxMovedWords = 8;
-// Every block brings each table through the caches once: the larger, the fewer. Keys that were
-// moved are read in runs, from wherever they are; others here and there, so that they should have
-// stayed in the third-level cache.
+// Every block brings each table into the caches once, so larger blocks do this less often. Moved
+// keys are read in order, from any memory. Other keys are read at random, so they should still be
+// in the third-level cache.
 constexpr std::size_t kMovedBlockBytes = 32u << 20;
 constexpr std::size_t kBlockBytes = 8u << 20;
 constexpr std::size_t kMaxBlockTokens = std::size_t{1} << 20;
-// How far a guess of the distinct keys to come may exceed those that are known.
+// The most that a guess of new distinct keys may exceed the known ones.
 constexpr std::size_t kMostGrowth = 4;
 constexpr std::uint64_t kSmallCount = 4096;
 
@@ -80,10 +82,10 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
   const auto slices_of = [&](std::size_t tokens) {
     return (tokens + slice_tokens_ - 1) / slice_tokens_;
   };
-  // What a table will need at the end, as the tables that were filled so far say. Keys are spread
-  // by their hash, so each table is a sample of all.
+  // The number of keys that a table will need at the end, guessed from the tables that were filled
+  // so far. Hashes spread the keys, so each table is a sample of all.
   std::atomic<std::size_t> expected{0};
-  // Even phases pack a block, odd ones count it.
+  // Even phases pack a block, odd phases count it.
   const auto items = [&](std::size_t phase) -> std::size_t {
     if (phase / 2 == blocks) return 0;
     return phase % 2 == 0 ? slices_of(block_at(phase / 2).tokens) : kPartitions;
@@ -106,9 +108,9 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
       const std::size_t before = table.size();
       table.reserve(expected.load(std::memory_order_relaxed));
       count_partition(*item, slices_of(block.tokens));
-      // Block by block, so that it fits the tables if a later block is refused.
+      // Block by block: the number is right even if a later block is refused.
       if (*item == 0) tokens_ += block.tokens;
-      // New keys come no faster later on.
+      // New keys do not come faster later on.
       const double fresh = static_cast<double>(table.size() - before) /
                            static_cast<double>(block.tokens) *
                            static_cast<double>(view.tokens - first - block.tokens);
@@ -121,7 +123,7 @@ void PathCounts::add(const ExpertView& view, std::uint64_t first_token, unsigned
   });
 }
 
-// Adds the tokens of a packed block whose keys belong to a partition.
+// Adds the tokens of a packed block whose keys belong to one partition.
 void PathCounts::count_partition(std::size_t part, std::size_t slices) {
   std::array<KeyRef, PathTable::kBatch> refs;
   std::size_t filled = 0;
@@ -149,7 +151,7 @@ Item* PathCounts::scratch(std::size_t items) {
 void PathCounts::make_room(std::size_t tokens) {
   const std::size_t slices = (tokens + slice_tokens_ - 1) / slice_tokens_;
   if (slices <= block_slices_) return;
-  // Twice as many at least, because the arena takes nothing back.
+  // At least twice as many, because the arena takes nothing back.
   const std::size_t most = block_tokens(codec_.words()) / slice_tokens_;
   block_slices_ = std::max(slices, std::min(2 * block_slices_, most));
   const std::size_t room = block_slices_ * slice_tokens_;
@@ -168,12 +170,12 @@ void PathCounts::pack_slice(const ExpertView& slice, std::uint64_t first_token, 
   if (!experts_below(slice, shape_.experts) || !codec_.pack(window_of(slice, shape_), unordered)) {
     report(slice, first_token);
   }
-  // A counting sort of the slice's tokens by partition.
+  // A counting sort of the tokens of a slice by partition.
   std::array<std::uint64_t, kMaxSliceTokens> hashes;
   std::array<std::uint16_t, kPartitions + 1> next{};
   const std::size_t tokens = slice.tokens;
   for (std::size_t t = 0; t < tokens; ++t) {
-    // They are written in no order that the machine foresees.
+    // The machine cannot foresee the order of these writes.
     if (move) __builtin_prefetch(keys + t * words, 1);
     hashes[t] = hash_key(unordered + t * words, words);
     ++next[partition_of(hashes[t]) + 1];
@@ -220,7 +222,7 @@ void PathCounts::merge(const PathCounts& other, unsigned threads) {
     std::array<KeyRef, PathTable::kBatch> refs;
     while (const auto part = queue.next()) {
       const PathTable& more = other.tables_[*part];
-      const std::size_t keys = more.size();  // as many, also where a table is added to itself
+      const std::size_t keys = more.size();  // fixed, also when a table is added to itself
       std::size_t filled = 0;
       for (std::size_t i = 0; i < keys; ++i) {
         const std::uint64_t* key = more.key(i);
@@ -243,7 +245,8 @@ std::size_t PathCounts::distinct() const {
 }
 
 std::vector<std::pair<std::uint64_t, std::uint64_t>> PathCounts::frequencies() const {
-  // Several, because the increments of one cell would wait for each other, and most counts are 1.
+  // Several tables, because increments of the same cell would wait for each other, and most counts
+  // are 1.
   constexpr std::size_t kParts = 4;
   std::vector<std::uint64_t> parts(kParts * kSmallCount);
   std::map<std::uint64_t, std::uint64_t> large;
@@ -265,7 +268,7 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> PathCounts::frequencies() c
 
 std::vector<PathCounts::Entry> PathCounts::most_frequent(std::size_t number) const {
   if (number == 0) return {};
-  // The least count that is still among them: all paths above it are, of those at it some.
+  // The least count that is still wanted: all paths above it and some paths at it.
   std::uint64_t least = 1;
   std::uint64_t above = 0;
   for (const auto& [count, paths] : frequencies()) {
@@ -278,7 +281,7 @@ std::vector<PathCounts::Entry> PathCounts::most_frequent(std::size_t number) con
     if (a.count != b.count) return a.count > b.count;
     return std::lexicographical_compare(a.key, a.key + words, b.key, b.key + words);
   };
-  std::vector<Entry> best;  // a heap, the last of them at its root
+  std::vector<Entry> best;  // a heap with the last of them at its root
   for (const PathTable& table : tables_) {
     for (std::size_t i = 0; i < table.size(); ++i) {
       if (table.count(i) < least) continue;

@@ -19,7 +19,7 @@ constexpr std::size_t kAhead = 32;  // keys
 
 __extension__ using Wide = unsigned __int128;
 
-// The two halves of a full product, folded; after wyhash.
+// Folds the two halves of a full product, as wyhash does.
 inline std::uint64_t fold(std::uint64_t a, std::uint64_t b) {
   const Wide product = Wide{a} * b;
   return static_cast<std::uint64_t>(product) ^ static_cast<std::uint64_t>(product >> 64);
@@ -31,7 +31,7 @@ constexpr std::uint64_t kSalt[4] = {0xa0761d6478bd642f, 0xe7037ed1a0b428db, 0x8e
 }  // namespace
 
 std::uint64_t hash_key(const std::uint64_t* key, std::size_t words) {
-  // Four lanes, because each waits for its own product only.
+  // Four lanes, because each lane waits only for its own product.
   std::uint64_t lane[4] = {kSalt[1], kSalt[2], kSalt[3], kSalt[0]};
   std::size_t i = 0;
   for (; i + 8 <= words; i += 8) {
@@ -59,8 +59,8 @@ void PathTable::reserve(std::size_t keys) {
 
 void PathTable::add(std::span<const KeyRef> refs) {
   if (slots_.empty()) resize(kFirstSlots);
-  // Memory is asked for ahead of its use: the slots of a batch while the one before is added, then
-  // what they name.
+  // Prefetches ahead of use: first the slots of a batch, while the batch before is added, then the
+  // keys and counts that these slots name.
   const auto batch_from = [&](std::size_t first) {
     return refs.subspan(first, std::min(kAhead, refs.size() - first));
   };
@@ -90,10 +90,10 @@ void PathTable::prefetch_known(const KeyRef& ref) const {
   const std::uint64_t* known = key(found);
   const std::size_t words = std::min(words_, kMaxPrefetchedWords);
   for (std::size_t i = 0; i < words; i += kCacheLineWords) __builtin_prefetch(known + i);
-  __builtin_prefetch(known + words - 1);  // keys begin anywhere in a cache line
+  __builtin_prefetch(known + words - 1);  // a key may cross a cache line
 }
 
-// kWords is the words of a key where they are known to the compiler, else 0.
+// kWords is the number of words of a key if the compiler knows it, else 0.
 template <std::size_t kWords>
 void PathTable::add_one(const KeyRef& ref) {
   const std::size_t mask = slots_.size() - 1;
@@ -142,7 +142,7 @@ void PathTable::append(const KeyRef& ref) {
 }
 
 void PathTable::resize(std::size_t slots) {
-  // What was there stays with the arena: no more than the new ones take.
+  // The old ones stay in the arena; together they take no more than the new ones.
   const std::span<std::uint64_t> wider(arena_->allocate(slots), slots);
   std::uint64_t* counts = arena_->allocate(slots / 2 + 1);
   std::fill(wider.begin(), wider.end(), 0);

@@ -9,7 +9,7 @@
 
 namespace routestats {
 
-// A 64-bit hash of a key. Its upper bits choose a partition, its lower 32 bits are the fingerprint.
+// A 64-bit hash of a key. The upper bits choose a partition; the lower 32 bits are the fingerprint.
 std::uint64_t hash_key(const std::uint64_t* key, std::size_t words);
 
 struct KeyRef {
@@ -18,18 +18,18 @@ struct KeyRef {
   std::uint64_t count;
 };
 
-// Distinct keys with their counts, exactly: a slot holds a fingerprint, and where that agrees the
-// key itself is compared. For one thread.
+// Distinct keys with exact counts. A slot holds a fingerprint; if it agrees, the key itself is
+// compared. For one thread.
 class PathTable {
  public:
-  // Keys are kept in `arena`, which must outlive the table.
+  // Keys lie in `arena`, which must live longer than the table.
   PathTable(std::size_t words, KeyArena& arena);
 
-  // Makes room for so many distinct keys. A guess: whatever comes, the table grows as it must.
+  // Makes room for `keys` distinct keys. This may be a guess: the table grows when it must.
   void reserve(std::size_t keys);
 
-  // Adds each count to its key. The keys are copied where they are new. References are best handed
-  // over in such batches: enough to ask for memory ahead, few enough for the first-level cache.
+  // Adds each count to its key. New keys are copied. Batches of this size are best: enough for
+  // prefetching, few enough for the first-level cache.
   void add(std::span<const KeyRef> refs);
   static constexpr std::size_t kBatch = 256;
 
@@ -53,10 +53,11 @@ class PathTable {
   KeyArena* arena_;
   unsigned chunk_shift_;
   std::size_t chunk_mask_;
-  // Fingerprint above, number of the key + 1 below; 0 is free. A power of two of them, of which at
-  // most half are taken. They and the counts are the arena's memory.
+  // The fingerprint in the upper bits, the number of the key + 1 in the lower ones; 0 is free. The
+  // number of slots is a power of two, and at most half of them are taken. Slots and counts lie in
+  // the arena.
   std::span<std::uint64_t> slots_;
-  std::uint64_t* counts_ = nullptr;  // by number, for one more than half the slots
+  std::uint64_t* counts_ = nullptr;  // by number of the key; one more than half the slots
   std::size_t size_ = 0;
   std::vector<std::uint64_t*> chunks_;  // keys never move
 };

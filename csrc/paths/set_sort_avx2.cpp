@@ -8,12 +8,12 @@ namespace {
 
 constexpr std::size_t kLanes = 32;
 
-// A round of a sorting network: the place with which each place is compared, itself if with none.
-// The smaller of two goes to the lower place.
+// A round of a sorting network: for each place, the place with which it is compared, or itself. The
+// smaller value goes to the lower place.
 using Round = std::uint8_t[8];
 constexpr Round kRoundsOf2[] = {{1, 0}};
 constexpr Round kRoundsOf4[] = {{2, 3, 0, 1}, {1, 0, 3, 2}, {0, 2, 1, 3}};
-// 19 comparisons in 6 rounds, the fewest of either for 8 (Knuth, TAOCP 3, 5.3.4).
+// 19 comparisons in 6 rounds; for 8 values both are the least (Knuth, TAOCP 3, 5.3.4).
 constexpr Round kRoundsOf8[] = {{2, 3, 0, 1, 6, 7, 4, 5}, {4, 5, 6, 7, 0, 1, 2, 3},
                                 {1, 0, 3, 2, 5, 4, 7, 6}, {0, 1, 4, 5, 2, 3, 6, 7},
                                 {0, 4, 2, 6, 1, 5, 3, 7}, {0, 2, 1, 4, 3, 6, 5, 7}};
@@ -34,7 +34,7 @@ struct Network {
   static constexpr std::size_t kRounds = sizeof(rounds<kSlots>()) / sizeof(Round);
   alignas(kLanes) std::uint8_t partner[kRounds][kLanes]{};
   alignas(kLanes) std::uint8_t takes_larger[kRounds][kLanes]{};
-  alignas(kLanes) std::uint8_t before[kLanes]{};  // the place before, within the group
+  alignas(kLanes) std::uint8_t before[kLanes]{};  // the place before it in the group
   std::uint32_t has_before = 0;
 
   constexpr Network() {
@@ -56,7 +56,7 @@ inline __m256i load(const std::uint8_t* from) {
   return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
 }
 
-// Sorts one vector, writes its words and returns the places that equal the one before them.
+// Sorts one vector, writes its words, and returns the places that equal the place before them.
 template <std::size_t kSlots>
 inline std::uint32_t sort_vector(__m256i ids, std::uint8_t* to) {
   static constexpr Network<kSlots> network;
@@ -74,8 +74,8 @@ inline std::uint32_t sort_vector(__m256i ids, std::uint8_t* to) {
          network.has_before;
 }
 
-// Members of 16 pairs of ids: their mask in the lower byte of each 16 bits, with clear bits for the
-// members. Adds to `repeated` the bits of pairs of one expert.
+// The masks of 16 pairs of ids, each in the lower byte of 16 bits, with clear bits for members.
+// Sets bits in `repeated` for pairs of one expert.
 inline __m256i mask_pairs(__m256i ids, __m256i& repeated) {
   const __m256i bit_of = _mm256_setr_epi8(-128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0,
                                           -128, 64, 32, 16, 8, 4, 2, 1, 0, 0, 0, 0, 0, 0, 0, 0);

@@ -15,9 +15,9 @@
 namespace routestats {
 namespace {
 
-constexpr std::size_t kMaxLayers = 255;  // what the common lengths of a Pbwt<std::uint8_t> count
+constexpr std::size_t kMaxLayers = 255;  // the lengths of a Pbwt<std::uint8_t>
 
-// The symbols of the contexts, layer by layer, and their order.
+// The symbols of the contexts, layer by layer, and the order of the tokens.
 template <class Id>
 class Contexts {
  public:
@@ -25,7 +25,7 @@ class Contexts {
            std::size_t experts)
       : first_(first), sets_(sets), experts_(experts), pbwt_(tokens) {}
 
-  // Goes on by one layer and returns its number, unless that is `end`; takes over the order of the
+  // Goes on by one layer and returns its number, unless this is `end`. Takes over the order of the
   // tokens by the layers up to it.
   std::size_t next(std::size_t end, std::vector<std::uint32_t>& order,
                    std::vector<std::uint8_t>& lengths) {
@@ -125,7 +125,7 @@ void count_history_hits(const ExpertView& train, const ExpertView& test,
     check_distinct(test, "test", threads);
   }
   if (train.layers < 2) return;
-  // Keys hold a count above the bits of an expert.
+  // A key holds a count in the bits above those of an expert.
   const bool narrow = train.tokens < (std::uint64_t{1} << 32) / std::bit_ceil(question.experts);
   const auto run = narrow ? (question.experts <= 256 ? count_all<std::uint8_t, std::uint32_t>
                                                      : count_all<std::uint16_t, std::uint32_t>)

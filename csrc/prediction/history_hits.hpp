@@ -11,22 +11,22 @@ namespace routestats {
 
 inline constexpr std::size_t kMaxBest = 8;
 
-// What a history predictor is measured on, and how.
+// The question to a history predictor, and how its answer is measured.
 struct HistoryQuestion {
   std::size_t experts;
-  bool sets;  // a context is made of the sets of experts, not of the first choices
-  bool top1;  // measure whether the most frequent first choice is the token's
+  bool sets;                        // contexts are made of sets of experts, not of first choices
+  bool top1;                        // measure whether the most frequent first choice is the token's
   std::vector<std::uint32_t> best;  // measure how many of a token's experts are among the most
                                     // frequent M, for each M (at most kMaxBest); and whether
                                     // all are, at best[0] = K
   HistorySettings settings;
 
-  // In the order: top1, one for each of `best`, exact set.
+  // In this order: top1, one for each of `best`, exact set.
   std::size_t measures() const { return (top1 ? 1 : 0) + (best.empty() ? 0 : best.size() + 1); }
 };
 
-// Hits summed over all test tokens for every setting, or over each group for one setting per pair.
-// Layer pairs source < target are numbered by source, then target: P = L * (L - 1) / 2.
+// Hits summed over all test tokens for every setting, or over each group with one setting per pair.
+// Layer pairs source < target are numbered by source, then by target: P = L * (L - 1) / 2.
 struct HistoryHits {
   std::int64_t* hits;      // [settings, measures, P], or with groups [measures, groups, P]
   std::int64_t* resolved;  // [supports, L - 1, L]: test tokens whose longest context with so much
@@ -36,17 +36,18 @@ struct HistoryHits {
   const std::uint32_t* chosen = nullptr;  // [P]: setting of each pair
 };
 
-// Predicts the experts at every layer from those at all layers up to every earlier one, exactly, in
-// one sweep over the source layers; adds to `result`. Predictions are the most frequent among the
-// training tokens of the test token's context, ties to the lowest id.
+// Predicts the experts at every layer from those at all layers up to every earlier one. The counts
+// are exact, in one sweep over the source layers, and are added to `result`. Predictions are the
+// most frequent experts among the training tokens with the context of the test token; ties go to
+// the lowest id.
 //
-// Threads take source layers by turns. Memory beside the arguments: a copy of the ids that are
-// needed (slot 0 of each layer, twice if it is context and target; all slots where `best` or `sets`
-// asks for them, and 4 bytes per token and layer for `sets`), 10 bytes per token, and for each
-// thread about 60 bytes per token with one setting and 100 with 60.
+// Threads take source layers in turn. Memory beside the arguments: a copy of the ids that are
+// needed (slot 0 of each layer, twice if it is both context and target; all slots if `best` or
+// `sets` need them, and 4 bytes per token and layer for `sets`), 10 bytes per token, and for each
+// thread about 60 bytes per token with one setting and 100 with 60 settings.
 //
 // Throws ExpertOutOfRange, ExpertRepeated where sets are needed, and std::invalid_argument for
-// shapes that differ, no training token, more than 255 layers, or settings as in ContextTree.
+// different shapes, no training token, more than 255 layers, or settings that ContextTree refuses.
 void count_history_hits(const ExpertView& train, const ExpertView& test,
                         const HistoryQuestion& question, const HistoryHits& result,
                         unsigned threads);

@@ -7,8 +7,8 @@
 namespace routestats {
 namespace {
 
-// From so many test tokens on an interval's experts are sorted once, rather than each token's
-// ranks found by comparing with all experts.
+// From this many test tokens on the experts of an interval are sorted once. Below, the ranks of
+// each token are found by comparison with all experts.
 constexpr std::size_t kUsesWorthSorting = 8;
 
 }  // namespace
@@ -104,7 +104,7 @@ void HistoryScores<Id, Key>::find_most_frequent() {
   for (const auto& step : sweep_->steps) {
     Lanes& found = most_frequent_[step.interval];
     if (step.first) {
-      // Most intervals hold a training token or two and stand alone.
+      // Most intervals hold one or two training tokens and stand alone.
       if (step.last && step.high - step.low <= 2) {
         for (std::size_t lane = 0; lane < kLanes; ++lane) {
           found[lane] = std::min(ids[step.low][lane], ids[step.high - 1][lane]);
@@ -213,7 +213,7 @@ void HistoryScores<Id, Key>::rank_all() {
   for (std::uint32_t r = 0; r < by_rank_.size(); ++r) ranks_[by_rank_[r]] = r;
 }
 
-// A sum for every mask of settings; or for every group, and one for uses by other settings.
+// One sum for every mask of settings; or one for every group, and one for uses by other settings.
 template <class Id, class Key>
 void HistoryScores<Id, Key>::choose_sinks(std::size_t pair) {
   const bool grouped = result_.groups != nullptr;
@@ -233,7 +233,7 @@ void HistoryScores<Id, Key>::choose_sinks(std::size_t pair) {
   sinks_valid_ = true;
 }
 
-// No two threads add to the same pair.
+// Each pair is added to by one thread.
 template <class Id, class Key>
 void HistoryScores<Id, Key>::add_up(std::size_t measure, std::size_t pair,
                                     const std::int64_t* sums) {

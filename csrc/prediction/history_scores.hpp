@@ -12,8 +12,8 @@
 
 namespace routestats {
 
-// Hits of one source layer's contexts at one target layer after another.
-// `Id` holds an expert; `Key` a number of training tokens times the next power of two from E.
+// Hits of the contexts of one source layer, at one target layer after another. `Id` holds an
+// expert; `Key` holds a number of training tokens times the least power of two from E on.
 template <class Id, class Key>
 class HistoryScores {
  public:
@@ -22,13 +22,15 @@ class HistoryScores {
   HistoryScores(const HistoryQuestion& question, const HistoryHits& result, std::size_t layers,
                 std::size_t slots, std::size_t train);
 
-  // Takes the contexts of a source layer; both must stay as they are until the next start.
+  // Takes the contexts of a source layer; both arguments must stay unchanged until the next start.
   void start(const ContextTree& tree, const NestedSweep& sweep);
 
-  // Whether the most frequent first choice is the token's, at those of the targets `first_target`,
-  // ..., first_target + kLanes - 1 that come after the source. `ids` are all tokens' first choices.
+  // Whether the most frequent first choice is the one of the token, at the targets `first_target`,
+  // ..., first_target + kLanes - 1 that come after the source. `ids` are the first choices of all
+  // tokens.
   void count_first(std::span<const Lanes> ids, std::size_t source, std::size_t first_target);
-  // How many of the token's experts are among the most frequent. `ids` are all tokens' sets.
+  // How many experts of the token are among the most frequent ones. `ids` are the sets of all
+  // tokens.
   void count_best(std::span<const Id> ids, std::size_t source, std::size_t target);
 
  private:
@@ -53,19 +55,19 @@ class HistoryScores {
   const std::size_t train_;
   const ContextTree* tree_ = nullptr;
   const NestedSweep* sweep_ = nullptr;
-  // At the target, in the order of the contexts.
+  // Ids at the target, in the order of the contexts.
   std::vector<Lanes> train_first_, test_first_;
   std::vector<Id> train_sets_, test_sets_;
   std::vector<Lanes> most_frequent_;  // by interval
 
-  // By lane and expert, a counter and the expert in one number: the greater key is of the more
-  // frequent expert, and of equally frequent ones of the lower id.
+  // By lane and expert: a count and the expert in one number. The greater key belongs to the more
+  // frequent expert, or to the lower id if both are equally frequent.
   std::vector<Key> keys_;
-  const Key one_;  // what an occurrence adds
+  const Key one_;  // one occurrence
 
-  std::vector<std::uint32_t> sinks_;  // by use: which sum its hits go to
+  std::vector<std::uint32_t> sinks_;  // by use: the sum that its hits go to
   std::size_t num_sinks_ = 0;
-  std::uint32_t chosen_ = 0;  // with groups, the setting that the sinks are for
+  std::uint32_t chosen_ = 0;  // with groups, the setting of the sinks
   bool sinks_valid_ = false;
   std::vector<std::int64_t> sums_;
 

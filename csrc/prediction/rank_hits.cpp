@@ -11,7 +11,8 @@
 namespace routestats {
 namespace {
 
-// Few enough that a run's ranks stay in cache, many enough that claiming a run costs nothing.
+// Few enough tokens that the ranks of a run stay in a cache, and enough that the cost of claiming a
+// run vanishes.
 constexpr std::size_t kRunTokens = 4096;
 
 template <class Id>

@@ -22,7 +22,7 @@ void rank_tokens_portable(const RankRun& run, std::uint32_t* ranks) {
 RankTokens rank_tokens(Isa isa, std::size_t experts) {
 #if defined(__x86_64__)
   // Zen 4, one thread, ns per token and layer pair, AVX2 against AVX-512: 13.0 and 19.7 at E=8 K=2
-  // (a key is read back at once from a store twice as wide), 212 and 183 at E=128 K=8.
+  // (there a key is read right after a store twice as wide), 212 and 183 at E=128 K=8.
   constexpr std::size_t kWideFrom = 32;
   if (isa == Isa::avx512 && experts >= kWideFrom) return rank_tokens_avx512;
   if (isa != Isa::portable) return rank_tokens_avx2;

@@ -7,12 +7,12 @@
 
 namespace routestats {
 
-// The widest vector of doubles, to which `keys` is filled up.
+// The widest vector of doubles. `keys` is filled up to a multiple of it.
 inline constexpr std::size_t kMaxLanes = 8;
 
-// One target layer and a run of tokens; see ScoredTokens. Whoever calls brings the scratch memory:
-// code that is compiled for one instruction set must share no templates, std::vector's included,
-// with other code.
+// One target layer and a run of tokens; see ScoredTokens. The caller provides scratch memory: code
+// that is compiled for one instruction set must share no templates with other code, not even those
+// of std::vector.
 struct RankRun {
   std::size_t experts;
   const double* table;
@@ -29,18 +29,18 @@ struct RankRun {
 // Writes the rank of each choice, [tokens, slots].
 using RankTokens = void (*)(const RankRun& run, std::uint32_t* ranks);
 
-// The fastest that `isa` can run.
+// The fastest function that `isa` can run.
 RankTokens rank_tokens(Isa isa, std::size_t experts);
 
 void rank_tokens_portable(const RankRun& run, std::uint32_t* ranks);
 void rank_tokens_avx2(const RankRun& run, std::uint32_t* ranks);
 void rank_tokens_avx512(const RankRun& run, std::uint32_t* ranks);
 
-// The method, the same for every instruction set: sum the rows into `keys`, which stay in L1, then
-// for each choice count the experts whose key is larger. Per token picks * E additions and
-// slots * E comparisons; the table of a pair of layers, E x E doubles, is read from L2 and so sets
-// the floor: with AVX2 0.07 ns per addition (32 bytes per cycle) and 0.035 ns per comparison. At
-// E=128 K=8 half of it is reached.
+// The same method for every instruction set: sum the rows into `keys`, which stay in the
+// first-level cache, then count for each choice the experts with a larger key. A token costs picks
+// * E additions and slots * E comparisons. The table of a pair of layers, E x E doubles, is read
+// from the second-level cache, and this sets the limit: with AVX2 0.07 ns per addition (32 bytes
+// per cycle) and 0.035 ns per comparison. At E=128 K=8 half of this speed is reached.
 template <class Ops>
 class TokenRanker {
  public:
@@ -64,7 +64,7 @@ class TokenRanker {
  private:
   static constexpr std::size_t lanes = Ops::lanes;
 
-  // FixedPicks = 0 reads the number at run time; the common ones are compiled in.
+  // FixedPicks = 0 reads the number at run time; the common numbers are compiled in.
   template <std::size_t FixedPicks>
   static void rank(const RankRun& run, std::uint32_t* ranks) {
     const std::size_t picks = FixedPicks != 0 ? FixedPicks : run.picks;
@@ -72,7 +72,7 @@ class TokenRanker {
     const std::size_t filled = (run.experts + lanes - 1) / lanes * lanes;
     double* const keys = run.keys;
     const double** const picked = run.picked;
-    // Below every score, so that what fills the last vector outranks nobody.
+    // Padding is below every score, so it never ranks above an expert.
     for (std::size_t e = run.experts; e < filled; ++e) keys[e] = -1.0;
     for (std::size_t t = 0; t < run.tokens; ++t) {
       for (std::size_t i = 0; i < picks; ++i) {

@@ -1,5 +1,5 @@
-// The module _emulated: what _cuda has for capture, on EmulatedStepDevice. Python's tests run the
-// ring of a device by it where there is none.
+// The module _emulated: the part of _cuda that capture uses, on EmulatedStepDevice. Tests in Python
+// run the ring of a device with it where there is none.
 #include <cstdint>
 #include <memory>
 #include <vector>

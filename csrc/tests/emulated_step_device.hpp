@@ -9,9 +9,9 @@
 
 namespace routestats {
 
-// The kernels' work compiled for the host, one thread after another: it holds the device path's
-// logic to the host ring's where there is no device. A step is copied to the mirror no sooner than
-// it is waited for, which is as late as a device may do it.
+// The work of the kernels, compiled for the host, one thread after another. It compares the logic
+// of a device with the ring of the host where there is no device. A step is copied to the mirror
+// when it is waited for, which is as late as a device may do it.
 class EmulatedStepDevice final : public StepDevice {
  public:
   explicit EmulatedStepDevice(const CaptureTarget& target);

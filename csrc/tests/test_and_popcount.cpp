@@ -1,5 +1,6 @@
-// Holds the kernel of each instruction set to counting bit by bit. Counting whole traces would not
-// find a kernel's fault: a block whose loads do not add up is counted by the direct method.
+// Compares the kernel of each instruction set with counting bit by bit. Counts of whole traces
+// would not show a fault of a kernel: a block whose loads do not add up is counted by the direct
+// method.
 #include <cstdio>
 #include <cstdlib>
 #include <random>

@@ -1,4 +1,4 @@
-// The ring against a plain queue of rows: wrap-around, order, faults, drops.
+// Compares the ring with a plain queue of rows: wrap-around, order, faults, drops.
 #include <cstdint>
 #include <cstdio>
 #include <random>

@@ -54,7 +54,7 @@ def shuffle_rows(
     starts: npt.NDArray[np.uint64],
     seed: int,
     stream: int,
-    first_class: int,
+    first_group: int,
     orders: npt.NDArray[np.uint32],
     threads: int,
 ) -> None: ...

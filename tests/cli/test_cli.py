@@ -52,6 +52,17 @@ def test_a_folder_that_is_no_run(tmp_path: Path, command: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["verify"], ["report"], ["paths"], ["timing"], ["table", "srp"], ["metrics", "--run"]],
+)
+def test_a_file_that_is_no_run(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("# A run\n")
+    line = fails(*command, str(file))
+    assert line == f"{file}: expected a run's folder, with its run.json, got a file"
+
+
 @pytest.mark.parametrize("command", ["verify", "report"])
 def test_parquet_that_is_not_ours(tmp_path: Path, command: str) -> None:
     file = tmp_path / "x.parquet"

@@ -79,10 +79,12 @@ segments = partial(
     hits=np.zeros((1, 2), np.uint64),
     threads=1,
 )
+FLOATS: Any = IDS * 1.0
+WRONG: Any = np.arange(3, dtype=np.int32)  # of no dtype that is asked for
 rank = partial(
     rank_hits,
     np.zeros((1, 3, 4)),
-    np.arange(4.0).reshape(1, 4),
+    np.arange(4, dtype=np.float64).reshape(1, 4),
     group_of=np.zeros(5, int),
     best=[1],
     num_groups=1,
@@ -100,12 +102,12 @@ rank = partial(
         (lambda: PathCounter(kind="x"), InvalidValueError, "kind: expected top1 or set, got x"),
         (lambda: PathCounter(isa="sse9"), InvalidValueError, "isa: sse9 does not run here"),
         (lambda: PathCounter().add(IDS[0], threads=1), InvalidValueError, "experts: expected 3 d"),
-        (lambda: PathCounter().add(IDS * 1.0, threads=1), InvalidTypeError, "experts: expected i"),
+        (lambda: PathCounter().add(FLOATS, threads=1), InvalidTypeError, "experts: expected i"),
         (lambda: ngrams_of(TOO_LARGE), InvalidValueError, r"experts\[1, 0, 1\] = 9, but num_exp"),
         (lambda: ngrams_of(IDS[:, :1]), InvalidValueError, "experts: of other layers than the n"),
         (lambda: segments(TOO_LARGE), InvalidValueError, r"experts\[1, 0"),
         (lambda: segments(IDS, m=0, uses=np.zeros((1, 2, 1), np.uint64)), InvalidValueError, "m: "),
-        (lambda: segments(IDS, tokens=np.arange(3.0)), InvalidTypeError, "tokens: expected int64"),
+        (lambda: segments(IDS, tokens=WRONG), InvalidTypeError, "tokens: expected int64"),
         (
             lambda: ring(capacity=2**63),
             InvalidValueError,
@@ -139,14 +141,14 @@ def test_too_little_memory_is_a_memory_error() -> None:
         (lambda: recount(IDS, [[0, 1], [1, 3]], num_experts=4), r"row_order\[1, 1\] = 3"),
         (lambda: LiveCounts(SHAPE, hops=0).add(TOO_LARGE), r"experts\[1, 0, 1\] = 9"),
         (lambda: sum_changes_without_groups(TOO_LARGE, COUNTS, GROUPS), " = 9"),
-        (lambda: sum_changes_without_groups(IDS * 1.0, COUNTS, GROUPS), "experts: expected int"),
+        (lambda: sum_changes_without_groups(FLOATS, COUNTS, GROUPS), "experts: expected int"),
         (
             lambda: sum_changes_without_groups(IDS, COUNTS, GROUPS, np.zeros((2, 3), np.int64)),
             "rows: expected uint32, got int64",
         ),
         (
-            lambda: GroupedRows(np.arange(3), GROUPS.starts).shuffled(2, seed=0, stream=0),
-            "rows: expected uint32, got int64",
+            lambda: GroupedRows(WRONG, GROUPS.starts).shuffled(2, seed=0, stream=0),
+            "rows: expected uint32, got int32",
         ),
         (
             lambda: rank(np.full((1, 5, 2), 3), np.zeros((1, 5, 1), int)),

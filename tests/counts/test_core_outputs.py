@@ -53,7 +53,7 @@ SHUFFLED = partial(
     starts=np.array([0, 3], np.uint64),
     seed=0,
     stream=0,
-    first_class=0,
+    first_group=0,
     orders=zeros(L, 3, dtype=np.uint32),
     threads=1,
 )
@@ -74,7 +74,7 @@ CHANGES = partial(
 RANKED = partial(
     _core.add_rank_hits,
     tables=np.zeros((1, 3, E)),
-    base=np.arange(4.0).reshape(1, E),
+    base=np.arange(4, dtype=np.float64).reshape(1, E),
     rows=zeros(1, 5, 2, dtype=np.uint32),
     chosen=zeros(1, 5, 1, dtype=np.uint16),
     group_of=zeros(5, dtype=np.uint32),

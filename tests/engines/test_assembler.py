@@ -70,6 +70,7 @@ class Engine:
             assert (batch.experts == batch.experts[:, :1, :1]).all()
             assert batch.weights is not None
             assert np.array_equal(batch.weights, batch.experts.astype(np.float16))
+            assert batch.step is not None
             assert np.array_equal(batch.step, batch.experts[:, 0, 0])
             found += [
                 (batch.domain, batch.request_ids[i], int(p), int(phase), int(e))

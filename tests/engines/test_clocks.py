@@ -71,9 +71,10 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
         assert (ns[:, 0] == 0).all()
         names = ("gate", "experts", "block")
         gate, experts, block = (ns[:, 1, STAGES.index(name)] / 1e6 for name in names)
-        assert ((gate >= 3.9) & (gate < 12)).all()
-        assert ((experts >= 23.9) & (experts < 60)).all()
-        assert ((block >= 1.9) & (block < 12)).all()  # without what is inside it
+        # The least of the steps at the upper end: what else runs on the machine can only add.
+        assert 3.9 <= gate.min() < 12
+        assert 23.9 <= experts.min() < 60
+        assert 1.9 <= block.min() < 12  # without what is inside it
     assert trace.is_file()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -131,7 +132,7 @@ def test_rows_that_are_not_real_take_it_with_them() -> None:
 
     def step(start: int, rows: int, at: int, new: bool = False) -> None:
         one = StepRows(["a"], [rows], new=[NewRequest("a", "d", tokens)] if new else [])
-        columns = {
+        columns: dict[str, Any] = {
             "positions": np.arange(start, start + rows, dtype=np.int32),
             "token_ids": np.zeros(rows, np.int32),
             "experts": ids[at : at + rows],

@@ -97,9 +97,12 @@ def test_timing(name: str, value: Any, error: type[Exception], message: str) -> 
 
 
 def test_options_travel_as_plain_numbers() -> None:
-    options = RecorderOptions(
-        ring_rows=np.int64(64), flush_seconds=np.float32(0.5), lookahead=[np.int32(2)]
-    )
+    given: dict[str, Any] = {
+        "ring_rows": np.int64(64),
+        "flush_seconds": np.float32(0.5),
+        "lookahead": [np.int32(2)],
+    }
+    options = RecorderOptions(**given)
     values = (options.ring_rows, options.flush_seconds, options.lookahead)
     assert values == (64, 0.5, (2,))
     assert [type(value) for value in values] == [int, float, tuple]

@@ -138,11 +138,12 @@ def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:
     assert dropped.ok == (totals["dropped_rows"] == 0)
 
 
-def steps_of(run: Path) -> list[int | None]:
+def steps_of(run: Path) -> list[int]:
     """The step of each row, in the order of positions."""
     table = rs.Trace.open(run).rows
     order = np.argsort(table["position"].to_numpy(), kind="stable")
-    return table["step"].take(order).to_pylist()
+    found: list[int] = table["step"].take(order).to_pylist()
+    return found
 
 
 def test_rows_have_the_step_that_computed_them(tmp_path: Path) -> None:

@@ -8,8 +8,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from live_cases import wait_until
 
 import routestats as rs
+from routestats._core import CaptureRing
 from routestats.engines._assembler import RowAssembler
 from routestats.engines._requests import (
     NewRequest,
@@ -22,6 +24,7 @@ from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape
+from routestats.trace.feed import FeedReader
 
 SHAPE = RouteShape(2, 8, 2)
 RANDOM = "-1a2b3c4d"  # as vLLM appends it
@@ -149,9 +152,15 @@ def test_no_id_stops_a_capture(tmp_path: Path) -> None:
         assert recorder.begin(3)
         for layer in range(2):
             ids = np.argsort(random.random((3, 8)), axis=1)[:, :2].copy()
-            recorder.ring.write_layer(layer, ids, random.random((3, 2)).astype(np.float32))
+            ring = recorder.ring
+            assert isinstance(ring, CaptureRing)
+            ring.write_layer(layer, ids, random.random((3, 2)).astype(np.float32))
         recorder.commit(step)
     requests = len(ILLEGAL) + len(NAMELESS) + len(NAMED)
+    feed = FeedReader(tmp_path / "run")
+    counters = wait_until(lambda: (now := feed.read()[2]).rows == 3 * requests and now)
+    assert counters.illegal_domain_requests == len(ILLEGAL)
+    feed.close()
     totals = recorder.close()
     assert (totals["error"], totals["rows"]) == (None, 3 * requests)
     assert totals["illegal_domain_requests"] == len(ILLEGAL)

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import routestats as rs
+from routestats._core import CaptureRing
 from routestats.engines import _run_counts
 from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
@@ -43,7 +44,9 @@ def step(recorder: Recorder, name: str, rows: int) -> None:
     assert recorder.begin(rows)
     for layer in range(3):
         ids = np.argsort(random.random((rows, 8)), axis=1)[:, :2].copy()
-        recorder.ring.write_layer(layer, ids, random.random((rows, 2)).astype(np.float32))
+        ring = recorder.ring
+        assert isinstance(ring, CaptureRing)
+        ring.write_layer(layer, ids, random.random((rows, 2)).astype(np.float32))
     recorder.commit(one)
 
 

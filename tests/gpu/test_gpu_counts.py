@@ -354,9 +354,10 @@ def test_tables_that_cannot_be_read_into_are_refused(name: str) -> None:
 def test_arrays_of_no_ids_are_refused() -> None:
     from routestats import _cuda
 
+    floats: Any = np.zeros((3, 2, 1))
     counter = _cuda.PairCounter(layers=2, experts=4, slots=1, layer_pairs=[(0, 1)])
     with pytest.raises(InvalidTypeError, match="experts: expected integers, got float64"):
-        counter.add_host(np.zeros((3, 2, 1)))
+        counter.add_host(floats)
     with pytest.raises(InvalidValueError, match="experts: expected 3 dimensions"):
         counter.add_host(np.zeros((3, 2), np.uint8))
     with pytest.raises(InvalidValueError, match="method: expected one of .*, got x"):

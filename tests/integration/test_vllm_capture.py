@@ -326,3 +326,23 @@ def test_lookahead_and_timing_in_one_engine(tmp_path: Path) -> None:
     assert rs.verify(after).ok
     assert after.lookahead is None
     assert not (tmp_path / "run-other").exists()
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_is_terminated_ends_its_engine(tmp_path: Path) -> None:
+    done = script(
+        """
+    import os, signal, threading
+    sys.path.insert(0, sys.argv[3])
+    from _engine import engine
+    arguments = {"max_model_len": 512, "enforce_eager": True, "dtype": "float32"}
+    with engine(model=sys.argv[2], **arguments) as llm:
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        while True:
+            llm.generate(["x"], use_tqdm=False)
+    """,
+        str(tmp_path / "run"),
+        str(tiny_model()),
+        str(ROOT / "bench"),
+    )  # which sees to it that no process is left
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-3000:]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from engine_cases import QUIET
+from engine_process import run_engine
 
 pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
@@ -32,13 +32,8 @@ SCRIPT = Path(__file__).parents[2] / "bench" / "capture_fidelity.py"
 )
 def test_capture_equals_transformers(tmp_path: Path, least_rows: dict[str, int]) -> None:
     figures = tmp_path / "figures.json"
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *least_rows, "--json", str(figures)],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **QUIET},
-    )
+    command = [sys.executable, str(SCRIPT), *least_rows, "--json", str(figures)]
+    done = run_engine(command, timeout=1200, env={**os.environ, **QUIET})
     assert done.returncode == 0, done.stdout + done.stderr[-3000:]
     cases = {case["case"]: case for case in json.loads(figures.read_text())}
     assert cases.keys() == least_rows.keys()

@@ -71,6 +71,24 @@ def test_what_memoryless_routing_gives_stands_beside_the_paths(trace: rs.Trace) 
     assert (np.diff(ranks[1:], prepend=0) * tokens[1:]).sum() == pytest.approx(window.tokens)
 
 
+@pytest.mark.parametrize("domains", [2, 5, 6])
+def test_more_domains_than_colours_are_not_drawn_apart(domains: int) -> None:
+    rng = np.random.default_rng(0)
+    tokens = 30 * domains
+    trace = rs.Trace.from_arrays(
+        rng.random((tokens, 3, 4)).argsort(axis=2)[:, :, :1].astype(np.uint8),
+        num_experts=4,
+        request_ids=[f"r{i // 10}" for i in range(tokens)],
+        domain={f"r{i}": f"d{i // 3}" for i in range(3 * domains)},
+        ordered=True,
+    )
+    figure = rs.plots.path_coverage(rs.stats.paths(trace, simulations=1))
+    drawn = [str(line.get_label()) for line in figure.axes[0].get_lines()]
+    assert sum(label.startswith("d") for label in drawn) == (domains if domains <= 5 else 0)
+    told = f"{domains} domains are not drawn apart" in figure.get_supxlabel()
+    assert told == (domains > 5)
+
+
 def test_an_n_beyond_the_last_path_ends_at_it() -> None:
     experts = np.array([[[0], [1]]] * 3 + [[[1], [0]]], np.uint8)
     trace = rs.Trace.from_arrays(experts, num_experts=2, ordered=True)

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_lookahead import LAYOUT, PAIRS, random_ids
-from test_lookahead import write_run as write_lookahead_run
-from test_speculation import chain, trace_of
-from test_timing import write as write_timings
+from lookahead_cases import LAYOUT, PAIRS, random_ids
+from lookahead_cases import write_run as write_lookahead_run
+from speculation_cases import chain, trace_of
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats.plots import interactive

@@ -39,7 +39,7 @@ def test_shuffle_equals_the_reference(
     grouped = GroupedRows(grouped.rows, grouped.starts, first)
     got = grouped.shuffled(layers, seed=seed, stream=stream, threads=threads)
     expected = reference.shuffle_rows(
-        grouped.rows, grouped.starts, layers, seed=seed, stream=stream, first_class=first
+        grouped.rows, grouped.starts, layers, seed=seed, stream=stream, first_group=first
     )
     assert np.array_equal(got, expected)
     assert (codes[got] == codes[grouped.rows]).all()
@@ -171,7 +171,7 @@ def test_wrong_arguments_are_named() -> None:
             starts=np.array([0, 9], np.uint64),
             seed=0,
             stream=0,
-            first_class=0,
+            first_group=0,
             orders=np.empty((1, 4), np.uint32),
             threads=1,
         )

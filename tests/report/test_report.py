@@ -35,6 +35,35 @@ def test_every_part_is_there(analysis: Analysis) -> None:
     assert json.loads(json.dumps(to_dict(analysis), allow_nan=False))["missing"] == {}
 
 
+def test_every_load_says_of_which_domain_it_is(analysis: Analysis, tmp_path: Path) -> None:
+    heads = [text for text in summary(analysis).split("\n\n") if "expert load (any)" in text]
+    assert [head.split(":")[0] for head in heads] == ["all domains", "code", "maths"]
+    tokens = [f"{load.tokens:,} tokens" for load in analysis.load_by_domain.values()]
+    assert all(words in head for words, head in zip(["240 tokens", *tokens], heads, strict=True))
+    assert (
+        "All domains together. Even use: imbalance 1"
+        in write_report(analysis, tmp_path).read_text()
+    )
+
+
+def test_a_run_of_short_requests_says_why_it_has_no_segments() -> None:
+    whole = some_trace()
+    rows = np.arange(len(whole)) % 20 < 9
+    short = rs.Trace.from_arrays(
+        whole.experts[rows],
+        num_experts=8,
+        request_ids=np.array(whole.rows["request_id"].to_pylist())[rows].tolist(),
+        token_ids=whole.rows["token_id"].to_numpy()[rows],
+        ordered=True,
+    )
+    found = analyse_run(short)
+    assert found.segments is None
+    assert found.missing["segment routing"] == (
+        "trace: expected a request of at least 16 consecutive positions, as long as the report's "
+        "segments; the longest run is 9"
+    )
+
+
 def test_files_hold_the_tables(analysis: Analysis, tmp_path: Path) -> None:
     path = write_report(analysis, tmp_path)
     found = tables(analysis)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
+from trace_cases import write_run
 
 import routestats as rs
 from routestats.counts._plan import pair_layers
@@ -187,7 +191,7 @@ def test_wrong_arguments() -> None:
     good = trace(experts, 8)
     with pytest.raises(InvalidTypeError, match="test: expected a Trace, got ndarray"):
         hop_accuracy(good, experts)  # type: ignore[arg-type]
-    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'all'"):
+    with pytest.raises(InvalidValueError, match="pairing: expected one of any, top1, got 'all'"):
         hop_accuracy(good, good, pairing="all")
     with pytest.raises(InvalidValueError, match="confidence"):
         hop_accuracy(good, good, confidence=95)
@@ -441,9 +445,9 @@ def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     split = rs.Trace.split
 
-    def counted(trace: rs.Trace, *args: float, **options: float) -> tuple[rs.Trace, rs.Trace]:
+    def counted(trace: rs.Trace, test: float, seed: int) -> tuple[rs.Trace, rs.Trace]:
         seen.append(trace)
-        return split(trace, *args, **options)
+        return split(trace, test, seed)
 
     monkeypatch.setattr(rs.Trace, "split", counted)
     result = hop_accuracy(train, test, bootstrap=0)
@@ -459,3 +463,31 @@ def test_a_measure_has_its_size_as_a_field() -> None:
     recalls = {name: size for name, size in sizes.items() if size is not None}
     assert recalls
     assert list(recalls) == [f"recall_at_{size}" for size in recalls.values()]
+
+
+@pytest.mark.parametrize(("held", "passes"), [(True, 1), (False, 2)])
+def test_experts_are_decoded_once_and_weights_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool, passes: int
+) -> None:
+    """Of a run too large to be kept, the files are read once for each side."""
+    write_run(tmp_path / "run", requests=12, rows=20)
+    if not held:
+        monkeypatch.setattr("routestats.trace._sources.HELD_BYTES", 0)
+    decoded: Counter[str] = Counter()
+
+    def note(part: Any) -> Any:
+        decoded.update(dict.fromkeys(part.schema.names, part.num_rows))
+        return part
+
+    file = pq.ParquetFile
+    for name in ("read", "read_row_group", "read_row_groups"):
+        method = getattr(file, name)
+        monkeypatch.setattr(file, name, lambda *a, method=method, **k: note(method(*a, **k)))
+    batches = file.iter_batches
+    monkeypatch.setattr(file, "iter_batches", lambda *a, **k: map(note, batches(*a, **k)))
+    trace = rs.Trace.open(tmp_path / "run")
+    result = hop_accuracy(*trace.split(test=0.4, seed=0))
+    assert result.predictors[-1] == "history_selected"
+    assert decoded["experts"] == passes * 240
+    assert decoded["weights"] == 0
+    assert decoded["position"] <= passes * 240

@@ -310,7 +310,7 @@ def test_wrong_arguments_are_named() -> None:
     for name, wrong in (("hops", "some"), ("seed", -1), ("null_draws", -1), ("confidence", 1.0)):
         with pytest.raises(InvalidValueError, match=f"{name}: expected"):
             rs.stats.information(trace, "any", **{name: wrong})
-    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'set'"):
+    with pytest.raises(InvalidValueError, match="pairing: expected one of any, top1, got 'set'"):
         rs.stats.information(trace, "set")
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
         rs.stats.information(np.zeros((3, 2, 1)))  # type: ignore[arg-type]

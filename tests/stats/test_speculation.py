@@ -127,7 +127,7 @@ def test_confidence_needs_weights_and_order() -> None:
     good = trace_of(first)
     with pytest.raises(InvalidValueError, match="hop: expected below 3 layers, got 3"):
         confidence(good, hop=3)
-    with pytest.raises(InvalidValueError, match="margin_at: expected 'target' or 'source'"):
+    with pytest.raises(InvalidValueError, match="margin_at: expected one of target, source"):
         confidence(good, margin_at="both")
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
         confidence(experts)  # type: ignore[arg-type]

@@ -98,7 +98,7 @@ class GroupedRows:
         num_layers : int
         seed, stream : int, 0 to 2**64 - 1
             A group's permutations follow from them, the layer and the group's number alone:
-            `parts` have those of the whole. `counts.reference_groups` states the generator.
+            `parts` have those of the whole. `counts.reference.groups` states the generator.
         threads : int, optional
             By default one for each CPU that this process may use.
 
@@ -123,7 +123,7 @@ class GroupedRows:
             starts=self.starts,
             seed=int(seed),
             stream=int(stream),
-            first_class=self.first_group,
+            first_group=self.first_group,
             orders=orders,
             threads=choose_threads(threads),
         )

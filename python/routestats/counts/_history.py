@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
-from routestats.arguments import check_integers
+from routestats.arguments import check_choice, check_integers
 from routestats.counts._plan import layer_pairs
 from routestats.counts._source import Ids, as_ids
 from routestats.counts.device.choice import choose_threads
@@ -24,11 +24,7 @@ MAX_LAYERS = 255
 
 def check_context(context: str) -> Context:
     """Return `context`, or raise InvalidValueError if there is none of that name."""
-    if context == "top1":
-        return "top1"
-    if context == "set":
-        return "set"
-    raise InvalidValueError(f"context: expected one of {get_args(Context)}, got {context!r}")
+    return "top1" if check_choice("context", context, get_args(Context)) == "top1" else "set"
 
 
 def ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:

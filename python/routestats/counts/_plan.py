@@ -10,6 +10,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from routestats.arguments import check_choice
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 Pairing = Literal["any", "top1"]
@@ -19,11 +20,7 @@ Hops = int | str | Iterable[int]
 
 def check_pairing(pairing: str) -> Pairing:
     """Return `pairing`, or raise InvalidValueError if there is none of that name."""
-    if pairing == "any":
-        return "any"
-    if pairing == "top1":
-        return "top1"
-    raise InvalidValueError(f"pairing: expected one of {get_args(Pairing)}, got {pairing!r}")
+    return "any" if check_choice("pairing", pairing, get_args(Pairing)) == "any" else "top1"
 
 
 def check_hops(hops: Hops, num_layers: int) -> tuple[int, ...]:

@@ -40,7 +40,7 @@ def count_segments(
     capacity: int,
     threads: int | None = None,
 ) -> SegmentCounts:
-    """Slide a window and a cache over runs of tokens; `reference_segments` says what is counted.
+    """Slide a window and a cache over runs of tokens; see `counts.reference.segments`.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ def resolve(model: str) -> ModelChoice:
     Raises
     ------
     DataError
-        If it is none of these, or a hub id of which nothing is cached and no hub answers.
+        If it is none of these, or a hub id that is not cached and that no hub answers for.
     CaptureError
         If the folder's config says that the model has no experts.
     """

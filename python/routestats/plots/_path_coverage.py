@@ -38,7 +38,7 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
     Parameters
     ----------
     *results : Paths
-        From `routestats.stats.paths`; the first window of each is drawn.
+        From `routestats.stats.paths`; the first window of each is drawn, and up to five domains.
     ax : matplotlib.axes.Axes, optional
         Where to draw the only result; by default on a new figure.
     note : str
@@ -72,25 +72,32 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
         _panel(axes, result)
     panels[0].set_ylabel(Y_AXIS, fontsize=10)
     first = results[0]
-    simulations = first.simulations
+    simulations, domains = first.simulations, len(_domains(first))
     set_title(
         figure,
         "How few paths through the layers carry how many tokens",
         join(
             str(first.shape),
             f"diamonds: routing without memory of the path (means of {simulations} simulations)",
+            f"{domains} domains are not drawn apart" if domains > len(SERIES) else "",
             note,
         ),
     )
     return figure
 
 
+def _domains(result: Paths) -> list[WindowPaths]:
+    """The first window in each domain."""
+    first = result.windows[0]
+    return [w for w in result.windows[1:] if (w.start, w.length) == (first.start, first.length)]
+
+
 def _panel(axes: Axes, result: Paths) -> None:
     plain_axes(axes)
     window = result.windows[0]
-    same = [w for w in result.windows if (w.start, w.length) == (window.start, window.length)]
     colors = iter(SERIES)
-    for part in same:
+    domains = _domains(result)
+    for part in [window, *(domains if len(domains) <= len(SERIES) else ())]:
         color = DARK if part is window else next(colors)
         name = "all tokens" if part is window else part.domain
         axes.plot(

@@ -27,7 +27,6 @@ from routestats.plots._draw.style import (
     text_colour,
 )
 from routestats.stats import Transfer, TransferMeasure
-from routestats.stats._hop_accuracy.measure import measure_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -98,7 +97,7 @@ def transfer(
     hop = check_integer("hop", hop, 1)
     if hop > hops:
         raise InvalidValueError(f"hop: expected 1 to {hops}, got {hop}")
-    label = measure_label(shown.name)
+    label = shown.label
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _matrix(axes, result, shown, hop, label)

@@ -169,11 +169,8 @@ def bits(estimate: Estimate, place: int | tuple[int, ...] = (), form: str = ".4f
 def _estimate(
     estimate: Estimate, place: int | tuple[int, ...], scale: float, form: str, unit: str
 ) -> Cell:
-    value, low, high = (float(np.asarray(part)[place]) for part in estimate)
-    if np.isnan(value):
+    values = estimate.at(place)
+    if np.isnan(values[0]):
         return Cell(NONE)
-    text = f"{value * scale:{form}}{unit}"
-    if np.isnan(low):
-        return Cell(text, (value,))
-    interval = f"[{low * scale:{form}}, {high * scale:{form}}]"
-    return Cell(f"{text} {interval}", (value, low, high))
+    text = estimate.text(place, form, scale=scale, unit=unit)
+    return Cell(text, values[:1] if np.isnan(values[1]) else values)

@@ -12,7 +12,13 @@ from routestats.counts import count
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
@@ -205,14 +211,15 @@ def confidence(
     """
     check_trace(trace)
     check_order(trace, "confidence")
+    if train is not None:
+        check_trace(train, "train")
     if not trace.has_weights:
         raise InvalidValueError("trace.weights: expected gate weights, got a trace without any")
     level = check_confidence(level)
     hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2)
     if hop >= trace.shape.num_layers:
         raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
-    if margin_at not in ("target", "source"):
-        raise InvalidValueError(f"margin_at: expected 'target' or 'source', got {margin_at!r}")
+    check_choice("margin_at", margin_at, ("target", "source"))
     units = Units.whole(trace)
     sums, tokens = _weight_sums(trace, units), units.tokens
     weights = resampling_weights(units.domain, resamples=bootstrap, seed=seed)
@@ -270,7 +277,7 @@ def _margins_by_layer(trace: Trace, layers: slice) -> npt.NDArray[np.float32]:
     places = range(trace.shape.num_layers)[layers]
     margins = np.empty((len(places), len(trace)), np.float32)
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
         margins[:, row : row + len(batch)] = _margins(batch.weights[:, layers]).T
         row += len(batch)
@@ -281,7 +288,7 @@ def _weight_sums(trace: Trace, units: Units) -> Floats:
     """Sums [3, U, L] of first weight, entropy and margin."""
     sums = np.zeros((3, len(units), trace.shape.num_layers))
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
         mine = units.of_row[row : row + len(batch)]
         row += len(batch)
@@ -366,7 +373,7 @@ def _curves(
     if layout is not None and hop in layout.hops:
         pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
         row = 0
-        for batch in test.iter_lookahead(BATCH_ROWS):
+        for batch in test.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"]):
             rows = slice(row, row + len(batch))
             row += len(batch)
             assert batch.lookahead is not None

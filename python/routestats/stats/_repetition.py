@@ -15,6 +15,7 @@ from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     Ids,
     check_confidence,
+    check_flag,
     check_order,
     check_trace,
     checked_experts,
@@ -151,7 +152,7 @@ def repetition(
     """
     trace = check_trace(trace)
     confidence = check_confidence(confidence)
-    if top1:
+    if check_flag("top1", top1):
         check_order(trace, "top1=True")
     experts = checked_experts(trace)
     units = Units.of(trace)

@@ -10,19 +10,26 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
-from routestats.counts._plan import pair_layers
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_flag,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.row_order import rows_in_order
 from routestats.stats._base.units import Units, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
@@ -38,6 +45,8 @@ class TransferMeasure:
     ----------
     name : str
         ``top1_accuracy`` or ``recall_at_<K>``.
+    label : str
+        The same for people.
     uniform : float
         What guessing at random reaches.
     hop : Estimate of shape [2, 2, L - 1]
@@ -49,6 +58,7 @@ class TransferMeasure:
     """
 
     name: str
+    label: str
     uniform: float
     hop: Estimate
     marginal: Estimate
@@ -202,12 +212,10 @@ def transfer(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
-    if phase is not None and phase not in PHASES:
-        raise InvalidValueError(
-            f"phase: expected one of {', '.join(PHASES)} or None, got {phase!r}"
-        )
+    check_pairing(pairing)
+    if phase is not None:
+        check_choice("phase", phase, PHASES, none=" or None")
+    top1 = check_flag("top1", top1)
     if trace.shape.num_layers < 2:
         raise InvalidValueError("trace: expected at least 2 layers to predict between, got 1")
     if top1 or pairing == "top1":
@@ -265,7 +273,7 @@ def _fit(
     side: Trace, pairing: str, tokens: int, rng: np.random.Generator
 ) -> tuple[RouteCounts, int]:
     """Counts of `tokens` tokens of groups in random order, and how many groups they are of."""
-    codes, in_order = Units.whole(side).of_row, RowOrder.of(side).rows
+    codes, in_order = Units.whole(side).of_row, rows_in_order(side)
     place = rng.permutation(codes.max() + 1)[codes]
     taken = in_order[np.argsort(place[in_order], kind="stable")][:tokens]
     chosen = np.zeros(len(codes), bool)
@@ -312,6 +320,7 @@ def _measures(
         measures.append(
             TransferMeasure(
                 name=measure.name,
+                label=measure.label,
                 uniform=measure.uniform(shape),
                 hop=grid("hop"),
                 marginal=grid("marginal"),

@@ -110,3 +110,8 @@ class PaperTable(Result):
 
 def _bound(bounds: tuple[float, ...] | None, column: int) -> float:
     return float("nan") if bounds is None else bounds[column]
+
+
+def three_layers(layers: int) -> list[int]:
+    """The first, the middle and the last."""
+    return sorted({0, (layers - 1) // 2, layers - 1})

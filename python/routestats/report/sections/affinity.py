@@ -49,7 +49,7 @@ class Affinity(Part[list[Link]]):
         return _links(work.counts) if work.several_layers else None
 
     def tables(self, found: list[Link], analysis: Analysis) -> dict[str, pa.Table]:
-        return {"affinity_adjacent": _adjacent(analysis.counts)}
+        return {"affinity_adjacent": adjacent_affinity(analysis.counts)}
 
     def restrictions(self, found: list[Link], analysis: Analysis) -> Iterator[Restriction]:
         yield from partners_restriction("affinity_adjacent.csv", analysis)
@@ -180,7 +180,7 @@ def _links_table(links: list[Link], counts: RouteCounts) -> page.Block:
     )
 
 
-def _adjacent(counts: RouteCounts) -> pa.Table:
+def adjacent_affinity(counts: RouteCounts) -> pa.Table:
     """Conditional probabilities of adjacent layers, of the partners that are listed.
 
     One row per layer pair, expert and partner. Only the rows that are kept are ever made.

@@ -9,6 +9,7 @@ from routestats.report import _blocks as page
 from routestats.report._analysis import Analysis, Work
 from routestats.report._blocks import percent, share
 from routestats.report._part import Drawing, Part, note
+from routestats.report._segments import check_segments
 from routestats.stats import SegmentRouting, segment_routing
 
 SEGMENT = 16
@@ -20,7 +21,7 @@ class SegmentRoutingPart(Part[SegmentRouting]):
     name = "segment routing"
 
     def compute(self, work: Work) -> SegmentRouting | None:
-        return work.attempt(self.name, lambda: segment_routing(work.trace, m=SEGMENT))
+        return work.attempt(self.name, lambda: _route(work))
 
     def figures(self, found: SegmentRouting, analysis: Analysis) -> Iterator[Drawing]:
         yield Drawing(
@@ -52,3 +53,8 @@ class SegmentRoutingPart(Part[SegmentRouting]):
             caption=f"{found.windows:,} windows, {found.confidence:.0%} intervals.",
         )
         return {"steadiness": [page.Image("segment_routing"), table]}
+
+
+def _route(work: Work) -> SegmentRouting:
+    check_segments("trace", work.trace, SEGMENT, whose="the report's")
+    return segment_routing(work.trace, m=SEGMENT)

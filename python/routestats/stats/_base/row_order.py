@@ -33,15 +33,12 @@ class RowOrder:
         Number of each row's request and prompt group, from 0.
     domain : ndarray of int32, shape [T]
         Index of each row's domain into the trace's.
-    rows : ndarray of int64, shape [T]
-        All rows by request and then by position.
     """
 
     names: tuple[str, ...]
     request: Codes
     group: Codes
     domain: npt.NDArray[np.int32]
-    rows: Codes
 
     @classmethod
     def of(cls, trace: Trace) -> RowOrder:
@@ -52,15 +49,8 @@ class RowOrder:
 
     @classmethod
     def _of(cls, trace: Trace) -> RowOrder:
-        table, domain = trace.rows, trace.row_domains()
-        if len(table) == 0:
-            none = np.empty(0, np.int64)
-            return cls((), none, none, domain, none)
-        ids = table["request_id"].combine_chunks()
-        codes = ids.indices.to_numpy()
-        present, codes = np.unique(codes, return_inverse=True)
-        of_domain = _least(domain, codes, len(present))
-        names = [ids.dictionary[int(code)].as_py() for code in present]
+        (names, codes), domain = trace.row_requests(), trace.row_domains()
+        of_domain = _least(domain, codes, len(names))
         order = sorted(range(len(names)), key=lambda i: (of_domain[i], natural(names[i])))
         request = _places(order)[codes]
         number, of_row = np.unique(trace.row_groups(), return_inverse=True)
@@ -70,8 +60,20 @@ class RowOrder:
             request,
             _places(by_request.tolist())[of_row],
             domain,
-            np.lexsort((table["position"].to_numpy(), request)),
         )
+
+
+def rows_in_order(trace: Trace) -> Codes:
+    """All rows by request, as `RowOrder` has them, and then by position."""
+    rows: Codes = np.lexsort((trace.rows["position"].to_numpy(), RowOrder.of(trace).request))
+    return rows
+
+
+def rows_within(trace: Trace, part: Trace) -> npt.NDArray[np.bool_]:
+    """Which rows of `trace` are of the requests of `part`, a part of it by requests: [T]."""
+    names = set(part.row_requests()[0])
+    order = RowOrder.of(trace)
+    return np.array([name in names for name in order.names], bool)[order.request]
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -91,5 +93,5 @@ def _least(values: npt.NDArray[np.integer], codes: npt.NDArray[np.integer], numb
 def _places(order: list[int]) -> Codes:
     """Where each of 0..n-1 stands in `order`."""
     places = np.empty(len(order), np.int64)
-    places[order] = np.arange(len(order))
+    places[np.array(order, np.intp)] = np.arange(len(order))
     return places

@@ -22,6 +22,7 @@ from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
+from routestats.stats._base.row_order import rows_within
 from routestats.stats._base.units import Units
 from routestats.stats._predictors.measure import EXACT, TOP1, Measure
 from routestats.trace import Trace
@@ -123,8 +124,6 @@ class HistoryHits(Result):
         lines.append(f"  selected, median: {order} layers, at least {support} training tokens")
         return "\n".join(lines)
 
-    __str__ = summary
-
 
 def history_hits(
     train: Trace,
@@ -204,7 +203,7 @@ def measure_history(
     if orders is None:
         orders = (*(m for m in ORDERS if m < shape.num_layers), shape.num_layers)
     question = _question(shape, context, measures)
-    order, support = _select(inner, shape, context, measures[0], orders, supports, threads)
+    order, support = _select(train, inner, context, measures[0], orders, supports, threads)
     units = Units.whole(test)
     rows = [_place(measure, question) for measure in measures]
 
@@ -252,8 +251,8 @@ def measure_history(
 
 
 def _select(
+    train: Trace,
     inner: tuple[Trace, Trace],
-    shape: RouteShape,
     context: Context,
     measure: Measure,
     orders: Sequence[int],
@@ -261,8 +260,9 @@ def _select(
     threads: int | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Order and support with most hits of `measure` for each layer pair, each [P]."""
-    question = _question(shape, context, (measure,))
-    fitted, held_out = (side.experts for side in inner)
+    question = _question(train.shape, context, (measure,))
+    # Taken of what is held: reading the two parts would decode the training side twice again.
+    fitted, held_out = (train.experts[rows_within(train, side)] for side in inner)
     hits, _ = history_totals(
         fitted, held_out, question, orders=orders, supports=supports, threads=threads
     )

@@ -11,11 +11,11 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.counts._history import check_context
-from routestats.counts._plan import pair_layers
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer
+from routestats.stats._base.checks import check_confidence, check_flag, check_integer
 from routestats.stats._base.estimate import resampling_weights
 from routestats.stats._history.hits import measure_history
 from routestats.stats._hop_accuracy.measure import HopMeasure, estimate_measure
@@ -23,6 +23,7 @@ from routestats.stats._hop_accuracy.text import measures_table, table_by_hop
 from routestats.stats._predictors.allowed import choose_predictors
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
 from routestats.stats._predictors.measure import Measure
+from routestats.stats._predictors.table import ALWAYS
 from routestats.stats._predictors.token_hits import previous_token_hits, token_id_hits
 from routestats.trace import Trace
 
@@ -220,13 +221,18 @@ def hop_accuracy(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
+    top1 = check_flag("top1", top1)
     context = check_context(
         ("set" if pairing == "any" else "top1") if history_context is None else history_context
     )
     _check_traces(train, test, need_order=top1 or "top1" in (pairing, history_context))
     names, left_out, inner = choose_predictors(predictors, train, test, seed=seed)
+    if not set(names) <= set(ALWAYS):
+        # Decoded once a side and held, so that the passes below read memory.
+        for side in (train, test):
+            if isinstance(side, Trace):
+                _ = side.experts
     fitted = train
     if not isinstance(fitted, RouteCounts):
         fitted = count(fitted, hops=range(1, test.shape.num_layers), pairing=pairing)

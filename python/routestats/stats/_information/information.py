@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import GroupedRows, count
-from routestats.counts._plan import layer_pairs
+from routestats.counts._plan import check_pairing, layer_pairs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -24,7 +24,7 @@ from routestats.stats._base.checks import (
     check_trace,
 )
 from routestats.stats._base.estimate import Estimate, Floats
-from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.row_order import RowOrder, rows_in_order
 from routestats.stats._base.units import Units
 from routestats.stats._information.levels import Null, Permutable
 from routestats.stats._information.without_groups import (
@@ -251,7 +251,7 @@ def information(
     mi = information_of(counts, sums)
     without = information_without_groups(experts, counts, sums, GroupedRows.of(codes))
     request, token = _nulls(
-        trace, Permutable(experts, counts, order.rows, seed), codes, order, null_draws
+        trace, Permutable(experts, counts, rows_in_order(trace), seed), codes, order, null_draws
     )
 
     layers = trace.shape.num_layers
@@ -331,8 +331,7 @@ def _check(
 ) -> tuple[int, ...]:
     """The hops, checked as all the other arguments are."""
     trace = check_trace(trace)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
     check_confidence(confidence)
     check_integer("null_draws", null_draws, 0)
     check_integer("seed", seed, 0)

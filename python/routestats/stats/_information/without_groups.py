@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from routestats.counts import GroupedRows, RouteCounts, sum_changes_without_groups
 from routestats.counts._plan import layer_pairs, pair_layers
-from routestats.stats._base.contingency import xlog2x, xlog2x_sums
+from routestats.stats._base.contingency import information_bits, xlog2x, xlog2x_sums
 from routestats.stats._base.estimate import Estimate, Floats
 
 
@@ -45,12 +45,8 @@ def cell_sums(counts: RouteCounts) -> CellSums:
 def information(counts: RouteCounts, sums: CellSums) -> Floats:
     """Plug-in mutual information in bits of all counted pairs, [P]."""
     source, target = pair_layers(counts.shape.num_layers, counts.hops)
-    total = np.float64(_slots(counts) ** 2 * counts.tokens)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        bits = (sums.joint - (sums.margin[source] + sums.margin[target])) / total + np.log2(total)
-    # Rounding alone takes it below zero.
-    positive: Floats = np.maximum(bits, 0.0)
-    return positive
+    total = np.array(_slots(counts) ** 2 * counts.tokens, np.float64)
+    return information_bits(sums.joint, sums.margin[source] + sums.margin[target], total)
 
 
 def information_without_groups(
@@ -84,7 +80,7 @@ def information_without_groups(
     """
     source, target = pair_layers(counts.shape.num_layers, counts.hops)
     joint, margin = sum_changes_without_groups(experts, counts, groups, row_order)
-    # In place: with many groups and pairs these are the largest arrays.
+    # As `information_bits`, but in place: with many groups and pairs these are the largest arrays.
     joint += sums.joint
     margin += sums.margin
     joint -= margin[:, source]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from routestats.counts._plan import layer_pairs
+from routestats.counts._plan import layer_pairs, pair_layers
+from routestats.result import Result
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
-from routestats.stats._base.checks import check_order
+from routestats.shape import RouteShape
+from routestats.stats._base.checks import check_flag, check_order, check_trace
 from routestats.stats._predictors.hits import Hits, Tally
 from routestats.stats._predictors.measure import TOP1
-from routestats.stats._predictors.table import LOOKAHEAD
+from routestats.stats._predictors.table import LOOKAHEAD, PREDICTORS
 from routestats.trace import Trace
 
 NAMES = dict(zip(LOOKAHEAD_VARIANTS, LOOKAHEAD, strict=True))
@@ -20,7 +24,7 @@ BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LookaheadHits:
+class LookaheadHits(Result):
     """Hits of lookahead, summed per prompt group, in the layout of the other predictors' hits.
 
     Attributes
@@ -32,11 +36,39 @@ class LookaheadHits:
         then by source; 0 for pairs that were not captured.
     captured : ndarray of bool, shape [P]
         The pairs that were captured.
+    shape : RouteShape
     """
 
     tally: Tally
     hits: dict[str, Hits]
     captured: npt.NDArray[np.bool_]
+    shape: RouteShape
+
+    def to_table(self) -> pa.Table:
+        """One row per captured layer pair: source, target and hits of each predictor's measures."""
+        source, target = (part[self.captured] for part in pair_layers(self.shape.num_layers))
+        columns: dict[str, npt.NDArray[Any]] = {"source": source, "target": target}
+        for predictor, hits in self.hits.items():
+            for measure, found in zip(self.tally.measures, hits, strict=True):
+                of_pairs = found.sum(axis=0)[self.captured]
+                columns[f"{predictor}_{measure.name}_hits"] = of_pairs
+        return pa.table(columns)
+
+    def summary(self) -> str:
+        """Shares of every measure, means over the captured pairs."""
+        tokens = int(self.tally.tokens.sum())
+        lines = [
+            f"hits of later gates, {self.shape}: {tokens:,} tokens of {len(self.tally.tokens):,} "
+            f"prompt groups; means over {int(self.captured.sum())} layer pairs"
+        ]
+        for predictor, hits in self.hits.items():
+            shares = []
+            for measure, found in zip(self.tally.measures, hits, strict=True):
+                of_pairs = found.sum(axis=0)[self.captured]
+                share = of_pairs.mean() / (tokens * measure.most(self.shape.top_k))
+                shares.append(f"{measure.label} {share:.1%}")
+            lines.append(f"  {PREDICTORS[predictor].label}: {', '.join(shares)}")
+        return "\n".join(lines)
 
 
 def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
@@ -44,10 +76,14 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
 
     Raises
     ------
+    InvalidTypeError
+        If `trace` is none.
     InvalidValueError
         If the trace has no lookahead, or its order is not known and first choices are needed.
     """
-    batches = trace.iter_lookahead(BATCH_ROWS)
+    check_trace(trace)
+    top1 = check_flag("top1", top1)
+    batches = trace.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"])
     layout = trace.lookahead
     assert layout is not None
     if top1:
@@ -72,7 +108,7 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
                 into[:, group, columns] += measured[:, mine].sum(axis=1, dtype=np.int64)
     captured = np.zeros(len(place), np.bool_)
     captured[columns] = True
-    return LookaheadHits(tally, hits, captured)
+    return LookaheadHits(tally, hits, captured, shape)
 
 
 def _kept(tally: Tally, ranks: int) -> Tally:

@@ -201,7 +201,7 @@ def lookahead(
     """
     check_trace(trace)
     confidence = check_confidence(confidence)
-    fitted = trace if train is None else check_trace(train)
+    fitted = trace if train is None else check_trace(train, "train")
     if fitted.shape != trace.shape:
         raise InvalidValueError(f"train.shape: expected {trace.shape}, got {fitted.shape}")
     sums = lookahead_hits(trace, top1=top1)

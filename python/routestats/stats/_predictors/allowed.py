@@ -45,14 +45,14 @@ def choose_predictors(
     InvalidValueError
         If a name is unknown, or one that was named cannot be had.
     """
-    asked = FITTED if predictors == "all" else _named(predictors)
+    asked = FITTED if isinstance(predictors, str) and predictors == "all" else _named(predictors)
     obstacles = {name: _obstacle(name, train, test) for name in asked if name not in HISTORY}
     inner = None
     if set(HISTORY) & set(asked):
         inner, why = _inner_split(train, seed)
         obstacles |= dict.fromkeys([name for name in HISTORY if name in asked], why)
     left_out = {name: obstacles[name] for name in asked if obstacles[name]}
-    if predictors != "all":
+    if not (isinstance(predictors, str) and predictors == "all"):
         for name, why in left_out.items():
             raise InvalidValueError(f"predictors: {name!r} cannot be measured: {why}")
         asked = (*ALWAYS, *asked, *(HISTORY if inner else ()))

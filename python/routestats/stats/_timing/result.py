@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.stats._base.estimate import Estimate
@@ -156,10 +157,13 @@ class Timing(Result):
         InvalidValueError
             If there is none.
         """
+        if rows is not None:
+            rows = check_integer("rows", rows, 0)
         found = [
             group
             for group in self.groups
-            if group.phase == phase and (rows is None or group.rows_low <= rows <= group.rows_high)
+            if group.phase == str(phase)
+            and (rows is None or group.rows_low <= rows <= group.rows_high)
         ]
         if not found:
             there = "; ".join(group.label for group in self.groups)
