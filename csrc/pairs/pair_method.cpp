@@ -12,8 +12,10 @@ namespace {
 // bench/pair_methods.py measures and prints them. Measured on Zen 4 in a busy machine (a repetition
 // differs by up to a third), GCC 12 -O3, skewed random ids, 8 layers, 32,768 tokens; three numbers
 // are portable / avx2 / avx512. "all" is all 36 pairs, "adjacent" the diagonal and hop 1, 15 pairs.
-// With 48 layers of 128 / 8, lists and lists of a block take 17.5 and 9.0 (adjacent), with 58 of
-// 256 / 8 17.2 and 13.0; lists take 4.1 and 5.3 (all).
+//
+// More layers separate lists and block_lists further. In turns with avx512 and 32,768 tokens they
+// take, with all pairs, 2.7 and 3.3 (48 layers of 64 / 8), 3.6 and 7.6 (48 of 128 / 8), 12.6 and
+// 32.2 (58 of 256 / 8); adjacent 14.8 and 10.2, 14.8 and 9.5, 16.2 and 13.3.
 //
 //      E   K              direct   bitmap               lists                 block_lists
 //      8   2   all          3.0     1.5 / 0.6 / 0.5      7.4 /  3.2 /  2.5      8.4 /  4.3 /  3.6
