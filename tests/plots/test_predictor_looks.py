@@ -128,7 +128,7 @@ def test_points_of_predictors_are_those_of_the_table(judged: rs.stats.Speculatio
     for name, (colour, marker, _) in found.items():
         assert (colour, marker) == (
             PREDICTORS[name].colour,
-            MARKERS.get(PREDICTORS[name].marker, "_"),
+            MARKERS[mark(PREDICTORS[name])],
         )
     assert "not drawn: history, longest" in figure.get_supxlabel()
 
@@ -167,7 +167,7 @@ def test_interactive_lines_are_those_of_the_table(
 
 
 def test_interactive_points_are_those_of_the_table(judged: rs.stats.Speculation) -> None:
-    from bokeh.models import ColumnDataSource
+    from bokeh.models import ColumnDataSource, Legend
 
     layout = interactive.speculation(judged)
     (points,) = (
@@ -178,6 +178,13 @@ def test_interactive_points_are_those_of_the_table(judged: rs.stats.Speculation)
     assert points["label"] == [look.label for look in looks]
     assert points["colour"] == [look.colour for look in looks]
     assert points["marker"] == [mark(look) for look in looks]
+    (legend,) = layout.select({"type": Legend})
+    measured = {case.predictor for case in judged.cases}
+    entries = [(item.label.value, item.renderers[0].glyph) for item in legend.items]
+    listed = [look for name, look in PREDICTORS.items() if name in measured]
+    assert [(label, glyph.marker, glyph.fill_color) for label, glyph in entries] == [
+        (look.label, mark(look), look.colour) for look in listed
+    ]
     (callback,) = layout.select_one({"name": "share"}).js_property_callbacks["change:value"]
     for case in callback.args["cases"]:
         look = PREDICTORS[case["predictor"]]

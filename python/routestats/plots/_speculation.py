@@ -10,7 +10,6 @@ from routestats.plots._draw.predictors import NOT_DRAWN, OVERFITTED, predictor_p
 from routestats.plots._draw.style import (
     DARK,
     GREY,
-    SERIES,
     join,
     new_figure,
     plain_axes,
@@ -45,10 +44,11 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
     axes = figure.add_subplot()
     plain_axes(axes)
     recall = np.linspace(0, 1, 101)
-    for share, colour in zip(SHARES, SERIES, strict=False):
+    # Grey, as colours are of predictors.
+    for share, style in zip(SHARES, (":", "-.", "--"), strict=True):
         cited = " (cited for 8 GPUs)" if share == SHARES[-1] else ""
         gains = [result.speed_up_at(float(x), share) for x in recall]
-        axes.plot(recall * 100, gains, "--", color=colour, lw=1.3,
+        axes.plot(recall * 100, gains, style, color=GREY, lw=1.4,
                   label=f"if it took {share:.0%} of the MoE layer{cited}")  # fmt: skip
     measured = result.prepared_ns / result.moe_ns
     own = [result.speed_up_at(float(x)) for x in recall]

@@ -22,7 +22,9 @@ MARKERS = {
     "diamond": "D",
     "plus": "P",
     "x": "X",
+    "hex": "h",
 }
+CROSSES = ("plus", "x")  # thin: drawn small they would be dots
 BASELINES = ("uniform", "marginal")
 OVERFITTED = "history_longest"
 """Not drawn where `history_selected` stands for it: the caption then says so."""
@@ -30,8 +32,8 @@ NOT_DRAWN = f"not drawn: {PREDICTORS[OVERFITTED].label}, which overfits"
 
 
 def mark(predictor: Predictor) -> str:
-    """Bokeh's marker of a point that stands alone: a dash for what has a line without marks."""
-    return predictor.marker or "dash"
+    """Bokeh's marker of a point that stands alone: of a baseline, whose line has none, too."""
+    return predictor.marker or "hex"
 
 
 def predictor_line(
@@ -40,10 +42,11 @@ def predictor_line(
     """A line of shares in %, with its interval where it has one; `label` is said of it besides."""
     look = PREDICTORS[name]
     value, low, high = (part * 100 for part in estimate)
+    size = 6.5 if look.marker in CROSSES else 3.8
     axes.plot(
         x,
         value,
-        **{"linewidth": 1.7, "markersize": 3.8, **options},
+        **{"linewidth": 1.7, "markersize": size, **options},
         color=look.colour,
         marker=MARKERS.get(look.marker, ""),
         linestyle=look.line,
@@ -66,9 +69,8 @@ def predictor_point(axes: Axes, name: str, x: float, y: float, *, label: str) ->
         x,
         y,
         color=look.colour,
-        marker=MARKERS.get(look.marker, "_"),
+        marker=MARKERS[mark(look)],
         markersize=8,
-        markeredgewidth=1 if look.marker else 2.5,
         linestyle="",
         label=look.label + label,
     )

@@ -117,8 +117,15 @@ def speculation(result: Speculation) -> Any:
     line = plot.line("recall", "speed_up", source=curve, color="#1A1A1A", line_width=2)
     marks = plot.scatter(
         "recall", "speed_up", source=points, size=11, marker="marker", fill_color="colour",
-        line_color="colour", legend_group="label", name="predictors",
+        line_color="colour", name="predictors",
     )  # fmt: skip
+    # Entries of their own: the points come and go as menus are used, in any number.
+    measured = {case.predictor for case in result.cases}
+    for look in (look for name, look in PREDICTORS.items() if name in measured):
+        plot.scatter(
+            [np.nan], [np.nan], size=11, marker=mark(look), color=look.colour,
+            legend_label=look.label,
+        )  # fmt: skip
     plot.legend.label_text_font_size = "11px"
     plot.add_layout(plot.legend[0], "below")
     plot.legend.ncols = 4

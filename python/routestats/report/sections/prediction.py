@@ -10,6 +10,7 @@ import pyarrow as pa
 from routestats import plots
 from routestats.counts import count
 from routestats.errors import RouteStatsError
+from routestats.plots._draw.predictors import BASELINES
 from routestats.report import _blocks as page
 from routestats.report._analysis import PAIRING, Analysis, Predicted, Work
 from routestats.report._blocks import Cell, percent, points, share
@@ -19,7 +20,6 @@ from routestats.result import Result
 from routestats.stats import HopAccuracy, HopMeasure, Prediction, hop_accuracy
 from routestats.stats._predictors.table import PREDICTORS
 
-BASELINES = ("uniform", "marginal")
 # Predictors whose accuracy is also shown for each domain alone.
 QUICK = ("marginal", "single_hop")
 _LEARNS = {"any": "which experts a layer's set holds", "top1": "a layer's first choice"}
