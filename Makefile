@@ -1,7 +1,8 @@
 # Thin: every target makes .venv first, with everything pinned in requirements/.
 #
 #   make demo [GSM8K=gsm8k_test.jsonl]   profile the built-in model, verify, report
-#   make test                            C++ and Python tests
+#   make test                            C++ and Python tests, but for the slow ones
+#   make test-all                        all of them
 #   make notebook [GSM8K=gsm8k_test.jsonl]   run the notebook, and keep its outputs in it
 #   make lint | wheel | bench | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
@@ -13,11 +14,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ENGINE := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
-SOURCES := $(shell find csrc python -name '*.[ch]pp' -o -name '*.cu*' -o -name '*.py' -o -name '*.pyi') \
-           CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc') CMakeLists.txt pyproject.toml
+# One build folder for the wheel, the C++ tests and the CUDA kernels. WERROR=OFF for a compiler that
+# warns where ours do not.
+BUILD := build/release
+WERROR ?= ON
+JOBS ?= 2
+# A test file stays on one process, so that its tests share what they make.
+PYTEST := $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --dist
 RUN ?= runs/demo
 
-.PHONY: demo test test-cpp test-emulated test-python lint wheel tiny bench study picture notebook clean
+.PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
+.PHONY: picture notebook clean
 .PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
@@ -29,39 +37,36 @@ demo: $(VENV)/.installed
 
 test: test-cpp test-emulated test-python
 
-test-cpp: $(VENV)/.tools
-	$(BIN)/cmake -S . -B build/test -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_PYTHON=OFF -DROUTESTATS_TESTS=ON \
-	  -DROUTESTATS_WERROR=ON -DROUTESTATS_EMULATED_MODULE=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
-	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/test --parallel 2
-	$(BIN)/ctest --test-dir build/test --output-on-failure
+test-all: test test-slow
+
+test-cpp: dist/.built
+	$(BIN)/cmake -S . -B $(BUILD) -DROUTESTATS_TESTS=ON -DROUTESTATS_EMULATED_MODULE=ON
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
+	$(BIN)/ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure
 
 # The tests of counting on a GPU, on an emulated one: the CUDA sources, compiled for the host.
 test-emulated: test-cpp $(VENV)/.installed
-	ROUTESTATS_EMULATED_CUDA=$(abspath build/test/csrc/tests) \
+	ROUTESTATS_EMULATED_CUDA=$(abspath $(BUILD)/csrc/tests) \
 	  $(BIN)/python -m pytest tests/gpu/test_gpu_counts.py
 
-test-python: $(VENV)/.installed
-	$(BIN)/python -m pytest
+test-python: test-cpp $(VENV)/.installed
+	$(PYTEST) loadfile -m 'not slow'
+
+test-slow: test-cpp $(VENV)/.installed
+	$(PYTEST) loadfile -m slow
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache  # a stale cache reports breaks that are none
 	git ls-files 'csrc/*.cpp' 'csrc/*.h' 'csrc/*.hpp' 'csrc/*.cu' 'csrc/*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
 
-# Needs nvcc and no GPU: everything is compiled with warnings as errors, imported, and no kernel may
-# spill registers.
-cuda: $(VENV)/.tools
-	$(BIN)/cmake -S . -B build/cuda -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
-	  -DCMAKE_BUILD_TYPE=Release -DROUTESTATS_CUDA=ON -DROUTESTATS_WERROR=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python \
-	  -Dpybind11_DIR=$$($(BIN)/python -m pybind11 --cmakedir)
-	$(BIN)/cmake --build build/cuda --parallel 2
-	$(BIN)/python bench/cuda_resources.py --output build/cuda/resources.json
+# Needs nvcc and no GPU: everything is compiled with warnings as errors, and no kernel may spill
+# registers.
+cuda: dist/.built
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target _cuda
+	$(BIN)/python bench/cuda_resources.py --output $(BUILD)/cuda_resources.json
 
 # The machine's own packages and no network: torch, NumPy, pyarrow, SciPy, hypothesis, pytest, CMake,
 # ninja, pybind11, scikit-build-core.
@@ -92,9 +97,7 @@ bench-gpu: install-gpu
 	$(GPU_PYTHON) bench/gpu_vllm.py --output '$(GPU_RESULTS)'
 
 # The built-in model is most of it; the index takes no file of any size.
-wheel: $(VENV)/.tools
-	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist .
+wheel: dist/.built
 	ls -l dist/*.whl
 	find dist -name '*.whl' -size -32M | grep -q . || { echo 'the wheel is over 32 MB'; exit 1; }
 
@@ -134,7 +137,7 @@ notebook: $(VENV)/.installed
 	  $(BIN)/python tools/run_notebook.py
 
 clean:
-	rm -rf build $(VENV) runs/demo
+	rm -rf build dist $(VENV) runs/demo
 
 $(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/notebook.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -146,6 +149,13 @@ $(VENV)/.engine: $(VENV)/.tools requirements/engine-$(ENGINE).txt
 	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.engine $(SOURCES)
-	$(PIP) --no-build-isolation --no-deps .
+dist/.built: $(VENV)/.tools $(SOURCES)
+	rm -rf dist
+	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist \
+	  --config-settings=build-dir=$(BUILD) \
+	  --config-settings=cmake.define.ROUTESTATS_WERROR=$(WERROR) .
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.engine dist/.built
+	$(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@

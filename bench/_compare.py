@@ -85,7 +85,7 @@ def compare(
     for name, method in methods.items():
         if name not in warm:
             method()
-    times = {name: [] for name in methods}
+    times: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(rounds):
         for name, method in methods.items():
             times[name].append(seconds(method))

@@ -109,4 +109,4 @@ def copy_bandwidth(torch: Any) -> float:
     source = torch.randint(0, 255, (1 << 30,), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     times = alternate(torch, {"copy": lambda: target.copy_(source)}, rounds=7, repeats=5)
-    return 2 * source.numel() / (statistics.median(times["copy"]) / 1e3)
+    return float(2 * source.numel()) / (statistics.median(times["copy"]) / 1e3)

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from _workload import Ids
 from routestats.counts.device.choice import choose_threads
 
-Ids = npt.NDArray[np.uint8]
 Pairs = Sequence[tuple[int, int]]
 Tiles = npt.NDArray[Any]
 Baseline = Callable[[Ids, int, Pairs], Tiles]
@@ -107,7 +107,8 @@ def _numba_kernel() -> Callable[..., Tiles]:
             tiles[p] = tile
         return tiles
 
-    return kernel
+    made: Callable[..., Tiles] = kernel
+    return made
 
 
 def with_polars(experts: Ids, E: int, pairs: Pairs) -> Tiles:
@@ -158,9 +159,9 @@ def _grouped(
     K = experts.shape[2]
     tiles = np.zeros((len(pairs), E, E), np.int64)
     for place, (src, dst) in enumerate(pairs):
-        e, f, n = count(
-            np.repeat(experts[:, src], K, axis=1).ravel(), np.tile(experts[:, dst], (1, K)).ravel()
-        )
+        sources: Any = np.repeat(experts[:, src], K, axis=1).ravel()
+        targets: Any = np.tile(experts[:, dst], (1, K)).ravel()
+        e, f, n = count(sources, targets)
         tiles[place, e, f] = n
     return tiles
 

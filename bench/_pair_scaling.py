@@ -7,7 +7,9 @@ import subprocess
 import sys
 import tempfile
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -60,7 +62,7 @@ def measure_scaling(shapes: list[Shape], memory_tokens: int, path: Path | None) 
             repeats = -(-tokens // len(million))
             experts = million[:tokens] if repeats == 1 else np.tile(million, (repeats, 1, 1))
             spent = min(
-                seconds(lambda e=experts, s=shape: count(e, num_experts=s.E))
+                seconds(partial(count, experts, num_experts=shape.E))
                 for _ in range(3 if tokens <= 1_000_000 else 1)
             )
             at_memory = tokens == memory_tokens
@@ -98,7 +100,7 @@ def peak_bytes(experts: np.ndarray, shape: Shape) -> int:
     return int(done.stdout)
 
 
-def draw(rows: list[dict], path: Path) -> None:
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")

@@ -24,7 +24,7 @@ def prompts(count: int) -> list[str]:
 
 def hidden_1024(folder: Path) -> Path:
     """A random Mixtral of hidden size 1,024: 8 layers of the proposal's 8 experts, top-2."""
-    from routestats.engines.tiny import make_mixtral
+    from routestats.models.untrained import make_mixtral
 
     return make_mixtral(
         folder / "mixtral-hidden-1024",
@@ -40,7 +40,7 @@ def hidden_1024(folder: Path) -> Path:
 
 def model_path(name: str, folder: Path) -> Path:
     """Of the built-in model, the random one (made in `folder`), or the path itself."""
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     if name == "tiny":
         return tiny_model()

@@ -1,11 +1,12 @@
 """Does vLLM's captured routing equal transformers' own, row by row?
 
-Each case runs one engine over real prompts with capture, in fp32, then runs every captured
-sequence through transformers and compares the experts of every row and layer, ids and order, and
-the gate weights. A row is excused only at and after a layer at which transformers' own gate
-probabilities are so close (under 1e-5, between two chosen experts or the last chosen and the next)
-that rounding may turn the order around; once that has happened in a sequence, the changed hidden
-state reaches later tokens through attention, so these are excused too, and counted apart.
+Each case runs an engine over real prompts with capture, in fp32; cases with equal settings share an
+engine. Every captured sequence then goes through transformers, and the experts of every row and
+layer are compared, ids and order, and the gate weights. A row is excused only at and after a layer
+at which transformers' own gate probabilities are so close (under 1e-5, between two chosen experts
+or the last chosen and the next) that rounding may turn the order around; once that has happened in
+a sequence, the changed hidden state reaches later tokens through attention, so these are excused
+too, and counted apart.
 
     python bench/capture_fidelity.py                 # all eager cases
     python bench/capture_fidelity.py compiled        # one case, or several
@@ -21,12 +22,14 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from _engine import engine
 
 NEAR_TIE = 1e-5
 WEIGHT_TOLERANCE = 5e-4  # float16 keeps 11 bits of a weight below 1: half a unit is 2.4e-4
@@ -186,33 +189,50 @@ CASES: dict[str, Case] = {
 }
 
 
-def run_case(name: str, model: Path, run: Path) -> CaseResult:
-    """Run one case in this process and compare what it captured."""
+def run_cases(names: Sequence[str], model: Path, folder: Path) -> list[CaseResult]:
+    """Run cases of one engine in this process and compare what each captured."""
     import routestats as rs
 
     rs.enable()
-    from vllm import LLM
+    with engine(
+        model=str(model), dtype="float32", max_model_len=2048, **CASES[names[0]].engine
+    ) as llm:
+        done = [
+            (folder / f"run{i}", *CASES[name].run(llm, folder / f"run{i}"))
+            for i, name in enumerate(names)
+        ]
+    reference = load_reference(model)
+    results = []
+    for name, (run, outputs, note) in zip(names, done, strict=True):
+        result = CaseResult(name, note=note, verified=rs.verify(run).ok)
+        compare(reference, run, outputs, result)
+        results.append(result)
+    return results
 
-    case = CASES[name]
-    llm = LLM(model=str(model), dtype="float32", max_model_len=2048, **case.engine)
-    outputs, note = case.run(llm, run)
-    # By hand, because an exit hook of tempfile's keeps vLLM's own from running in time.
-    llm.llm_engine.engine_core.shutdown()
-    result = CaseResult(name, note=note, verified=rs.verify(run).ok)
-    compare(model, run, outputs, result)
-    return result
+
+def by_engine(names: Sequence[str]) -> list[list[str]]:
+    """The cases that one engine can serve, together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(json.dumps(CASES[name].engine, sort_keys=True), []).append(name)
+    return list(groups.values())
 
 
 # --- the comparison ---
 
 
-def compare(model_path: Path, run: Path, outputs: list[Any], result: CaseResult) -> None:
+def load_reference(model: Path) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
 
+    return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
+
+
+def compare(reference: Any, run: Path, outputs: list[Any], result: CaseResult) -> None:
+    import torch
+
     import routestats as rs
 
-    model = AutoModelForCausalLM.from_pretrained(model_path, dtype=torch.float32).eval()
     rows = _rows_by_request(rs.Trace.open(run))
     for output in outputs:
         for sample in output.outputs:
@@ -227,7 +247,7 @@ def compare(model_path: Path, run: Path, outputs: list[Any], result: CaseResult)
                 result.note += f"; request {output.request_id}: positions differ"
                 continue
             with torch.no_grad():
-                logits = model(torch.tensor([tokens]), output_router_logits=True).router_logits
+                logits = reference(torch.tensor([tokens]), output_router_logits=True).router_logits
             probability = np.stack(
                 [torch.softmax(layer.float(), -1).numpy() for layer in logits], axis=1
             )
@@ -235,8 +255,8 @@ def compare(model_path: Path, run: Path, outputs: list[Any], result: CaseResult)
     assert not rows, f"rows of unknown requests: {list(rows)}"
 
 
-def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[np.ndarray, ...]]:
-    from routestats.engines._assembler import external_id
+def _rows_by_request(trace: Any) -> dict[tuple[str, int], tuple[Any, Any, Any]]:
+    from routestats.engines._requests import external_id
 
     table = trace.rows
     ids = np.asarray(table["request_id"].to_pylist())
@@ -308,26 +328,27 @@ def main() -> int:
     parser.add_argument("cases", nargs="*", help=f"of: {', '.join(CASES)} (default: all eager)")
     parser.add_argument("--model", type=Path, help="a Mixtral (default: the built-in one)")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
+    parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if args.one:
+    if args.here:
         with tempfile.TemporaryDirectory() as folder:
-            result = run_case(args.one, model, Path(folder) / "run")
-        args.json.write_text(json.dumps(asdict(result)))
+            results = run_cases(args.cases, model, Path(folder))
+        args.json.write_text(json.dumps([asdict(result) for result in results]))
         return 0
     results = []
-    for name in args.cases or [name for name in CASES if name != "compiled"]:
+    for names in by_engine(args.cases or [name for name in CASES if name != "compiled"]):
         # A process each: an engine gives its memory back only with its process.
         with tempfile.NamedTemporaryFile(suffix=".json") as figures:
-            command = [sys.executable, __file__, "--one", name, "--json", figures.name]
+            command = [sys.executable, __file__, "--here", "--json", figures.name, *names]
             subprocess.run([*command, "--model", str(model)], check=True)
-            results.append(CaseResult(**json.loads(Path(figures.name).read_text())))
-        print(render(results[-1:]).splitlines()[1], flush=True)
+            found = [CaseResult(**one) for one in json.loads(Path(figures.name).read_text())]
+        print("\n".join(render(found).splitlines()[1:-1]), flush=True)
+        results += found
     print(f"\n{render(results)}")
     if args.json:
         args.json.write_text(json.dumps([asdict(result) for result in results], indent=1) + "\n")

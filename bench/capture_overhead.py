@@ -16,15 +16,16 @@ without them.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
 import sys
 import tempfile
 import time
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
+from _engine import engine
 from _paired import alternate, figures_of, line_of, model_path, prompts
 
 
@@ -41,7 +42,7 @@ class Side:
         capture = rs.capture(self.llm, self.run, domain="d") if self.run else None
         if capture is None:
             self.llm.collective_rpc("routestats_unbind")
-        with capture or contextlib.nullcontext():
+        with capture or nullcontext():
             start = time.perf_counter()
             self.outputs = self.llm.generate(self.prompts, self.params, use_tqdm=False)
             return time.perf_counter() - start
@@ -56,6 +57,7 @@ def measure(captured: Side, plain: Side, minutes: float) -> dict[str, Any]:
     for side in (captured, plain, captured, plain):  # warm up both
         side.seconds()
     assert captured.tokens() == plain.tokens(), "capture changed the output"
+    assert captured.run is not None
     check = rs.verify(captured.run)
     assert check.ok, check.render()
 
@@ -80,26 +82,24 @@ def main() -> int:
     questions = prompts(args.requests)
     with tempfile.TemporaryDirectory() as folder:
         model = model_path(args.model, Path(folder))
-        from vllm import LLM, SamplingParams
+        from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
 
-        def engine() -> Any:
-            return LLM(
-                model=str(model),
-                max_model_len=1024,
-                enforce_eager=not args.compiled,
-                enable_prefix_caching=False,
-            )
-
-        other = engine() if args.compiled else None  # before the hooks are asked for
-        rs.enable()
-        llm = engine()
-        captured = Side(llm, questions, params, Path(folder) / "run")
-        plain = Side(other or llm, questions, params, None)
-        figures = measure(captured, plain, args.minutes)
-        for one in {llm, other or llm}:
-            one.llm_engine.engine_core.shutdown()  # an exit hook of tempfile's would hinder it
+        arguments: dict[str, Any] = {
+            "model": str(model),
+            "max_model_len": 1024,
+            "enforce_eager": not args.compiled,
+            "enable_prefix_caching": False,
+        }
+        with ExitStack() as engines:
+            # Before the hooks are asked for.
+            other = engines.enter_context(engine(**arguments)) if args.compiled else None
+            rs.enable()
+            llm = engines.enter_context(engine(**arguments))
+            captured = Side(llm, questions, params, Path(folder) / "run")
+            plain = Side(other or llm, questions, params, None)
+            figures = measure(captured, plain, args.minutes)
     figures = {
         "model": args.model if args.model in ("tiny", "hidden-1024") else "path",
         "compiled": args.compiled,

@@ -29,7 +29,7 @@ USED = re.compile(r"Used (\d+) registers(?:.*?(\d+) bytes smem)?")
 def report(nvcc: str, source: Path, architecture: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         command = [nvcc, "-std=c++20", "-O3", f"-arch={architecture}", "-cubin"]
-        command += ["-Werror", "all-warnings", "-Xptxas", "-v", "-I", str(ROOT / "csrc/include")]
+        command += ["-Werror", "all-warnings", "-Xptxas", "-v", "-I", str(ROOT / "csrc")]
         command += ["-o", f"{folder}/out.cubin", str(source)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

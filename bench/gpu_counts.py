@@ -13,10 +13,10 @@ Then full paths, top-1 and set, beside ``torch.unique`` of the rows and the CPU'
 
 First the tables are checked: all methods of ours against the CPU's on some tokens, and ours on all
 tokens against torch's one-hot product, on every pair of layers. Ours is whatever method proved the
-fastest on the device while it counted (csrc/src/method_times.cpp); every method is timed beside it,
-and what the trials had found is kept, too. The floor is reading the ids once at the bandwidth of a
-copy. Exit status 1 if ours is under 5 times the best torch way, or if a method of ours would have
-been faster by a third.
+fastest on the device while it counted (csrc/cuda/method_times.cpp); every method is timed beside
+it, and what the trials had found is kept, too. The floor is reading the ids once at the bandwidth
+of a copy. Exit status 1 if ours is under 5 times the best torch way, or if a method of ours would
+have been faster by a third.
 
     python bench/gpu_counts.py
 """
@@ -28,6 +28,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -165,8 +166,8 @@ def measure_paths(torch: Any, shape: Shape, experts: Any, ids: Any, rounds: int)
             sys.exit(f"gpu_counts: {shape}: {kind} paths of the device and the CPU differ")
         keys = ids[:, :, 0] if kind == "top1" else ids.sort(dim=2).values.flatten(1)
         actions: dict[str, Callable[[], object]] = {
-            "ours": lambda kind=kind: count_paths(ids, kind, num_experts=shape.E),
-            "torch.unique": lambda keys=keys: torch.unique(keys, dim=0, return_counts=True),
+            "ours": partial(count_paths, ids, kind, num_experts=shape.E),
+            "torch.unique": partial(torch.unique, keys, dim=0, return_counts=True),
         }
         found = alternate(torch, actions, rounds=rounds, repeats=1)
         start = time.perf_counter()
@@ -203,7 +204,7 @@ def measure(torch: Any, shape: Shape, tokens: int, rounds: int, bandwidth: float
     times["torch bincount"] = [t * scale for t in times["torch bincount"]]
     by_method = alternate(
         torch,
-        {m: (lambda m=m: ours.add(m)) for m in METHODS},
+        {m: partial(ours.add, m) for m in METHODS},
         rounds=3,
         repeats=1,
     )

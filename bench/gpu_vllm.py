@@ -22,11 +22,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from _engine import engine
 from _gpu import ratio, require_gpu, save
 
 BATCHES = (1, 32, 256)
@@ -58,18 +60,16 @@ MIXTRAL_8X7B = {
 # --- in the process of one engine ---
 
 
-def make_engine(kind: str, folder: Path) -> Any:
+def make_engine(kind: str, folder: Path) -> AbstractContextManager[Any]:
     import routestats as rs
 
     if kind in ("ours", "both"):
         rs.enable()
-    import vllm
-
     options: dict[str, Any] = {}
     if kind in ("theirs", "both"):
         options["enable_return_routed_experts"] = True
-    return vllm.LLM(
-        str(folder),
+    return engine(
+        model=str(folder),
         load_format="dummy",
         skip_tokenizer_init=True,
         dtype="bfloat16",
@@ -100,7 +100,8 @@ def time_engine(llm: Any, repeats: int) -> list[dict[str, float]]:
     rows = []
     for batch in BATCHES:
         generate(llm, batch, 8, 0)
-        whole, prompt = [], []
+        whole: list[float] = []
+        prompt: list[float] = []
         for seed in range(repeats):
             for tokens, times in ((OUTPUT_TOKENS, whole), (1, prompt)):
                 start = time.perf_counter()
@@ -120,7 +121,7 @@ def time_engine(llm: Any, repeats: int) -> list[dict[str, float]]:
 def compare_rows(llm: Any, run: Path) -> dict[str, int]:
     """Rows that ours and vLLM's own feature both have, and how many of them differ."""
     import routestats as rs
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     with rs.capture(llm, run):
         outputs = generate(llm, 32, OUTPUT_TOKENS, 1)
@@ -145,17 +146,17 @@ def compare_rows(llm: Any, run: Path) -> dict[str, int]:
 def child(kind: str, folder: Path, repeats: int) -> None:
     import routestats as rs
 
-    llm = make_engine(kind, folder)
     run = folder / f"run-{os.getpid()}"
     result: dict[str, Any]
-    if kind == "both":
-        result = compare_rows(llm, run)
-    elif kind == "ours":
-        with rs.capture(llm, run) as capture:
+    with make_engine(kind, folder) as llm:
+        if kind == "both":
+            result = compare_rows(llm, run)
+        elif kind == "ours":
+            with rs.capture(llm, run) as capture:
+                result = {"rows": time_engine(llm, repeats)}
+            result["captured"] = capture.summary
+        else:
             result = {"rows": time_engine(llm, repeats)}
-        result["captured"] = capture.summary
-    else:
-        result = {"rows": time_engine(llm, repeats)}
     (folder / "result.json").write_text(json.dumps(result, default=str))
 
 

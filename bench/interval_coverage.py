@@ -14,6 +14,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -91,7 +92,7 @@ def designs() -> Iterator[Design]:
         for longer in (False, True):
             hits = Hits(share, longer_if_hard=longer)
             name = f"share {share}" + (", harder prompts longer" if longer else "")
-            yield name, hard, hits.truth, lambda rng, d=hits: share_interval(d, rng)
+            yield name, hard, hits.truth, partial(share_interval, hits)
     accuracy = Accuracy(TwoLayers(8, 0.5))
     yield "hop_accuracy E=8", False, accuracy.truth, accuracy.interval
     for experts, keep, hard in (
@@ -109,7 +110,7 @@ def designs() -> Iterator[Design]:
     ):
         two = TwoLayers(experts, keep)
         name = f"information E={experts} keep={keep} ({two.truth_bits:.3f} bits)"
-        yield name, hard, two.truth_bits, lambda rng, d=two: information_interval(d, rng)
+        yield name, hard, two.truth_bits, partial(information_interval, two)
 
 
 def main() -> int:

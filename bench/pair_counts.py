@@ -20,14 +20,14 @@ from pathlib import Path
 import numpy as np
 
 from _compare import Row, chosen_shapes, compare, parser, print_rows, write_rows
-from _pair_baselines import BASELINES, Ids, Pairs
+from _pair_baselines import BASELINES, Pairs
 from _pair_floor import print_floor
 from _pair_scaling import measure_scaling
-from _workload import REPETITION, Shape, make_trace
+from _workload import REPETITION, Ids, Shape, make_trace
 from routestats.counts import RouteCounts, count
 from routestats.counts.reference import pairs as reference
 
-CLAIMS = {"all pairs": "all", "adjacent": (0, 1)}
+CLAIMS: dict[str, str | tuple[int, ...]] = {"all pairs": "all", "adjacent": (0, 1)}
 ADJACENT_BASELINES = ("numba prange", "numpy.bincount")
 CHECKED_TOKENS = 300
 QUICK_LAYERS, QUICK_TOKENS = 4, 10_000
@@ -77,7 +77,8 @@ SLOW = {
 
 
 def pairs_of(claim: str, shape: Shape) -> Pairs:
-    hops = range(shape.L) if CLAIMS[claim] == "all" else CLAIMS[claim]
+    claimed = CLAIMS[claim]
+    hops = range(shape.L) if isinstance(claimed, str) else claimed
     return [(src, src + hop) for hop in hops for src in range(shape.L - hop)]
 
 

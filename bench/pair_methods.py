@@ -1,5 +1,5 @@
 """Every way of counting pairs on the CPU, per shape and instruction set: the table that the choice
-in csrc/src/pair_method.cpp is made from, printed in the form that the file holds.
+in csrc/pairs/pair_method.cpp is made from, printed in the form that the file holds.
 
 First every way is checked: against the NumPy reference on a few tokens, and against ``direct`` on
 all of them. Then all take turns, on one thread; a number is the least of the rounds, as whatever

@@ -27,7 +27,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,7 @@ import numpy as np
 import numpy.typing as npt
 
 from _compare import Row, chosen_shapes, compare, parser, print_rows, seconds, write_rows
-from _workload import REPETITION, Shape, make_trace
+from _workload import REPETITION, Ids, Shape, make_trace
 from routestats.counts import count_ngrams, count_paths
 from routestats.counts.device.choice import choose_threads
 from routestats.counts.reference import paths as reference_paths
@@ -49,7 +49,6 @@ QUIET_TOP1 = {"mixtral": 308.0, "qwen3": 505.0, "dsv3": 403.0}
 QUIET_SET = {"mixtral": 660.0, "qwen3": 5350.0, "dsv3": 10_000.0}
 QUIET_NGRAM = {"mixtral": 53.0, "qwen3": 79.0}
 
-Ids = npt.NDArray[np.uint8]
 Columns = list[npt.NDArray[np.uint64]]
 Found = tuple[int, list[int]]  # distinct, the largest counts
 Grouping = Callable[[Ids], Found]
@@ -58,7 +57,7 @@ Grouping = Callable[[Ids], Found]
 # --- keys ---
 
 
-def byte_columns(rows: Ids) -> Columns:
+def byte_columns(rows: npt.NDArray[Any]) -> Columns:
     """[T, n] bytes as columns of eight."""
     words = -(-rows.shape[1] // 8)
     padded = np.zeros((len(rows), 8 * words), np.uint8)
@@ -66,7 +65,7 @@ def byte_columns(rows: Ids) -> Columns:
     return [np.ascontiguousarray(column) for column in padded.view(np.uint64).T]
 
 
-def octal_columns(rows: Ids) -> Columns:
+def octal_columns(rows: npt.NDArray[Any]) -> Columns:
     """[T, n] ids below 8 as columns of sixteen, 3 bits each."""
     packed = []
     for word in byte_columns(rows):
@@ -131,7 +130,7 @@ def with_duckdb(columns: Columns) -> Found:
         connection.execute(
             f"create temp table counts as select count(*) n from given group by {keys}"
         )
-        distinct = connection.execute("select count(*) from counts").fetchone()[0]
+        ((distinct,),) = connection.execute("select count(*) from counts").fetchall()
         best = connection.execute(f"select n from counts order by n desc limit {TOP}").fetchall()
     del given
     return distinct, [n for (n,) in best]
@@ -182,9 +181,9 @@ def check_reference(experts: Ids, shape: Shape) -> None:
     ngrams = count_ngrams(experts, TOP, num_experts=shape.E)
     for start, length in ((0, shape.L), (3, 4), (shape.L - 1, 1), (5, shape.L - 9)):
         expected = reference_paths.path_counts(experts, "top1", start, length)
-        paths, counts = ngrams.most_frequent(start, length)
+        paths, times = ngrams.most_frequent(start, length)
         rows = [tuple(row) for row in paths.tolist()]
-        same = list(zip(rows, counts.tolist(), strict=True)) == expected[:TOP]
+        same = list(zip(rows, times.tolist(), strict=True)) == expected[:TOP]
         require(same and ngrams.distinct[start, length - 1] == len(expected), "n-grams", shape)
 
 
@@ -215,14 +214,16 @@ def one_claim(
         repetition,
         len(experts),
         lambda: ours(experts, shape, kind),
-        {name: lambda b=baseline: b(experts) for name, baseline in baselines.items()},
+        {name: partial(baseline, experts) for name, baseline in baselines.items()},
         rounds=rounds,
         increments=len(experts),
     )
     # What is known of a quiet machine is the best baseline's time.
     best = min(range(len(rows)), key=lambda i: rows[i].baseline_s)
     if quiet is not None:
-        void = rows[best].ns_per_increment > 1.2 * quiet
+        taken = rows[best].ns_per_increment
+        assert taken is not None
+        void = taken > 1.2 * quiet
         rows[best] = replace(rows[best], quiet_ns=quiet, void=void)
     print(
         f"  best baseline {rows[best].baseline}: {rows[best].ratio:.1f}x"

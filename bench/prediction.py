@@ -32,6 +32,7 @@ import numpy.typing as npt
 from _compare import Row, chosen_shapes, compare, parser, print_rows, seconds, write_rows
 from _workload import REPETITION, Shape, make_trace
 from routestats.counts._history import HistoryQuestion, history_totals
+from routestats.counts._plan import pair_layers
 from routestats.counts.device.choice import choose_threads
 from routestats.counts.reference import history as reference_history
 
@@ -48,12 +49,13 @@ MUST, AIM = 12.0, 30.0
 
 
 def held_out(tokens: int) -> npt.NDArray[np.bool_]:
-    return np.arange(tokens) % 5 == 4
+    held: npt.NDArray[np.bool_] = np.arange(tokens) % 5 == 4
+    return held
 
 
 def matrix(flat: npt.NDArray[np.int64], layers: int) -> Hits:
     hits = np.zeros((layers, layers), np.int64)
-    hits[np.triu_indices(layers, 1)] = flat
+    hits[pair_layers(layers)] = flat
     return hits
 
 
@@ -186,12 +188,12 @@ def kept(method: Callable[[], Hits], results: dict[str, Hits], name: str) -> Cal
     return run
 
 
-def floor_seconds(first: npt.NDArray[np.uint8]) -> float:
+def floor_seconds(first: npt.NDArray[Any]) -> float:
     """T x P reads of a byte in a random order, divided between the threads."""
     layers, tokens = first.shape
     order = np.random.default_rng(0).permutation(tokens).astype(np.intp)
     once = min(seconds(lambda: np.take(first[0], order)) for _ in range(5))
-    return once * layers * (layers - 1) / 2 / choose_threads(None)
+    return once * float(layers * (layers - 1)) / 2 / choose_threads(None)
 
 
 def run_shape(shape: Shape, repetition: str, tokens: int, rounds: int) -> list[Row]:

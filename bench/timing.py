@@ -23,9 +23,11 @@ import json
 import os
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from _engine import engine
 from _paired import model_path
 
 RESULTS = Path(__file__).parent / "results" / "timing.json"
@@ -40,48 +42,26 @@ ROUNDS = {"tiny": 12, "hidden-1024": 6}
 def take(name: str, run: Path, rounds: int, seed: int) -> None:
     """A timing pass of a model into `run`."""
     import routestats as rs
-    from routestats.cli._timing import measure
+    from routestats.engines.vllm.timed_rounds import time_rounds
 
     rs.enable()
-    from vllm import LLM
-
     # Short, since the random model takes every byte for a token; of one length, hence of one kind.
     prompts = [f"{100 + i} pens, {101 + i} lost:" for i in range(252)]
     model = model_path(name, run.parent)
-    llm = LLM(
+    long = ["".join(prompts[i : i + LONG]) for i in range(0, len(prompts), LONG)]
+    with engine(
         model=str(model),
         served_model_name=name,
         dtype="float32" if name == "tiny" else "bfloat16",
         max_model_len=1024,
         enforce_eager=True,
         enable_prefix_caching=False,
-    )
-    long = ["".join(prompts[i : i + LONG]) for i in range(0, len(prompts), LONG)]
-    try:
-        measure(
-            llm,
-            prompts,
-            run,
-            batches=BATCHES,
-            rounds=rounds,
-            tokens=TOKENS,
-            profiler=True,
-            seed=seed,
-        )
+    ) as llm:
+        timed = partial(time_rounds, llm, run_dir=run, profiler=True, seed=seed)
+        timed(prompts, batches=BATCHES, rounds=rounds, tokens=TOKENS)
         # One token each: a step that reads a prompt, and nothing else.
         for texts in (prompts, long):
-            measure(
-                llm,
-                texts,
-                run,
-                batches=(1,),
-                rounds=2 * rounds,
-                tokens=1,
-                profiler=True,
-                seed=seed,
-            )
-    finally:
-        llm.llm_engine.engine_core.shutdown()
+            timed(texts, batches=(1,), rounds=2 * rounds, tokens=1)
 
 
 def missed(timing: Any) -> list[str]:
@@ -113,9 +93,9 @@ def figures_of(timing: Any) -> dict[str, Any]:
         values = [float(part[0]) for part in estimate]
         return [None if value != value else round(value, 5) for value in values]
 
-    worst = {}
+    worst: dict[Any, tuple[float, str]] = {}
     for part in timing.agreement:
-        if part.difference >= worst.get(part.group, (-1.0,))[0]:
+        if part.difference >= worst.get(part.group, (-1.0, ""))[0]:
             worst[part.group] = round(part.difference, 4), part.part
     return {
         "device": timing.engine["device"],

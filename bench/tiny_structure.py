@@ -25,7 +25,7 @@ def make_untrained(folder: Path) -> None:
     sys.path.insert(0, str(ROOT / "tools"))
     from transformers import AutoConfig
 
-    from routestats.engines.tiny import tiny_model
+    from routestats.models import tiny_model
     from tiny_mixtral.network import make_model
 
     trained = tiny_model()

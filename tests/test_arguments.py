@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -16,6 +17,11 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 TRACE, _ = make_trace(0)
 COUNTS = rs.count(TRACE)
 S = rs.stats
+
+
+def untyped(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, for arguments that its types refuse."""
+    return function
 
 
 def history_hits(**arguments: Any) -> S.HistoryHits:
@@ -67,18 +73,60 @@ def test_arguments_of_the_wrong_kind(ask: Callable[..., Any], names: tuple[str, 
     ("ask", "message"),
     [
         (partial(S.paths, TRACE, seed=-1), "seed: expected at least 0, got -1"),
-        (partial(S.paths, TRACE, windows=[(0,)]), "windows: expected pairs of integers"),
+        (partial(untyped(S.paths), TRACE, windows=[(0,)]), "windows: expected pairs of integers"),
         (partial(TRACE.split, seed=-1), "seed: expected at least 0, got -1"),
         (partial(history_hits, seed=-1), "seed: expected at least 0, got -1"),
         (partial(history_hits, names=["recall_at_6"]), "names: .*M from 1 to 5 experts"),
         (partial(history_hits, names=["exact_set", "exact_set"]), "names: .*each measure once"),
-        (partial(S.hop_accuracy, 3, TRACE), "train: expected a Trace or RouteCounts, got int"),
+        (
+            partial(untyped(S.hop_accuracy), 3, TRACE),
+            "train: expected a Trace or RouteCounts, got int",
+        ),
         (partial(S.affinity, COUNTS, True, 0), "src: expected a layer number, got True"),
         (partial(S.history(TRACE, "set").prob, [[0, 1], [0]], 1), "prefix: .*unequal lengths"),
         (partial(rs.count, [[[1], [1, 2]]], num_experts=3), "experts: .*unequal lengths"),
-        (partial(rs.verify, None), "trace: expected a Trace or a path, got NoneType"),
+        (partial(untyped(rs.verify), None), "trace: expected a Trace or a path, got NoneType"),
     ],
 )
 def test_what_is_wrong_is_named(ask: Callable[[], Any], message: str) -> None:
     with pytest.raises((InvalidTypeError, InvalidValueError), match=message):
         ask()
+
+
+BAD = ["x", None, -1, 1.5, [], object(), float("nan"), np.arange(3), [object()], "", {}, (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        partial(S.affinity, COUNTS, src=0, dst=1),
+        partial(S.agreement, TRACE, TRACE, bootstrap=2),
+        partial(S.coactivation, COUNTS),
+        partial(S.compare_domains, TRACE, permutations=2),
+        partial(S.correlation, COUNTS),
+        partial(S.history, TRACE),
+        partial(S.history_hits, *TRACE.split(), context="top1", names=["exact_set"], seed=0),
+        partial(S.hop_accuracy, *TRACE.split(), bootstrap=2),
+        partial(S.information, TRACE, null_draws=1),
+        partial(S.paths, TRACE, simulations=1),
+        partial(S.repetition, TRACE, bootstrap=2),
+        partial(S.segment_routing, TRACE, m=3, bootstrap=2),
+        partial(S.specialization, TRACE, bootstrap=2),
+        partial(S.transfer, TRACE, bootstrap=2),
+        partial(rs.count, TRACE),
+        partial(rs.count_ngrams, TRACE),
+        partial(rs.count_paths, TRACE),
+    ],
+    ids=lambda ask: ask.func.__name__,
+)
+def test_no_argument_raises_anything_but_routestats_errors(ask: partial[Any]) -> None:
+    refused = []
+    for name in inspect.signature(ask.func).parameters:
+        given = inspect.signature(ask.func).bind_partial(*ask.args, **ask.keywords).arguments
+        for value in BAD:
+            try:
+                ask.func(**{**given, name: value})
+            except rs.RouteStatsError as error:
+                refused.append(str(error))
+    assert len(refused) > 5
+    assert not any("\n" in message for message in refused)

@@ -178,7 +178,7 @@ def synthetic(shape: str, tokens: int) -> rs.Trace:
 
 
 def two_domains(
-    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8], num_experts: int
+    first: npt.NDArray[np.integer], second: npt.NDArray[np.integer], num_experts: int
 ) -> rs.Trace:
     """Requests of 50 tokens, half read and half written; in half of them the domain is maths.
 

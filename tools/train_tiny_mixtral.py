@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import AutoTokenizer, MixtralForCausalLM
+from transformers import AutoTokenizer, MixtralForCausalLM, PreTrainedTokenizerFast
 
 from tiny_mixtral import card, corpus, evaluation, network, training, vocabulary
 
@@ -145,7 +145,7 @@ def _scores(folder: Path, questions: list[str], device: str) -> list[evaluation.
 
 def _export(
     model: MixtralForCausalLM,
-    tokenizer: vocabulary.PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast,
     out: Path,
     trained: bool,
 ) -> None:
@@ -161,7 +161,7 @@ def _export(
 
 def _machine(device: str) -> str:
     if device == "cuda":
-        return torch.cuda.get_device_name()
+        return str(torch.cuda.get_device_name())
     model = ""
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.is_file():

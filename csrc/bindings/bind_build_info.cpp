@@ -1,8 +1,8 @@
 #include <pybind11/pybind11.h>
 
-#include "bindings.hpp"
-#include "routestats/build_info.hpp"
-#include "routestats/cpu.hpp"
+#include "base/build_info.hpp"
+#include "base/cpu.hpp"
+#include "bindings/bindings.hpp"
 
 namespace py = pybind11;
 

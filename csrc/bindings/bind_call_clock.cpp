@@ -2,12 +2,13 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
+#include <stdexcept>
 #include <unordered_map>
 #include <utility>
 
-#include "bindings.hpp"
-#include "call_clock.hpp"
-#include "clocked_function.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/call_clock.hpp"
+#include "bindings/clocked_function.hpp"
 
 namespace py = pybind11;
 
@@ -18,7 +19,7 @@ py::object wrap(const py::object& clock, const py::dict& codes, py::object funct
   std::unordered_map<const void*, std::int32_t> by_object;
   for (const auto& [id, code] : codes) {
     const auto number = py::cast<std::int32_t>(code);
-    if (number < 0) throw py::value_error("codes: expected them not to be negative");
+    if (number < 0) throw std::invalid_argument("codes: expected them not to be negative");
     by_object.emplace(PyLong_AsVoidPtr(id.ptr()), number);
     if (PyErr_Occurred() != nullptr) throw py::error_already_set();
   }

@@ -1,10 +1,10 @@
 #include <cstdint>
 #include <memory>
 
-#include "../cuda/capture.hpp"
-#include "../cuda/step_device.hpp"
-#include "cuda_bindings.hpp"
-#include "step_ring_binding.hpp"
+#include "bindings/cuda_bindings.hpp"
+#include "bindings/step_ring_binding.hpp"
+#include "cuda/capture.hpp"
+#include "cuda/step_device.hpp"
 
 namespace py = pybind11;
 

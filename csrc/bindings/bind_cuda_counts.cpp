@@ -6,16 +6,18 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "../cuda/memory.hpp"
-#include "../cuda/pair_counter.hpp"
-#include "../cuda/path_counter.hpp"
-#include "../cuda/row_gather.hpp"
-#include "cuda_bindings.hpp"
-#include "step_ring_binding.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/cuda_bindings.hpp"
+#include "bindings/step_ring_binding.hpp"
+#include "cuda/memory.hpp"
+#include "cuda/pair_counter.hpp"
+#include "cuda/path_counter.hpp"
+#include "cuda/row_gather.hpp"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -24,20 +26,8 @@ namespace routestats::bindings {
 namespace {
 
 using cuda::PairCounter;
-using Table = py::array_t<std::uint64_t, py::array::c_style>;
 
-std::optional<DeviceMethod> method_named(const std::optional<std::string>& name) {
-  if (!name) return std::nullopt;
-  std::string names;
-  for (const DeviceMethod method : kDeviceMethods) {
-    if (*name == name_of(method)) return method;
-    if (!names.empty()) names += ", ";
-    names += name_of(method);
-  }
-  throw py::value_error("method: expected one of " + names + ", got " + *name);
-}
-
-// A stream of the current device for work beside the engine's.
+// A stream of the current device for work in parallel to that of the engine.
 class Stream {
  public:
   cudaStream_t get() const { return stream_.get(); }
@@ -66,7 +56,7 @@ std::string add(PairCounter& counter, std::uintptr_t address, const Three& shape
                 const Three& strides, std::uint32_t item_bytes, bool is_signed,
                 std::uint64_t first_token, const std::optional<std::string>& name) {
   const IdView view = device_view(address, shape, strides, item_bytes);
-  const auto method = method_named(name);
+  const auto method = choice_named("method", kDeviceMethods, name);
   const py::gil_scoped_release release;
   return name_of(counter.add(view, {first_token, is_signed}, method));
 }
@@ -79,7 +69,7 @@ void add_paths(cuda::PathCounter& counter, std::uintptr_t address, const Three& 
   counter.add(view, {first_token, is_signed});
 }
 
-// Keys as ids [distinct, layers, slots] and counts [distinct].
+// The keys as ids [distinct, layers, slots], and their counts [distinct].
 py::tuple read_paths(const cuda::PathCounter& counter) {
   const PathWindow& window = counter.window();
   const auto distinct = static_cast<py::ssize_t>(counter.distinct());
@@ -100,10 +90,11 @@ py::tuple read_paths(const cuda::PathCounter& counter) {
   return py::make_tuple(ids, counts);
 }
 
-// An array's view, and whether its items are signed.
+// The view of an array, and whether its items are signed.
 std::pair<IdView, bool> host_view(const py::array& experts) {
-  if (experts.ndim() != 3 || (experts.flags() & py::array::c_style) == 0) {
-    throw py::value_error("experts: expected a C-contiguous array [T, L, K]");
+  view_of(experts);  // throws unless they are ids
+  if ((experts.flags() & py::array::c_style) == 0) {
+    throw std::invalid_argument("experts: expected a C-contiguous array");
   }
   const IdView view{static_cast<const char*>(experts.data()),
                     static_cast<std::uint32_t>(experts.itemsize()),
@@ -119,12 +110,12 @@ std::pair<IdView, bool> host_view(const py::array& experts) {
 void add_host(PairCounter& counter, const py::array& experts, std::uint64_t first_token,
               const std::optional<std::string>& name) {
   const auto [view, is_signed] = host_view(experts);
-  const auto method = method_named(name);
+  const auto method = choice_named("method", kDeviceMethods, name);
   const py::gil_scoped_release release;
   counter.add_host(view, {first_token, is_signed}, method);
 }
 
-// Of rows by their numbers, as `add` takes an array: address, shape, strides, bytes of an item.
+// Rows by their numbers, in the form that `add` takes: address, shape, strides, bytes of an item.
 py::tuple gather(cuda::RowGather& gather, const CaptureTarget& ring, const RowNumbers& rows) {
   const std::vector<std::uint32_t> slots = slots_of(ring, rows);
   IdView view{};
@@ -173,8 +164,12 @@ void bind_cuda_counts(py::module_& module) {
            py::arg("method") = py::none())
       .def(
           "read",
-          [](const PairCounter& counter, Table& expert, Table& pairs) {
-            const CountTables tables{expert.mutable_data(), pairs.mutable_data()};
+          [](const PairCounter& counter, py::array& expert, py::array& pairs) {
+            const auto layers = static_cast<py::ssize_t>(counter.layers());
+            const auto side = static_cast<py::ssize_t>(counter.experts());
+            const auto plan = static_cast<py::ssize_t>(counter.pairs());
+            const CountTables tables{output<std::uint64_t>("expert", expert, {layers, side}),
+                                     output<std::uint64_t>("pairs", pairs, {plan, side, side})};
             const py::gil_scoped_release release;
             counter.read(tables);
           },

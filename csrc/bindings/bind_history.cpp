@@ -5,57 +5,56 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <stdexcept>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/history_hits.hpp"
-#include "routestats/layer_columns.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "contexts/layer_columns.hpp"
+#include "prediction/history_hits.hpp"
 
 namespace py = pybind11;
 
 namespace routestats::bindings {
 namespace {
 
-using Sums = py::array_t<std::int64_t, py::array::c_style>;
-using Numbers = py::array_t<std::uint32_t, py::array::c_style>;
-
-void require_below(const char* name, const Numbers& numbers, std::size_t limit) {
-  const std::uint32_t* data = numbers.data();
-  if (std::any_of(data, data + numbers.size(), [&](std::uint32_t n) { return n >= limit; })) {
-    throw py::value_error(std::string(name) + ": expected numbers below " + std::to_string(limit));
+// `count` numbers below `limit`.
+const std::uint32_t* numbers_below(const char* name, const py::array& array, py::ssize_t count,
+                                   std::size_t limit) {
+  const auto* const numbers = input<std::uint32_t>(name, array, {count});
+  if (std::any_of(numbers, numbers + count, [&](std::uint32_t n) { return n >= limit; })) {
+    throw std::invalid_argument(std::string(name) + ": expected numbers below " +
+                                std::to_string(limit));
   }
+  return numbers;
 }
 
 void history_hits(const py::array& train, const py::array& test, std::size_t num_experts, bool sets,
                   bool top1, const std::vector<std::uint32_t>& best,
                   const std::vector<std::uint32_t>& orders,
-                  const std::vector<std::uint32_t>& supports, Sums& hits, Sums& resolved,
-                  const std::optional<Numbers>& groups, std::size_t num_groups,
-                  const std::optional<Numbers>& chosen, unsigned threads) {
+                  const std::vector<std::uint32_t>& supports, py::array& hits, py::array& resolved,
+                  const std::optional<py::array>& groups, std::size_t num_groups,
+                  const std::optional<py::array>& chosen, unsigned threads) {
   const ExpertView train_view = view_of(train), test_view = view_of(test);
   const HistoryQuestion question{num_experts, sets, top1, best, {orders, supports}};
   const py::ssize_t layers = train.shape(1), pairs = layers * (layers - 1) / 2;
   const auto measures = static_cast<py::ssize_t>(question.measures());
   const auto settings = static_cast<py::ssize_t>(question.settings.size());
-  check_shape(
+  HistoryHits result{};
+  result.resolved = output<std::int64_t>(
       "resolved", resolved,
       {static_cast<py::ssize_t>(supports.size()), std::max<py::ssize_t>(layers - 1, 0), layers});
-  HistoryHits result{hits.mutable_data(), resolved.mutable_data()};
   if (groups.has_value() != chosen.has_value()) {
-    throw py::value_error("chosen: expected with groups, and only with them");
+    throw std::invalid_argument("chosen: expected with groups, and only with them");
   }
   if (groups) {
-    check_shape("hits", hits, {measures, static_cast<py::ssize_t>(num_groups), pairs});
-    check_shape("groups", *groups, {test.shape(0)});
-    check_shape("chosen", *chosen, {pairs});
-    require_below("groups", *groups, num_groups);
-    require_below("chosen", *chosen, question.settings.size());
-    result.groups = groups->data();
+    result.hits =
+        output<std::int64_t>("hits", hits, {measures, static_cast<py::ssize_t>(num_groups), pairs});
+    result.groups = numbers_below("groups", *groups, test.shape(0), num_groups);
     result.num_groups = num_groups;
-    result.chosen = chosen->data();
+    result.chosen = numbers_below("chosen", *chosen, pairs, question.settings.size());
   } else {
-    check_shape("hits", hits, {settings, measures, pairs});
+    result.hits = output<std::int64_t>("hits", hits, {settings, measures, pairs});
   }
   const py::gil_scoped_release release;
   count_history_hits(train_view, test_view, question, result, threads);
@@ -64,7 +63,6 @@ void history_hits(const py::array& train, const py::array& test, std::size_t num
 }  // namespace
 
 void bind_history(py::module_& module) {
-  // noconvert: a converted array would be a copy, and the sums would be lost with it.
   module.def("history_hits", &history_hits, py::arg("train").noconvert(),
              py::arg("test").noconvert(), py::kw_only(), py::arg("num_experts"), py::arg("sets"),
              py::arg("top1"), py::arg("best"), py::arg("orders"), py::arg("supports"),

@@ -6,9 +6,9 @@
 #include <mutex>
 #include <vector>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/ngram_counts.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "paths/ngram_counts.hpp"
 
 namespace py = pybind11;
 
@@ -22,7 +22,7 @@ py::array_t<T> to_array(const std::vector<T>& values, const std::vector<std::siz
   return array;
 }
 
-// Python threads may share a counter: they take turns, and wait for them without the GIL.
+// Python threads may share a counter: they take turns, and wait without the GIL.
 class Ngrams {
  public:
   Ngrams(std::size_t layers, std::size_t experts) : layers_(layers), counter_(layers, experts) {}

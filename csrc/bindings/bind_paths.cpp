@@ -6,12 +6,13 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/path_counts.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "paths/path_counts.hpp"
 
 namespace py = pybind11;
 
@@ -24,10 +25,10 @@ using Array = py::array_t<T, py::array::c_style>;
 PathKind kind_named(const std::string& name) {
   if (name == "top1") return PathKind::top1;
   if (name == "set") return PathKind::set;
-  throw py::value_error("kind: expected top1 or set, got " + name);
+  throw std::invalid_argument("kind: expected top1 or set, got " + name);
 }
 
-// Python threads may share a counter: they take turns, and wait for them without the GIL.
+// Python threads may share a counter: they take turns, and wait without the GIL.
 class SharedPaths {
  public:
   explicit SharedPaths(PathCounts counts) : counts_(std::move(counts)) {}
@@ -74,7 +75,7 @@ py::tuple most_frequent(SharedPaths& paths, std::size_t number) {
   Array<std::uint16_t> ids({rows, static_cast<py::ssize_t>(codec->layers()),
                             static_cast<py::ssize_t>(codec->ids_per_layer())});
   Array<std::uint64_t> numbers(rows);
-  // Another thread may count by now; keys stay where they are and as they are.
+  // Another thread may count by now, but keys do not move or change.
   for (std::size_t i = 0; i < entries.size(); ++i) {
     codec->unpack(entries[i].key, ids.mutable_data() + i * codec->ids_per_path());
     numbers.mutable_data()[i] = entries[i].count;

@@ -2,21 +2,22 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "bindings.hpp"
-#include "ring_binding.hpp"
-#include "routestats/ring.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/ring_binding.hpp"
+#include "capture/ring.hpp"
 
 namespace py = pybind11;
 
 namespace routestats::bindings {
 namespace {
 
-// Below this many ids, dropping and taking the GIL costs more than the copy.
+// Up to this many ids, releasing and taking the GIL costs more than the copy.
 constexpr std::uint64_t kReleaseGilAbove = 4096;
 
 IdType id_type_of(const std::string& name) {
@@ -45,13 +46,11 @@ void write(CaptureRing& ring, std::uint32_t layer, const LayerRouting& routing) 
 void write_array(CaptureRing& ring, std::uint32_t layer, const py::array& ids,
                  const py::array& weights) {
   const auto top_k = static_cast<py::ssize_t>(ring.config().top_k);
+  check_shape("ids", ids, {kAny, top_k});
+  check_shape("weights", weights, {ids.shape(0), top_k});
   for (const auto& [name, array] : {std::pair{"ids", &ids}, std::pair{"weights", &weights}}) {
-    if (array->ndim() != 2 || array->shape(1) != top_k || array->shape(0) != ids.shape(0)) {
-      throw py::value_error(std::string(name) + ": expected shape [rows, " + std::to_string(top_k) +
-                            "]");
-    }
     if ((array->flags() & py::array::c_style) == 0) {
-      throw py::value_error(std::string(name) + ": expected a C-contiguous array");
+      throw std::invalid_argument(std::string(name) + ": expected a C-contiguous array");
     }
   }
   write(ring, layer,
@@ -73,16 +72,6 @@ py::tuple drain(CaptureRing& ring, std::uint64_t max_rows, std::uint64_t wait_ro
 }  // namespace
 
 void bind_ring(py::module_& module) {
-  // A bare function pointer, as pybind11 wants it; the Python class is looked up when it is needed.
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const CaptureFault& fault) {
-      const auto type = py::module_::import("routestats.errors").attr("CaptureError");
-      PyErr_SetString(type.ptr(), fault.what());
-    }
-  });
-
   py::enum_<IdType>(module, "IdType")
       .value("int32", IdType::i32)
       .value("int64", IdType::i64)
@@ -109,7 +98,7 @@ void bind_ring(py::module_& module) {
       .def("write_layer", &write_array, py::arg("layer"), py::arg("ids"), py::arg("weights"))
       .def(
           "write_layer_at",
-          // Called for every layer of every step: plain integers, which convert fast.
+          // Called for every layer of every step, so it takes plain integers, which convert fast.
           [](CaptureRing& ring, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
              std::uintptr_t weights, WeightType weight_type, std::uint64_t rows) {
             write(ring, layer,

@@ -2,35 +2,28 @@
 #include <pybind11/pybind11.h>
 
 #include <cstdint>
-#include <span>
 
-#include "bindings.hpp"
-#include "expert_argument.hpp"
-#include "routestats/segments.hpp"
+#include "bindings/arguments.hpp"
+#include "bindings/bindings.hpp"
+#include "groups/segments.hpp"
 
 namespace py = pybind11;
 
 namespace routestats::bindings {
 namespace {
 
-using Numbers = py::array_t<std::int64_t, py::array::c_style>;
-using Table = py::array_t<std::uint64_t, py::array::c_style>;
-
-std::span<const std::int64_t> span_of(const Numbers& numbers) {
-  return {numbers.data(), static_cast<std::size_t>(numbers.size())};
-}
-
-void count(const py::array& experts, std::size_t num_experts, const Numbers& tokens,
-           const Numbers& starts, const Numbers& groups, std::size_t m, std::size_t capacity,
-           Table& uses, Table& hits, unsigned threads) {
+void count(const py::array& experts, std::size_t num_experts, const py::array& tokens,
+           const py::array& starts, const py::array& groups, std::size_t m, std::size_t capacity,
+           py::array& uses, py::array& hits, unsigned threads) {
   const ExpertView view = view_of(experts);
-  if (hits.ndim() != 2) throw py::value_error("hits: expected 2 dimensions [groups, L]");
+  auto* const hit_cells = output<std::uint64_t>("hits", hits, {kAny, experts.shape(1)});
   const py::ssize_t num_groups = hits.shape(0);
-  check_shape("hits", hits, {num_groups, experts.shape(1)});
-  check_shape("uses", uses, {num_groups, experts.shape(1), static_cast<py::ssize_t>(m) + 1});
-  const TokenRuns runs{span_of(tokens), span_of(starts), span_of(groups)};
-  const SegmentTables tables{static_cast<std::size_t>(num_groups), uses.mutable_data(),
-                             hits.mutable_data()};
+  auto* const use_cells = output<std::uint64_t>(
+      "uses", uses, {num_groups, experts.shape(1), static_cast<py::ssize_t>(m) + 1});
+  const TokenRuns runs{input_row<std::int64_t>("tokens", tokens),
+                       input_row<std::int64_t>("starts", starts),
+                       input_row<std::int64_t>("groups", groups)};
+  const SegmentTables tables{static_cast<std::size_t>(num_groups), use_cells, hit_cells};
   const py::gil_scoped_release release;
   count_segments(view, num_experts, runs, m, capacity, tables, threads);
 }

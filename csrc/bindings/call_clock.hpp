@@ -7,28 +7,28 @@
 
 namespace routestats::bindings {
 
-// Readings of the monotonic clock where clocked calls begin and end, step by step. Everything
-// happens under the GIL, in the order of time.
+// Readings of the monotonic clock at the beginning and end of clocked calls, step by step. All
+// calls hold the GIL, so readings are in the order of time.
 class CallClock {
  public:
   struct Mark {
-    std::int64_t code;  // what begins, or the complement of what ends
+    std::int64_t code;  // of a call that begins; its bitwise complement when it ends
     std::int64_t ns;
   };
 
   void begin_call(std::int32_t code) noexcept { step_.push_back({code, now_ns()}); }
   void end_call(std::int32_t code) noexcept {
-    const std::int64_t at = now_ns();  // before the memory that the mark may need
+    const std::int64_t at = now_ns();  // before the mark, which may need memory
     step_.push_back({~static_cast<std::int64_t>(code), at});
   }
 
   void begin_step() { step_.clear(); }
   void end_step() {
     steps_.push_back(step_);
-    step_.clear();  // its memory is the next step's
+    step_.clear();  // keeps the memory for the next step
   }
 
-  // Of the steps that ended since the last call.
+  // The marks of the steps that ended since the last call.
   std::vector<std::vector<Mark>> take_steps() { return std::exchange(steps_, {}); }
 
  private:

@@ -1,4 +1,4 @@
-#include "clocked_function.hpp"
+#include "bindings/clocked_function.hpp"
 
 #include <structmember.h>
 
@@ -42,7 +42,7 @@ PyObject* call_clocked(PyObject* callable, PyObject* const* args, std::size_t co
   return result;
 }
 
-// What it does not have itself, its name and text among others, is the function's.
+// Attributes that it does not have, such as the name, are those of the function.
 PyObject* attribute_of(PyObject* object, PyObject* name) {
   PyObject* found = PyObject_GenericGetAttr(object, name);
   PyObject* function = reinterpret_cast<ClockedFunction*>(object)->function;
@@ -54,7 +54,7 @@ PyObject* attribute_of(PyObject* object, PyObject* name) {
   return PyObject_GetAttr(function, name);
 }
 
-// Without this a type's own text, which there is none of, would stand before the function's.
+// The docstring of the function. Without this the type would give its own, which is empty.
 PyObject* text_of(PyObject* object, void*) {
   PyObject* function = reinterpret_cast<ClockedFunction*>(object)->function;
   return function == nullptr ? Py_NewRef(Py_None) : PyObject_GetAttrString(function, "__doc__");
@@ -97,7 +97,7 @@ PyTypeObject* clocked_function_type() {
       {"__vectorcalloffset__", T_PYSSIZET, offsetof(ClockedFunction, call), READONLY, nullptr},
       {"__weaklistoffset__", T_PYSSIZET, offsetof(ClockedFunction, weak_references), READONLY,
        nullptr},
-      // Where `inspect` looks for a signature.
+      // `inspect` looks here for a signature.
       {"__wrapped__", T_OBJECT_EX, offsetof(ClockedFunction, function), READONLY, nullptr},
       {nullptr, 0, 0, 0, nullptr}};
   static PyGetSetDef computed[] = {{"__doc__", text_of, nullptr, nullptr, nullptr},
@@ -112,7 +112,7 @@ PyTypeObject* clocked_function_type() {
                                 {Py_tp_getset, computed},
                                 {0, nullptr}};
   static PyType_Spec spec = {"routestats._core.ClockedFunction", sizeof(ClockedFunction), 0,
-                             // A method descriptor: a call by an object makes no bound method.
+                             // With this flag a call by an object makes no bound method.
                              Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_HAVE_VECTORCALL |
                                  Py_TPFLAGS_METHOD_DESCRIPTOR | Py_TPFLAGS_DISALLOW_INSTANTIATION,
                              slots};

@@ -5,16 +5,16 @@
 #include <cstdint>
 #include <unordered_map>
 
-#include "call_clock.hpp"
+#include "bindings/call_clock.hpp"
 
 namespace routestats::bindings {
 
-// A Python callable that clocks the calls of `function` whose first argument is one of `codes`'
-// objects, by their id, and passes all other calls on. In a class it becomes a method, as a
-// function does. `clock` is the Python object that holds `marks`, which it keeps alive.
+// A Python callable that passes all calls on to `function`, and clocks those whose first argument
+// is one of the objects in `codes`, by their id. In a class it becomes a method, as a function
+// does. `clock` is the Python object that holds `marks`; the callable keeps it alive.
 //
-// It is written against CPython's C API, because a clock must cost less than the smallest stage
-// takes: arguments go through as they came, in no tuple or dict.
+// It uses the C API of CPython, because a clock must cost less than the shortest stage. Arguments
+// are passed on as they came, not in a tuple or dict.
 pybind11::object clocked_function(CallClock& marks, pybind11::object clock,
                                   pybind11::object function,
                                   std::unordered_map<const void*, std::int32_t> codes);

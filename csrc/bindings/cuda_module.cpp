@@ -3,10 +3,9 @@
 
 #include <cstdint>
 
-#include "../cuda/memory.hpp"
-#include "cuda_bindings.hpp"
-#include "routestats/expert_view.hpp"
-#include "routestats/ring_ledger.hpp"
+#include "bindings/cuda_bindings.hpp"
+#include "bindings/errors.hpp"
+#include "cuda/memory.hpp"
 
 namespace py = pybind11;
 
@@ -68,24 +67,8 @@ PYBIND11_MODULE(_cuda, module) {
   using namespace routestats;
   using namespace routestats::bindings;
   module.doc() = "The CUDA kernels of routestats; use it through the Python package.";
-  py::module_::import("routestats._core");  // whose types this module's functions take
-  py::register_exception_translator([](std::exception_ptr pointer) {
-    const auto raise = [](const char* name, const char* what) {
-      const auto type = py::module_::import("routestats.errors").attr(name);
-      PyErr_SetString(type.ptr(), what);
-    };
-    try {
-      if (pointer) std::rethrow_exception(pointer);
-    } catch (const cuda::DeviceError& error) {
-      raise("DeviceError", error.what());
-    } catch (const CaptureFault& fault) {
-      raise("CaptureError", fault.what());
-    } catch (const ExpertOutOfRange& error) {
-      raise("InvalidValueError", error.what());
-    } catch (const ExpertRepeated& error) {
-      raise("InvalidValueError", error.what());
-    }
-  });
+  py::module_::import("routestats._core");  // its types are arguments here
+  register_errors();
   module.def("device_count", &device_count, "CUDA devices that can be used here; 0 without one.");
   module.def("why_unavailable", &why_unavailable, "Why there is no device, or None if there is.");
   module.def("versions", &versions, "CUDA runtime and driver (1000 * major + 10 * minor).");

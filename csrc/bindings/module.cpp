@@ -1,11 +1,14 @@
 #include <pybind11/pybind11.h>
 
-#include "bindings.hpp"
+#include "bindings/bindings.hpp"
+#include "bindings/errors.hpp"
 
 PYBIND11_MODULE(_core, module) {
   module.doc() = "The C++ core of routestats; use it through the Python package.";
+  routestats::bindings::register_errors();
   routestats::bindings::bind_build_info(module);
   routestats::bindings::bind_call_clock(module);
+  routestats::bindings::bind_capture_target(module);
   routestats::bindings::bind_counts(module);
   routestats::bindings::bind_groups(module);
   routestats::bindings::bind_history(module);
@@ -14,5 +17,4 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_rank_hits(module);
   routestats::bindings::bind_ring(module);
   routestats::bindings::bind_segments(module);
-  routestats::bindings::bind_step_ring(module);
 }

@@ -7,12 +7,12 @@
 #include <utility>
 #include <vector>
 
-#include "routestats/ring.hpp"
+#include "capture/ring.hpp"
 
-// What CaptureRing and StepRing have in common as Python classes.
+// The common parts of CaptureRing and StepRing as Python classes.
 namespace routestats::bindings {
 
-// Steps that are about to be taken from a ring, and the arrays that their rows go into.
+// Steps that will be taken from a ring, and the arrays that their rows go into.
 struct DrainedSteps {
   std::vector<Step> steps;
   pybind11::list spans;      // (number, rows) of each

@@ -6,26 +6,26 @@
 
 #include <cstdint>
 #include <memory>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
-#include "ring_binding.hpp"
-#include "routestats/step_ring.hpp"
+#include "bindings/ring_binding.hpp"
+#include "capture/step_ring.hpp"
 
-// StepRing as a Python class, for any device: the host's emulation and CUDA differ only in how the
-// device is made.
+// StepRing as a Python class, for any device: modules differ only in how they make the device.
 namespace routestats::bindings {
 
-// Numbers of rows, which count from the ring's first.
+// Numbers of rows, counted from the first row of the ring.
 using RowNumbers = pybind11::array_t<std::int64_t, pybind11::array::c_style>;
 
-// Where they lie, while they are held.
+// The slots of rows that the ring holds.
 inline std::vector<std::uint32_t> slots_of(const CaptureTarget& target, const RowNumbers& rows) {
   std::vector<std::uint32_t> slots;
   slots.reserve(static_cast<std::size_t>(rows.size()));
   for (pybind11::ssize_t i = 0; i < rows.size(); ++i) {
     if (rows.at(i) < 0) {
-      throw pybind11::value_error("rows: expected numbers of at least 0, got " +
+      throw std::invalid_argument("rows: expected numbers of at least 0, got " +
                                   std::to_string(rows.at(i)));
     }
     const std::uint64_t slot = target.extents.slot(static_cast<std::uint64_t>(rows.at(i)));
@@ -49,7 +49,7 @@ inline pybind11::tuple drain_steps(StepRing& ring, std::uint64_t max_rows, std::
   return py::make_tuple(drained.spans, drained.ids, drained.weights, tags);
 }
 
-// `make_device(target, weights)` gives the device.
+// `make_device(target, weights)` makes the device.
 template <class MakeDevice>
 void bind_step_ring(pybind11::module_& module, const char* name, const char* doc,
                     MakeDevice make_device) {

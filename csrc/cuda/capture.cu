@@ -1,6 +1,6 @@
-#include "capture.hpp"
-#include "device_atomics.cuh"
-#include "launch.hpp"
+#include "cuda/capture.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/launch.hpp"
 
 namespace routestats::cuda {
 namespace {

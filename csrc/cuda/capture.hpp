@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "routestats/capture_step.hpp"
+#include "capture/capture_step.hpp"
 
 // Launchers of the capture kernels: pointers, extents and a stream in, nothing waits.
 namespace routestats::cuda {

@@ -2,19 +2,15 @@
 
 #include <cuda_runtime.h>
 
-#include <stdexcept>
 #include <string>
+
+#include "cuda/device_error.hpp"
 
 namespace routestats::cuda {
 
-// The CUDA runtime refused something; what() says what, and why.
-class DeviceError : public std::runtime_error {
-  using std::runtime_error::runtime_error;
-};
-
 inline void check(cudaError_t status, const char* action) {
   if (status == cudaSuccess) return;
-  cudaGetLastError();  // else it would be found again by whoever asks for the last error
+  cudaGetLastError();  // or the next caller would find it again
   throw DeviceError(std::string("CUDA: ") + action + ": " + cudaGetErrorString(status));
 }
 

@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "memory.hpp"
-#include "routestats/device_counts.hpp"
+#include "cuda/device_counts.hpp"
+#include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 

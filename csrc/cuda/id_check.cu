@@ -2,11 +2,11 @@
 #include <string>
 #include <vector>
 
-#include "device_atomics.cuh"
-#include "id_check.hpp"
-#include "launch.hpp"
-#include "memory.hpp"
-#include "routestats/expert_view.hpp"
+#include "base/expert_view.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/id_check.hpp"
+#include "cuda/launch.hpp"
+#include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 namespace {

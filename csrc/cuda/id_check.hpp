@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "routestats/device_counts.hpp"
+#include "cuda/device_counts.hpp"
 
 namespace routestats::cuda {
 

@@ -5,7 +5,7 @@
 #include <cstddef>
 #include <utility>
 
-#include "check.hpp"
+#include "cuda/check.hpp"
 
 namespace routestats::cuda {
 

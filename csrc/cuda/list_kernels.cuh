@@ -2,12 +2,11 @@
 
 #include <cstdint>
 
-#include "device_atomics.cuh"
-#include "launch.hpp"
-#include "routestats/device_lists.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/device_lists.hpp"
+#include "cuda/launch.hpp"
 
-// Kernels that count by lists and rows of bits. The work of a thread lies in
-// routestats/device_lists.hpp.
+// Kernels that count by lists and rows of bits. The work of a thread lies in device_lists.hpp.
 namespace routestats::cuda {
 
 // Lists of one block of tokens (blockIdx.x) at one layer (blockIdx.y), and the layer's loads.

@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <memory>
 
-#include "check.hpp"
+#include "cuda/check.hpp"
 
 namespace routestats::cuda {
 

@@ -1,4 +1,4 @@
-#include "pair_counter.hpp"
+#include "cuda/pair_counter.hpp"
 
 #include <algorithm>
 #include <set>
@@ -6,7 +6,7 @@
 #include <string>
 #include <utility>
 
-#include "routestats/expert_view.hpp"
+#include "base/expert_view.hpp"
 
 namespace routestats::cuda {
 namespace {

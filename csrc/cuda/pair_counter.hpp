@@ -6,14 +6,14 @@
 #include <optional>
 #include <vector>
 
-#include "host_pieces.hpp"
-#include "id_check.hpp"
-#include "memory.hpp"
-#include "routestats/device_counts.hpp"
-#include "routestats/device_lists.hpp"
-#include "routestats/device_method.hpp"
-#include "routestats/method_times.hpp"
-#include "routestats/pair_counts.hpp"
+#include "cuda/device_counts.hpp"
+#include "cuda/device_lists.hpp"
+#include "cuda/device_method.hpp"
+#include "cuda/host_pieces.hpp"
+#include "cuda/id_check.hpp"
+#include "cuda/memory.hpp"
+#include "cuda/method_times.hpp"
+#include "pairs/pair_counts.hpp"
 
 namespace routestats::cuda {
 
@@ -46,6 +46,11 @@ class PairCounter {
   // Adds the counts to tables in host memory, waiting for the stream.
   void read(const CountTables& tables) const;
   void clear();
+
+  // The extents of those tables.
+  std::uint32_t layers() const { return layers_; }
+  std::uint32_t experts() const { return experts_; }
+  std::size_t pairs() const { return pairs_.size(); }
 
  private:
   void upload_plan();

@@ -2,11 +2,11 @@
 
 #include <cstdint>
 
-#include "device_atomics.cuh"
-#include "launch.hpp"
-#include "routestats/device_counts.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/device_counts.hpp"
+#include "cuda/launch.hpp"
 
-// Kernels that count. The work of a thread lies in routestats/device_counts.hpp.
+// Kernels that count. The work of a thread lies in device_counts.hpp.
 namespace routestats::cuda {
 
 // Layer-major copy [layers, tokens, slots]. Blocks run over tokens, so that a warp reads whole

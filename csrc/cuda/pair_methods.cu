@@ -1,10 +1,10 @@
 #include <algorithm>
 
-#include "launch.hpp"
-#include "list_kernels.cuh"
-#include "pair_counter.hpp"
-#include "pair_kernels.cuh"
-#include "routestats/direct_tiles.hpp"
+#include "cuda/launch.hpp"
+#include "cuda/list_kernels.cuh"
+#include "cuda/pair_counter.hpp"
+#include "cuda/pair_kernels.cuh"
+#include "pairs/direct_tiles.hpp"
 
 // How PairCounter counts a block of tokens by each of its methods.
 namespace routestats::cuda {

@@ -4,9 +4,9 @@
 #include <string>
 #include <utility>
 
-#include "device_atomics.cuh"
-#include "launch.hpp"
-#include "path_counter.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/launch.hpp"
+#include "cuda/path_counter.hpp"
 
 namespace routestats::cuda {
 namespace {

@@ -4,10 +4,10 @@
 
 #include <cstdint>
 
-#include "host_pieces.hpp"
-#include "id_check.hpp"
-#include "memory.hpp"
-#include "routestats/device_paths.hpp"
+#include "cuda/device_paths.hpp"
+#include "cuda/host_pieces.hpp"
+#include "cuda/id_check.hpp"
+#include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 

@@ -1,8 +1,8 @@
 #include <algorithm>
 
-#include "device_atomics.cuh"
-#include "launch.hpp"
-#include "row_gather.hpp"
+#include "cuda/device_atomics.cuh"
+#include "cuda/launch.hpp"
+#include "cuda/row_gather.hpp"
 
 namespace routestats::cuda {
 namespace {

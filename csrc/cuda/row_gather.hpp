@@ -5,9 +5,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "memory.hpp"
-#include "routestats/capture_step.hpp"
-#include "routestats/device_counts.hpp"
+#include "capture/capture_step.hpp"
+#include "cuda/device_counts.hpp"
+#include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 

@@ -1,9 +1,9 @@
-#include "step_device.hpp"
+#include "cuda/step_device.hpp"
 
 #include <algorithm>
 
-#include "capture.hpp"
-#include "check.hpp"
+#include "cuda/capture.hpp"
+#include "cuda/check.hpp"
 
 namespace routestats::cuda {
 namespace {

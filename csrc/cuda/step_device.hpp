@@ -5,8 +5,8 @@
 #include <cstdint>
 #include <vector>
 
-#include "memory.hpp"
-#include "routestats/step_ring.hpp"
+#include "capture/step_ring.hpp"
+#include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 

@@ -1,11 +1,12 @@
-// Holds the kernel of each instruction set to counting bit by bit. Counting whole traces would not
-// find a kernel's fault: a block whose loads do not add up is counted by the direct method.
+// Compares the kernel of each instruction set with counting bit by bit. Counts of whole traces
+// would not show a fault of a kernel: a block whose loads do not add up is counted by the direct
+// method.
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <vector>
 
-#include "routestats/and_popcount.hpp"
+#include "bits/and_popcount.hpp"
 
 namespace routestats {
 namespace {

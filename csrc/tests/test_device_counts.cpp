@@ -1,5 +1,5 @@
-// The counting kernels' arithmetic, compiled for the host and run thread by thread, against the
-// CPU's counts.
+// Compares the arithmetic of the counting kernels, compiled for the host and run thread by thread,
+// with the counts of the CPU.
 #include <algorithm>
 #include <bit>
 #include <cstdint>
@@ -9,11 +9,11 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/device_counts.hpp"
-#include "routestats/device_lists.hpp"
-#include "routestats/device_paths.hpp"
-#include "routestats/pair_counts.hpp"
+#include "cuda/device_counts.hpp"
+#include "cuda/device_lists.hpp"
+#include "cuda/device_paths.hpp"
+#include "pairs/pair_counts.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 
@@ -68,7 +68,7 @@ struct Tables {
   std::vector<std::uint64_t> pairs;
 };
 
-// All pairs l1 <= l2 but one, so that a cell that is not counted shows.
+// All pairs l1 <= l2 but one, so that a cell that is not counted shows up.
 Tables on_cpu(const std::vector<std::uint16_t>& ids, const Case& c) {
   Tables tables;
   for (std::uint32_t hop = 0; hop < c.layers; ++hop) {
@@ -96,7 +96,7 @@ Tables on_cpu(const std::vector<std::uint16_t>& ids, const Case& c) {
 void tiles_by_increments(const Case& c) {
   const auto ids = draw(c, false, 1);
   const Tables expected = on_cpu(ids, c);
-  // Slabs that do not divide the rows.
+  // Slabs whose size does not divide the rows.
   const std::uint32_t slab = std::max(1u, c.experts / 2 + 1);
   for (std::size_t place = 0; place < expected.plan.size(); ++place) {
     const auto [source, target] = expected.plan[place];
@@ -156,8 +156,8 @@ Bits bits_of(const IdView& view, const Case& c) {
   return bits;
 }
 
-// mma.m16n8k256 .b1 as the PTX ISA defines it: register i of A in a lane holds row lane / 4 (+ 8
-// for odd i) and bits 32 * (lane % 4) (+ 128 from i = 2) of it; B the same of its columns; register
+// mma.m16n8k256 .b1 as the PTX ISA defines it. Register i of A in a lane holds bits 32 * (lane % 4)
+// (+ 128 from i = 2) of row lane / 4 (+ 8 for odd i). B has the same bits of its columns. Register
 // i of the sum is row lane / 4 (+ 8 from i = 2), column 2 * (lane % 4) + i % 2.
 struct Warp {
   std::uint32_t a[32][4];
@@ -174,7 +174,7 @@ std::uint32_t product_cell(const Warp& warp, std::uint32_t row, std::uint32_t co
   return sum;
 }
 
-// What gram_tensor does with one product of 16 x 8 columns.
+// The work of gram_tensor for one product of 16 x 8 columns.
 void add_product(const Bits& bits, std::uint32_t row0, std::uint32_t column0, const GramPlan& plan,
                  std::vector<std::uint64_t>& table) {
   std::uint64_t sum[32][4] = {};
@@ -234,7 +234,7 @@ void tables_by_bits(const Case& c) {
   }
 }
 
-// Paths in batches, against a map. Few slots, so that many keys want the same one.
+// Paths in batches, compared with a map. Few slots, so that many keys want the same one.
 void paths_are_exact(const Case& c, bool sets, std::uint32_t first_layer) {
   auto ids = draw(c, true, 4);
   for (std::uint32_t t = 1; t < c.tokens; ++t) {  // two thirds repeat an earlier row
@@ -325,7 +325,7 @@ void faults_are_found() {
   repeated[41] = repeated[40];
   repeated[81] = repeated[80];
   expect(check(repeated).first_repeated == 41, "the first expert named twice");
-  // Of a window of layers: places are counted within it.
+  // In a window of layers the places in messages are those of the window.
   IdFaults faults;
   const IdView window = view_of(repeated, c).layers_from(2, 1);
   for (std::uint32_t t = 0; t < c.tokens; ++t) {
@@ -334,7 +334,7 @@ void faults_are_found() {
   expect(faults.first_bad == kNowhere && faults.first_repeated == 13, "of a window");
 }
 
-// Signed ids below zero are no experts, however many there are.
+// Negative ids are no experts, whatever the number of experts.
 void negative_ids_are_found() {
   expect(id_limit(256, 1, true) == 128 && id_limit(256, 1, false) == 256 &&
              id_limit(65'536, 2, true) == 32'768 && id_limit(8, 1, true) == 8 &&
@@ -349,8 +349,8 @@ void negative_ids_are_found() {
   expect(faults.first_bad == 3, "-1 is not expert 255");
 }
 
-// What the kernel of lists does: blocks of rows, a list per source expert, eight threads to a list,
-// four lists side by side in lockstep, and the counters read out after some blocks.
+// The work of the kernel of lists: blocks of rows, a list per source expert, eight threads per
+// list, four lists side by side in lockstep, and the counters read out after some blocks.
 void add_by_lists(const IdView& view, const Case& c, const GramPlan& plan,
                   std::uint32_t blocks_per_share, std::vector<std::uint64_t>& expert,
                   std::vector<std::uint64_t>& table) {
@@ -369,7 +369,7 @@ void add_by_lists(const IdView& view, const Case& c, const GramPlan& plan,
     }
   }
 
-  // One entry more than there is room for shows a write behind the last one.
+  // One more entry than there is room for shows a write behind the last one.
   std::vector<std::uint16_t> entries(layout.entries(blocks, 0) + 1, 0xabcd);
   std::vector<std::uint32_t> begins(layout.begins(blocks, 0));
   for (std::uint32_t b = 0; b < blocks; ++b) {
@@ -445,7 +445,7 @@ void add_by_lists(const IdView& view, const Case& c, const GramPlan& plan,
   }
 }
 
-// In chunks of so many tokens, into the same tables.
+// In chunks of this many tokens, into the same tables.
 void tables_by_lists(const Case& c, std::uint32_t blocks_per_share, std::uint64_t chunk_tokens) {
   const auto ids = draw(c, true, 5);
   const Tables expected = on_cpu(ids, c);
@@ -465,7 +465,7 @@ void tables_by_lists(const Case& c, std::uint32_t blocks_per_share, std::uint64_
   expect(table == expected.pairs, "tables by lists");
 }
 
-// Rows and lists of a chunk stay in their bounds, and one more block would not.
+// Rows and lists of a chunk keep their bounds, and with one more block they would not.
 void chunks_are_bounded() {
   constexpr std::uint64_t kRows = 96u << 20;
   constexpr std::uint64_t kLists = 256u << 20;
@@ -482,14 +482,14 @@ void chunks_are_bounded() {
     expect(blocks == 1 || fits(blocks), "a chunk in its bounds");
     expect(!fits(blocks + 1), "a chunk as long as it may be");
   }
-  // Narrow rows would let in lists of 1.6 GB.
+  // Narrow rows would allow lists of 1.6 GB.
   expect(ListLayout{32, 8, 8}.chunk_tokens(kRows, kLists) == 254 * kListBlockTokens,
          "few experts, bounded by their lists");
   expect(ListLayout{58, 256, 8}.chunk_tokens(kRows, kLists) == 26 * kListBlockTokens,
          "many experts, bounded by their rows");
 }
 
-// As many rows as a share may have, every one of which sets the same counters, and no row at all.
+// As many rows as a share may have, which all set the same counters; and no row at all.
 void counters_hold_a_share() {
   const std::uint32_t most = kListShareBlocks * kListBlockTokens;
   BitSums sums;

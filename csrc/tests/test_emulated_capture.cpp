@@ -1,5 +1,5 @@
-// The CUDA sources of capture on an emulated device, which does everything as late as it may:
-// captured rows against the host's own ring.
+// Runs the CUDA sources of capture on an emulated device, which does all work as late as it may,
+// and compares captured rows with the ring of the host.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -10,17 +10,17 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/capture.hpp"
-#include "../cuda/row_gather.hpp"
-#include "../cuda/step_device.hpp"
-#include "expect.hpp"
-#include "routestats/step_ring.hpp"
+#include "capture/step_ring.hpp"
+#include "cuda/capture.hpp"
+#include "cuda/row_gather.hpp"
+#include "cuda/step_device.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 
 using namespace routestats;
 
-// A ring in an emulated device's memory, which its engine writes in a stream of its own.
+// A ring in the memory of an emulated device. The engine writes it in a stream of its own.
 struct Engine {
   Engine(const RingConfig& config, std::uint64_t capacity)
       : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
@@ -49,8 +49,8 @@ struct Engine {
   std::unique_ptr<StepRing> ring;
 };
 
-// The device does everything as late as it may: rows that were fetched too early, or slots that
-// were used again too soon, would be the wrong ones.
+// The device does all work as late as it may: rows that were fetched too early, or slots that were
+// used again too soon, would be wrong.
 void captured_rows_are_exact(std::uint32_t experts, std::uint32_t top_k) {
   const RingConfig config{3, experts, top_k, 23, true, Overflow::drop};
   CaptureRing host(config);
@@ -62,7 +62,7 @@ void captured_rows_are_exact(std::uint32_t experts, std::uint32_t top_k) {
   std::uint64_t drained = 0;
   std::vector<std::uint32_t> choices(experts);
   std::iota(choices.begin(), choices.end(), 0u);
-  // A graph's static tensors: written anew for every step, in stream order.
+  // The static tensors of a graph: written again for every step, in stream order.
   constexpr std::uint64_t kRows = 13;
   const std::uint64_t items = kRows * top_k;
   std::vector<cuda::DeviceArray<std::int32_t>> static_ids;

@@ -1,5 +1,5 @@
-// The CUDA sources themselves, kernels and the code that launches them, on an emulated device:
-// counts and paths against the CPU's.
+// Runs the CUDA sources, kernels and the code that launches them, on an emulated device, and
+// compares counts and paths with those of the CPU.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -9,10 +9,10 @@
 #include <string>
 #include <vector>
 
-#include "../cuda/pair_counter.hpp"
-#include "../cuda/path_counter.hpp"
-#include "expect.hpp"
-#include "routestats/pair_counts.hpp"
+#include "cuda/pair_counter.hpp"
+#include "cuda/path_counter.hpp"
+#include "pairs/pair_counts.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 
@@ -27,7 +27,7 @@ std::string name_of(const Case& c) {
          " E=" + std::to_string(c.experts) + " K=" + std::to_string(c.slots);
 }
 
-// A third of the tokens repeat another; experts are of unequal popularity.
+// A third of the tokens repeat another token; experts differ in popularity.
 template <class Id>
 std::vector<Id> draw(const Case& c, bool distinct, std::uint32_t seed) {
   std::mt19937 random(seed);
@@ -89,7 +89,7 @@ struct Tables {
 
 struct Plan {
   std::vector<LayerPair> pairs;
-  std::uint32_t slots;  // counted ones
+  std::uint32_t slots;  // counted slots
 };
 
 Plan all_pairs(const Case& c, std::uint32_t slots) {
@@ -156,8 +156,8 @@ void methods_are_measured() {
   expect(methods.size() > 3 && methods[8] >= 3, "methods were tried");
 }
 
-// A method whose memory is not there is passed over, on trial or chosen; one that was asked for is
-// an error.
+// A method that gets no memory is passed over, in trials and later. If it was asked for, this is an
+// error.
 void methods_without_memory_are_passed_over() {
   const Case c{3000, 5, 24, 3};
   const auto ids = draw<std::uint8_t>(c, true, 3);

@@ -1,4 +1,4 @@
-// Holds permutations within classes and sums without groups to naive oracles.
+// Compares permutations within groups, and sums without groups, with naive oracles.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -9,8 +9,8 @@
 #include <tuple>
 #include <vector>
 
-#include "routestats/group_sums.hpp"
-#include "routestats/row_shuffle.hpp"
+#include "groups/group_sums.hpp"
+#include "groups/row_shuffle.hpp"
 
 namespace routestats {
 namespace {
@@ -42,7 +42,7 @@ void test_shuffle() {
   const std::vector<std::uint64_t> starts{0, 0, 1, 500, 502, 502, 1000};
   const auto shuffled = [&](ShuffleSeed seed, unsigned threads) {
     std::vector<std::uint32_t> orders(3 * rows.size());
-    shuffle_rows({rows, starts}, seed, 3, orders.data(), threads);
+    shuffle_rows(rows, starts, seed, 3, orders.data(), threads);
     return orders;
   };
   const auto orders = shuffled({7, 1}, 1);
@@ -64,7 +64,7 @@ void test_shuffle() {
   for (const auto& wrong : {std::vector<std::uint64_t>{}, {1, 1000}, {0, 999}, {0, 5, 4, 1000}}) {
     std::vector<std::uint32_t> out(1000);
     require_throws<std::invalid_argument>(
-        [&] { shuffle_rows({rows, wrong}, {0, 0}, 1, out.data(), 1); }, "starts");
+        [&] { shuffle_rows(rows, wrong, {0, 0}, 1, out.data(), 1); }, "starts");
   }
 }
 
@@ -75,8 +75,8 @@ struct Case {
 
 double n_log2_n(double n) { return n > 0 ? n * std::log2(n) : 0.0; }
 
-// Sum of n log2 n over the cells of one pair of layers, or over the margin of layer a if a == b
-// and `margin`, of the entries that are not of group `without`.
+// Sum of n log2 n over the cells of one pair of layers, or over the margin of layer a if a == b and
+// `margin`, for all entries that are not in group `without`.
 double naive_sum(const std::vector<std::uint16_t>& ids, const Case& c,
                  const std::vector<std::uint32_t>& rows, const std::vector<std::uint64_t>& starts,
                  std::size_t a, std::size_t b, bool margin, std::size_t without) {
@@ -167,16 +167,16 @@ void test_sums(const Case& c, std::mt19937& random) {
   require_throws<std::invalid_argument>(run, "counts of fewer entries");
 }
 
-// Places are drawn from 32 bits: of more rows, those beyond would never move.
+// Places are drawn from 32 bits: rows beyond would never move.
 void test_too_many_rows() {
   const std::size_t many = std::size_t{1} << 32;
   const std::uint32_t row = 0;
   const std::vector<std::uint64_t> starts{0, many};
   require_throws<std::length_error>(
-      [&] { shuffle_rows({{&row, many}, starts}, {1, 2}, 0, nullptr, 1); }, "2^32 rows");
+      [&] { shuffle_rows({&row, many}, starts, {1, 2}, 0, nullptr, 1); }, "2^32 rows");
 }
 
-// No table has cells then, and none must be divided by.
+// Then no table has cells, and nothing may be divided by their number.
 void test_no_experts() {
   const ExpertView view{nullptr, 1, false, 0, 2, 1, 2, 1, 1};
   const std::vector<std::uint64_t> starts{0};

@@ -1,4 +1,4 @@
-// Holds the sweep to looking every context up among all training tokens, one by one.
+// Compares the sweep with a search for every context among all training tokens, one by one.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -6,8 +6,8 @@
 #include <string>
 #include <vector>
 
-#include "routestats/history_hits.hpp"
-#include "routestats/layer_columns.hpp"
+#include "contexts/layer_columns.hpp"
+#include "prediction/history_hits.hpp"
 
 namespace routestats {
 namespace {
@@ -78,7 +78,7 @@ std::vector<std::size_t> ranked(const std::vector<std::size_t>& counts) {
   return order;
 }
 
-// Adds the hits of one test token, one pair and one setting; returns the context's length.
+// Adds the hits of one test token, one pair and one setting. Returns the length of the context.
 std::size_t add_naive(const Trace& train, const Trace& test, std::size_t j, std::size_t source,
                       std::size_t target, const HistoryQuestion& question, std::size_t order,
                       std::size_t support, std::vector<std::int64_t>& hits) {

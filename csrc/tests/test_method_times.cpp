@@ -1,4 +1,4 @@
-// Which method a device counts pairs with: estimates say what to try, and the clock decides.
+// The method by which a device counts pairs: estimates say what to try, and the clock decides.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/device_method.hpp"
-#include "routestats/method_times.hpp"
+#include "cuda/device_method.hpp"
+#include "cuda/method_times.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 
@@ -49,9 +49,9 @@ void estimates_name_what_is_likely() {
       "rows of a tile");
 }
 
-// Counts with what it is told to, on a device where a call takes so many milliseconds (0.02 by what
-// is not named) and every first one 0.3 more, until it is told to try no more. Returns how often
-// each method was tried.
+// Counts with the method that it is told, until it is told to try no more. A call takes the given
+// milliseconds (0.02 for methods that are not named), and the first one of each method 0.3 more.
+// Returns how often each method was tried.
 std::map<DeviceMethod, unsigned> settle(MethodTimes& times, const DeviceWork& work,
                                         std::map<DeviceMethod, double> costs) {
   std::map<DeviceMethod, unsigned> trials;
@@ -82,7 +82,7 @@ void the_fastest_is_taken() {
       const unsigned wanted = method == DeviceMethod::scatter ? 1 : MethodTimes::kTrials;
       expect(count == wanted, "what is hopeless is not tried again");
     }
-    // Other numbers of tokens, other shapes and other devices have their own.
+    // Other numbers of tokens, shapes and devices have times of their own.
     expect(!times.choose(0, work_of(900'000, 128, 8)).trial, "every large call is alike");
     expect(times.choose(0, work_of(3000, 128, 8)).trial, "a small call");
     expect(times.choose(0, work_of(1'000'000, 64, 8)).trial, "another shape");

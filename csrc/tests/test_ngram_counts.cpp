@@ -1,4 +1,4 @@
-// Holds n-gram counts to a naive oracle: all starts and lengths, ties, thresholds that prune.
+// Compares n-gram counts with a naive oracle: all starts and lengths, ties, thresholds that prune.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/ngram_counts.hpp"
+#include "paths/ngram_counts.hpp"
 
 namespace routestats {
 namespace {
@@ -74,7 +74,7 @@ void compare(const Ids& ids, std::size_t layers, std::size_t experts, std::size_
   }
 }
 
-// Whether equal paths are found first follows the first tokens; what is counted does not.
+// The first tokens decide whether equal paths are found first; the counts do not depend on it.
 void test_repetition(std::mt19937& random) {
   constexpr std::size_t kLayers = 6;
   const auto tokens = [&](std::size_t number, std::size_t kinds) {
@@ -94,7 +94,7 @@ void test_repetition(std::mt19937& random) {
     return counter.collapses();
   };
   require(!collapses(distinct) && collapses(repeated), "repetition: the rule");
-  // A third is added first, and so misleads about the others.
+  // A third is added first and is unlike the others.
   for (const auto& [first, second] : {std::pair{&distinct, &repeated}, {&repeated, &distinct}}) {
     Ids ids = *first;
     ids.insert(ids.end(), second->begin(), second->end());
@@ -124,7 +124,7 @@ int main() {
       }
       Ids ids;
       for (std::size_t t = 0; t < tokens; ++t) {
-        // Skewed, so that a few intervals are long; some tokens leave their path.
+        // Skewed, so that a few intervals are long. Some tokens leave their path.
         Ids path = paths[random() % (1 + random() % kinds)];
         if (random() % 4 == 0) {
           path[random() % layers] = static_cast<std::uint16_t>(random() % experts);

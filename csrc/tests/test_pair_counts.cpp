@@ -1,12 +1,12 @@
-// Holds every method and instruction set to a naive oracle, over shapes with ragged edges.
+// Compares every method and instruction set with a naive oracle, over shapes with ragged edges.
 #include <cstdio>
 #include <cstdlib>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "routestats/pair_counts.hpp"
-#include "routestats/token_ranges.hpp"
+#include "base/token_ranges.hpp"
+#include "pairs/pair_counts.hpp"
 
 namespace routestats {
 namespace {
@@ -84,7 +84,7 @@ Counts naive(const std::vector<Id>& ids, const Shape& shape, const std::vector<L
   return counts;
 }
 
-// Distinct experts per token and layer, or each drawn by itself.
+// Experts are distinct per token and layer, or each is drawn by itself.
 template <class Id>
 std::vector<Id> random_ids(const Shape& shape, bool distinct, std::mt19937& random) {
   std::vector<Id> ids;
@@ -140,8 +140,8 @@ void test_shapes() {
   }
 }
 
-// More identical rows than a 16-bit cell holds, on top of counts that no 32-bit cell holds; with
-// and without an expert that stands twice in a row.
+// More identical rows than a 16-bit cell can count, added to counts that a 32-bit cell cannot hold;
+// with and without an expert that stands twice in a row.
 void test_wide_counts() {
   const Shape shape{70'000, 2, 3, 2};
   const std::vector<LayerPair> pairs{{0, 1}};
@@ -161,7 +161,7 @@ void test_wide_counts() {
   }
 }
 
-// More tokens in one block than bit-sliced counters count.
+// More tokens in one block than bit-sliced counters can count.
 void test_long_block() {
   const Shape shape{(std::size_t{1} << 24) + 5, 1, 2, 1};
   const std::vector<std::uint8_t> ids(shape.tokens, 1);
@@ -185,7 +185,7 @@ std::vector<LayerPair> hop_pairs(std::size_t layers, const std::vector<std::size
   return pairs;
 }
 
-// Each method has shapes that want it.
+// Each method is the choice for some shapes.
 void test_choice() {
   for (const Isa isa : {Isa::portable, Isa::avx2, Isa::avx512}) {
     require(choose_method({32, 8, 2, 528}, isa) == Method::bitmap, "few experts, all pairs");
@@ -202,8 +202,8 @@ void test_choice() {
 }
 
 // Lists of a block: several blocks, parts, windows of source layers, rows per source and threads;
-// layers of less, exactly and more than half a row; experts that stand twice in one block, at a
-// source or only at a target.
+// layers of less than, exactly and more than half a row; experts that stand twice in one block, at
+// a source or only at a target.
 void test_block_lists() {
   std::mt19937 random(13);
   for (const Shape& shape : {Shape{2047, 19, 60, 4}, Shape{2049, 11, 128, 8},
@@ -254,8 +254,8 @@ void test_token_ranges() {
   require(batches_of({}, 4).empty(), "no batches");
 }
 
-// Tokens that name an expert twice, in blocks that do and do not meet, at all layers or at one that
-// few of the windows of layers read; in a batch of one block, of several and of all.
+// Tokens that name an expert twice, in blocks that do or do not meet, at all layers or at one that
+// few windows of layers read; in a batch of one block, of several and of all.
 void test_repeats_in_places() {
   std::mt19937 random(19);
   const Shape shape{11'000, 9, 70, 8};
@@ -287,8 +287,8 @@ void test_repeats_in_places() {
   }
 }
 
-// Where the bits of a layer take one more word, or another width; the last token's last expert is
-// the layer's last one, so that a word too few or a column too many shows.
+// Shapes where the bits of a layer need one more word, or another width. The last expert of the
+// last token is the last one of the layer, so a word too few or a column too many shows up.
 void test_layer_widths() {
   std::mt19937 random(17);
   for (const std::size_t experts :
@@ -320,7 +320,7 @@ void test_layer_widths() {
   }
 }
 
-// Rows drawn anew for each layer, fewer and more than there are, equal those of a copy.
+// Rows that are drawn for each layer, fewer and more than there are, give the counts of a copy.
 void test_row_order() {
   std::mt19937 random(11);
   for (const std::size_t drawn : {std::size_t{0}, std::size_t{150}, std::size_t{700}}) {
@@ -370,7 +370,7 @@ void test_out_of_range() {
   require(message_with(9) == "experts[117, 3, 1] = 9, but num_experts is 8", "id too large");
   require(message_with(-1) == "experts[117, 3, 1] = -1, but num_experts is 8", "negative id");
 
-  // Read as unsigned, the negative ids of a byte would be experts here.
+  // Read as unsigned, negative ids of one byte would be experts here.
   const std::vector<std::int8_t> bytes{127, -56};
   std::string named;
   try {

@@ -1,4 +1,5 @@
-// Holds path counts to a naive oracle: kinds, windows, key widths, memory, threads, merging, ties.
+// Compares path counts with a naive oracle: kinds, windows, key widths, memory, threads, merging,
+// ties.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -7,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/path_counts.hpp"
+#include "paths/path_counts.hpp"
 
 namespace routestats {
 namespace {
@@ -45,7 +46,7 @@ struct Trace {
   }
 };
 
-// Few kinds of tokens, so that paths repeat; the slots of a set in any order.
+// Few kinds of tokens, so that paths repeat. The slots of a set are in any order.
 Trace random_trace(std::size_t tokens, std::size_t layers, std::size_t experts, std::size_t slots,
                    std::mt19937& random) {
   Trace trace{tokens, layers, experts, slots, {}};
@@ -149,7 +150,7 @@ void test_shapes() {
   }
 }
 
-// A fingerprint that all keys share decides nothing: the keys themselves do.
+// If all keys share a fingerprint, the keys themselves decide.
 void test_equal_fingerprints() {
   constexpr std::size_t kWords = 3;
   KeyArena arena;
@@ -165,7 +166,7 @@ void test_equal_fingerprints() {
   }
 }
 
-// Several blocks, tables that grow, and more tokens of one path than 16 bits count.
+// Several blocks, tables that grow, and more tokens of one path than 16 bits can count.
 void test_many() {
   const Trace shape{300'000, 2, 400, 1, {}};
   std::vector<std::uint16_t> ids;
@@ -182,8 +183,8 @@ void test_many() {
   require(tokens == shape.tokens, "many: tokens");
 }
 
-// Tables are made as large as the tokens so far let expect; blocks that are nothing like each other
-// mislead them either way. Every number of threads counts the same.
+// The size of tables is guessed from the tokens so far. Blocks that differ a lot make the guess too
+// small or too large. The counts are the same with every number of threads.
 void test_misled() {
   constexpr std::size_t kTokens = 50'000;  // several blocks of such long keys
   constexpr std::size_t kTurn = 20'000;
@@ -214,7 +215,7 @@ void test_misled() {
   }
 }
 
-// Room that was made in advance changes nothing but time, be it too little or too much.
+// Room that was made in advance changes only the time, even if it is too little or too much.
 void test_reserved() {
   for (const std::size_t room : {0, 1, 40, 5000}) {
     KeyArena arena;

@@ -1,4 +1,4 @@
-// Holds the transform to sorting whole histories and comparing neighbours symbol by symbol.
+// Compares the transform with sorting whole histories and comparing neighbours symbol by symbol.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/pbwt.hpp"
+#include "contexts/pbwt.hpp"
 
 namespace routestats {
 namespace {
@@ -22,7 +22,8 @@ void require(bool condition, const std::string& what) {
 template <class Symbol>
 using Columns = std::vector<std::vector<Symbol>>;
 
-// Whether token a comes before b: by the latest layer, then the one before it, ..., then by number.
+// Whether token a comes before b: by the latest layer, then by the layer before it, ..., then by
+// number.
 template <class Symbol>
 bool before(const Columns<Symbol>& columns, std::size_t steps, std::uint32_t a, std::uint32_t b) {
   for (std::size_t l = steps; l-- > 0;) {
@@ -92,7 +93,7 @@ void test_random_columns() {
   }
 }
 
-// As many layers as the narrow type counts, all alike; one more is refused.
+// As many layers as the narrow type can count, all equal. One more is refused.
 void test_many_layers() {
   const std::vector<std::uint8_t> alike(3, 1);
   Pbwt<std::uint8_t> narrow(3);

@@ -1,4 +1,5 @@
-// Holds add_rank_hits, with every instruction set, to sorting each token's experts by score.
+// Compares add_rank_hits, with every instruction set, with sorting the experts of each token by
+// score.
 #include <algorithm>
 #include <cstdio>
 #include <numeric>
@@ -6,7 +7,7 @@
 #include <stdexcept>
 #include <vector>
 
-#include "routestats/rank_hits.hpp"
+#include "prediction/rank_hits.hpp"
 
 namespace routestats {
 namespace {
@@ -26,7 +27,7 @@ Arrays draw(const Case& c) {
   std::mt19937_64 random(c.experts * 100 + c.tokens);
   const auto below = [&](std::size_t limit) { return random() % limit; };
   Arrays arrays;
-  // Few different scores, so that many are equal but for the expert's number in the base.
+  // Few different scores, so that many differ only by the number of the expert in the base.
   for (std::size_t i = 0; i < c.targets * c.table_rows * c.experts; ++i) {
     arrays.tables.push_back(static_cast<double>(below(4) * c.experts));
   }
@@ -95,7 +96,7 @@ bool agrees(const Case& c, Isa isa, unsigned threads) {
   const auto slots = static_cast<std::uint32_t>(c.slots);
   const std::vector<std::uint32_t> best{slots, 2 * slots};
   auto expected = naive(scored, best);
-  std::vector<std::int64_t> hits(expected.size(), 1000);  // what is there is added to
+  std::vector<std::int64_t> hits(expected.size(), 1000);  // hits are added to this
   for (auto& cell : expected) cell += 1000;
   add_rank_hits(scored, best, hits.data(), threads, isa);
   return hits == expected;

@@ -1,12 +1,12 @@
-// The ring against a plain queue of rows: wrap-around, order, faults, drops.
+// Compares the ring with a plain queue of rows: wrap-around, order, faults, drops.
 #include <cstdint>
 #include <cstdio>
 #include <random>
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/ring.hpp"
+#include "capture/ring.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 

@@ -1,9 +1,9 @@
-// Holds the adder tree of each instruction set to adding bit by bit.
+// Compares the adder tree of each instruction set with adding bit by bit.
 #include <cstdio>
 #include <random>
 #include <vector>
 
-#include "routestats/row_sums.hpp"
+#include "bits/row_sums.hpp"
 
 namespace routestats {
 namespace {
@@ -12,7 +12,7 @@ constexpr std::size_t kRows = 200;
 
 using Counts = std::vector<std::uint32_t>;
 
-// Rows of `row_words` words, the planes' too, as whole cache lines.
+// Rows and planes of `row_words` words, as whole cache lines.
 struct Rows {
   Rows(std::size_t rows, std::size_t row_words)
       : words_per_row(row_words), lines((rows * row_words + kRowWords - 1) / kRowWords) {}
@@ -36,7 +36,7 @@ std::uint32_t bit(Rows& rows, std::size_t row, std::size_t column) {
   return static_cast<std::uint32_t>(rows.words(row)[column / 64] >> (column % 64) & 1);
 }
 
-// Lists of many lengths, one after another onto the same counters.
+// Lists of many lengths, one after another, into the same counters.
 bool agrees(Isa isa, std::size_t row_words, int thinning) {
   std::mt19937_64 random(5);
   Rows rows = random_rows(kRows, row_words, thinning, random);

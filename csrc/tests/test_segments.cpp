@@ -1,4 +1,4 @@
-// Windows and cache against a naive oracle, over shapes, runs and threads.
+// Compares windows and cache with a naive oracle, over shapes, runs and threads.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/segments.hpp"
+#include "groups/segments.hpp"
 
 namespace routestats {
 namespace {
@@ -123,7 +123,7 @@ void test_shapes() {
   }
 }
 
-// Runs may share tokens: they count as the copies of them would.
+// Runs may share tokens, which count as copies would.
 void test_shared_tokens() {
   std::mt19937 random(9);
   const Shape shape{10, 2, 6, 2};

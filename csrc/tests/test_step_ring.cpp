@@ -1,5 +1,5 @@
-// The ring that kernels write, with the kernels compiled for the host, against the host's own ring:
-// the same steps give the same rows, in every number format, and the same faults.
+// Compares the ring that kernels write, with the kernels compiled for the host, with the ring of
+// the host: the same steps give the same rows, in every number format, and the same faults.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -10,15 +10,15 @@
 #include <string>
 #include <vector>
 
-#include "expect.hpp"
-#include "routestats/emulated_step_device.hpp"
-#include "routestats/step_ring.hpp"
+#include "capture/step_ring.hpp"
+#include "tests/emulated_step_device.hpp"
+#include "tests/expect.hpp"
 
 namespace {
 
 using namespace routestats;
 
-// A device's memory, and a ring over it.
+// The memory of a device, and a ring over it.
 struct Device {
   Device(const RingConfig& config, std::uint64_t capacity)
       : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
@@ -43,7 +43,7 @@ struct Device {
   std::unique_ptr<StepRing> ring;
 };
 
-// One layer's routing in some number format, with its memory.
+// The routing of one layer in some number format, with its memory.
 struct Routing {
   std::vector<std::byte> ids;
   std::vector<std::byte> weights;
@@ -69,7 +69,7 @@ Routing draw(std::mt19937& random, const RingConfig& config, std::uint64_t rows,
       } else {
         append(routing.ids, experts[k]);
       }
-      // Few distinct weights, so that ties occur, and now and then one that is no number.
+      // Few distinct weights, so that ties occur; sometimes one is NaN.
       const float weight =
           random() % 50 == 0 ? __builtin_nanf("") : static_cast<float>(random() % 5) / 7.0F - 0.2F;
       std::uint32_t bits;
@@ -110,7 +110,7 @@ std::vector<std::uint64_t> rows_from(std::uint64_t first, std::uint64_t count) {
   return rows;
 }
 
-// The ids of rows by their numbers, from where the device has them.
+// The ids of rows by their numbers, from the memory of the device.
 std::vector<std::uint8_t> gathered(const CaptureTarget& target,
                                    const std::vector<std::uint64_t>& rows) {
   std::vector<std::uint32_t> slots;
@@ -129,7 +129,7 @@ void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_
                           WeightType weight_type) {
   const RingConfig config{3, experts, top_k, 23, true, Overflow::drop};
   CaptureRing host(config);
-  Device device(config, 29);  // the memory may be larger than what is used of it
+  Device device(config, 29);  // the memory may be larger than the part in use
   std::mt19937 random(experts * 31 + top_k);
   std::vector<std::int64_t> positions(64);
   std::vector<std::int32_t> tokens(64);
@@ -145,7 +145,7 @@ void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_
     for (std::uint32_t layer = 0; layer < config.layers; ++layer) {
       const Routing routing = draw(random, config, rows + padding, id_type, weight_type);
       if (room) host.write_layer(layer, routing.view);
-      // A replayed graph runs its kernels whether a step is open or not.
+      // A replayed graph runs its kernels even if no step is open.
       emulate_capture(device.target, routing.view, layer);
     }
     if (room && abandon) {
@@ -163,7 +163,7 @@ void equals_the_host_ring(std::uint32_t experts, std::uint32_t top_k, IdType id_
     Rows expected = room_for(config, steps);
     Rows got = room_for(config, steps);
     host.take(steps, expected.ids.data(), expected.weights.data());
-    // An abandoned step takes a number in the host's ring and none in the device's.
+    // In the ring of the host an abandoned step takes a number, in that of the device it does not.
     const std::vector<std::uint64_t> held = rows_from(drained, rows_of(others));
     device.ring->take(others, got.ids.data(), got.weights.data(), got.tags.data());
     expect(gathered(device.target, held) == got.ids, "held rows are counted where they lie");
@@ -258,7 +258,7 @@ void no_more_steps_than_records() {
   expect(!device.ring->begin_step(1, 0) && device.ring->dropped_steps() == 1, "no record left");
 }
 
-// A step that was taken keeps its slots, and its record, until it is released.
+// A step that was taken keeps its slots and its record until it is released.
 void taken_rows_are_held() {
   const RingConfig config{1, 4, 1, 4, true, Overflow::drop};
   Device device(config, 4);
@@ -281,8 +281,8 @@ void taken_rows_are_held() {
   expect(run() && device.ring->peek(4).size() == 1, "they are free, once");
 }
 
-// However many steps are abandoned while one waits to be drained, its record stays its own, and the
-// step after them has no stamp of theirs.
+// A step that waits to be drained keeps its record, whatever the number of abandoned steps after
+// it. The next step has no stamp of them.
 void abandoned_steps_take_no_record() {
   const RingConfig config{2, 4, 1, 8, true, Overflow::block};
   Device device(config, 8);

@@ -1,4 +1,4 @@
-// Phases on several threads: order, every item once, errors of a phase and between phases.
+// Phases on several threads: their order, every item once, errors of a phase and between phases.
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "routestats/workers.hpp"
+#include "base/workers.hpp"
 
 namespace routestats {
 namespace {
@@ -17,7 +17,7 @@ void require(bool condition, const std::string& what) {
   std::exit(1);
 }
 
-// Phase n has n + 3 items, and sees all that the phases before it did.
+// Phase n has n + 3 items and sees the results of the phases before it.
 void test_order(unsigned threads) {
   constexpr std::size_t kPhases = 50;
   std::vector<std::vector<std::atomic<int>>> done;

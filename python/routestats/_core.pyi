@@ -54,7 +54,7 @@ def shuffle_rows(
     starts: npt.NDArray[np.uint64],
     seed: int,
     stream: int,
-    first_class: int,
+    first_group: int,
     orders: npt.NDArray[np.uint32],
     threads: int,
 ) -> None: ...
@@ -202,8 +202,6 @@ class CaptureRing:
     @property
     def committed_rows(self) -> int: ...
 
-STEPS_IN_FLIGHT: int
-
 def control_words(layers: int) -> int: ...
 
 class CaptureTarget:
@@ -219,52 +217,3 @@ class CaptureTarget:
         experts: int,
         top_k: int,
     ) -> None: ...
-
-def emulate_capture(
-    target: CaptureTarget,
-    layer: int,
-    ids: int,
-    id_type: IdType,
-    weights: int,
-    weight_type: WeightType,
-    rows: int,
-) -> None: ...
-def gather_rows(
-    target: CaptureTarget, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.uint8] | npt.NDArray[np.uint16]: ...
-
-class EmulatedStepRing:
-    def __init__(
-        self, target: CaptureTarget, *, capacity: int, weights: bool, block: bool
-    ) -> None: ...
-    def begin_step(self, rows: int, stream: int = 0) -> bool: ...
-    def commit_step(
-        self,
-        positions: int,
-        position_type: IdType,
-        token_ids: int,
-        token_type: IdType,
-        stream: int = 0,
-    ) -> int: ...
-    def abandon_step(self, stream: int = 0) -> None: ...
-    def drain(
-        self, *, max_rows: int, wait_rows: int, seconds: float
-    ) -> tuple[
-        list[tuple[int, int]],
-        npt.NDArray[np.uint8] | npt.NDArray[np.uint16],
-        npt.NDArray[np.float16] | None,
-        npt.NDArray[np.int32],
-    ]: ...
-    def release(self) -> None: ...
-    def close(self) -> None: ...
-    def fail(self, reason: str) -> None: ...
-    @property
-    def top_k(self) -> int: ...
-    @property
-    def step_open(self) -> bool: ...
-    @property
-    def dropped_rows(self) -> int: ...
-    @property
-    def dropped_steps(self) -> int: ...
-    @property
-    def committed_rows(self) -> int: ...

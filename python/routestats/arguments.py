@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import SupportsIndex
 
 from routestats.errors import InvalidTypeError, InvalidValueError
@@ -38,3 +40,34 @@ def check_share(name: str, value: object) -> float:
     if not 0.0 < share < 1.0:
         raise InvalidValueError(f"{name}: expected between 0 and 1, got {value}")
     return share
+
+
+def check_number(name: str, value: object, least: float = 0.0) -> float:
+    """`value` as a number of at least `least`, or an error that names it."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(f"{name}: expected a number, got {value!r}")
+    number = float(value)
+    if not number >= least:  # NaN is no number either
+        raise InvalidValueError(f"{name}: expected at least {least:g}, got {value}")
+    return number
+
+
+def check_flag(name: str, value: object) -> bool:
+    """`value` as a bool, or InvalidTypeError."""
+    if value is True or value is False or type(value).__name__ in ("bool", "bool_"):
+        return bool(value)
+    raise InvalidTypeError(f"{name}: expected True or False, got {value!r}")
+
+
+def check_choice(name: str, value: object, choices: Sequence[str], none: str = "") -> str:
+    """`value`, if it is one of `choices`, or InvalidValueError; `none` is told as one more."""
+    if isinstance(value, str) and value in choices:
+        return value
+    raise InvalidValueError(f"{name}: expected one of {', '.join(choices)}{none}, got {value!r}")
+
+
+def check_path(name: str, value: object) -> Path:
+    """`value` as a path, or InvalidTypeError."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InvalidTypeError(f"{name}: expected a path, got {value!r}")
+    return Path(value)

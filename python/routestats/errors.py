@@ -18,6 +18,10 @@ class InvalidValueError(RouteStatsError, ValueError):
     """A broken precondition, e.g. an expert id that is not below ``num_experts``."""
 
 
+class OutOfMemoryError(RouteStatsError, MemoryError):
+    """The host has too little memory for what was asked."""
+
+
 class NoCommonTokensError(InvalidValueError):
     """Two runs that hold no token after the same tokens."""
 
@@ -39,4 +43,4 @@ class DeviceUnavailableError(DeviceError):
 
 
 class DataError(RouteStatsError):
-    """Prompts that cannot be had: an unknown data name, a missing file or field."""
+    """Prompts or a model that cannot be had: an unknown name, a missing file or field."""

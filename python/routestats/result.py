@@ -55,7 +55,8 @@ def plain(value: Any) -> Any:
     if hasattr(value, "_asdict"):
         return {name: plain(part) for name, part in value._asdict().items()}
     if hasattr(value, "__dataclass_fields__"):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        shown = (field.name for field in fields(value) if not field.name.startswith("_"))
+        return {name: plain(getattr(value, name)) for name in shown}
     if isinstance(value, dict):
         return {str(name): plain(part) for name, part in value.items()}
     if isinstance(value, np.ndarray):

@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats._core import CaptureRing
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape
@@ -50,7 +52,7 @@ class FakeEngine:
         self.shape, self.rows, self._pause = shape, rows, pause
         self._follow, self.hot = follow, hot
         self._random = np.random.default_rng(seed)
-        self._prefix = f"{seed}"
+        self.prefix = f"{seed}"
         self._steps = 0
         self.recorder = Recorder(
             run_dir,
@@ -81,7 +83,7 @@ class FakeEngine:
     def step(self, rows: int | None = None) -> np.ndarray:
         """One engine step: a request of its own with `rows` prompt tokens; its ids."""
         rows = rows or self.rows
-        name = f"{self._prefix}r{self._steps}-{self._steps:08x}"
+        name = f"{self.prefix}r{self._steps}-{self._steps:08x}"
         tokens = self._random.integers(0, 500, rows).astype(np.int32)
         one = StepRows(
             [name],
@@ -96,6 +98,7 @@ class FakeEngine:
         if not self.recorder.begin(rows):
             self.recorder.note(one)
             return experts[:0]
+        assert isinstance(self.recorder.ring, CaptureRing)
         for layer in range(self.shape.num_layers):
             self.recorder.ring.write_layer(layer, experts[:, layer].copy(), weights)
         self.recorder.commit(one)

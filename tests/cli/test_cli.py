@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
 import json
-import os
 import subprocess
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,31 +14,14 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from test_trace import write_run
+from cli_cases import fails, run
+from trace_cases import write_run
 
 from routestats import _core
-from routestats.cli import main
-
-
-def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "routestats.cli", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, **more},
-    )
-
-
-def fails(*arguments: str) -> str:
-    """The one line that a wrong command prints."""
-    done = run(*arguments)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("routestats: error: ")
-    return line.removeprefix("routestats: error: ")
+from routestats.cli import info, main
+from routestats.cli._main import COMMANDS
+from routestats.cli.profile import limited
+from routestats.data.datasets import DataSpec
 
 
 @pytest.fixture
@@ -67,6 +50,17 @@ def test_a_folder_that_is_no_run(tmp_path: Path, command: str) -> None:
     assert fails(command, str(tmp_path)) == f"{tmp_path}: is no run: it has no run.json"
     assert fails(command, str(tmp_path / "none")).endswith("none: no such folder")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["verify"], ["report"], ["paths"], ["timing"], ["table", "srp"], ["metrics", "--run"]],
+)
+def test_a_file_that_is_no_run(tmp_path: Path, command: list[str]) -> None:
+    file = tmp_path / "README.md"
+    file.write_text("# A run\n")
+    line = fails(*command, str(file))
+    assert line == f"{file}: expected a run's folder, with its run.json, got a file"
 
 
 @pytest.mark.parametrize("command", ["verify", "report"])
@@ -141,11 +135,14 @@ def test_a_model_that_the_hub_does_not_have(
     assert _Absent.asked.count("/api/models/some/model") == 1
 
 
+_HEAVY = ("vllm", "torch", "transformers", "matplotlib", "bokeh", "jinja2", "tqdm", "tokenizers")
+
+
 def test_info_is_quick_because_it_imports_no_engine() -> None:
     code = (
         "import sys; from routestats.cli import main; "
         "assert main(['info', '--json']) == 0; "
-        "print([n for n in ('vllm', 'torch', 'transformers') if n in sys.modules])"
+        f"print([n for n in {_HEAVY} if n in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     facts, imported = done.stdout.rsplit("\n", 2)[:2]
@@ -154,6 +151,15 @@ def test_info_is_quick_because_it_imports_no_engine() -> None:
     assert {"version", "isas", "cuda", "python", "numpy", "vllm"} <= set(found)
     # Whether capture binds is only said by who looked.
     assert found.get("capture", "no").split()[0] in ("entry", "no:", "no")
+
+
+@pytest.mark.engine
+def test_info_names_the_engine_alike_whether_it_imports_it_or_not() -> None:
+    pytest.importorskip("vllm")
+    quick = json.loads(run("info", "--json").stdout)
+    checked = json.loads(run("info", "--check-capture", "--json").stdout)
+    assert quick["vllm"] == checked["vllm"]
+    assert {**quick, "capture": ""} == {**checked, "capture": ""}
 
 
 def test_unwritable_outputs(tmp_path: Path) -> None:
@@ -171,14 +177,22 @@ def test_unwritable_outputs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--data", "humanevil"], "--data humanevil: expected humaneval, gsm8k, mathwords or"),
-        (["--data", "gsm8k", "--limit", "gsm8k=x"], "--limit gsm8k=x: expected NAME=N"),
-        (["--data", "gsm8k", "--limit", "gsm8k=0"], "--limit gsm8k=0: expected NAME=N"),
+        (["--data", "humanevil"], "argument --data: expected humaneval, gsm8k, mathwords or"),
+        (["--data", "humanevil"], "or NAME=PATH[:FIELD] of your own, got 'humanevil'"),
+        (["--data", "..=x.txt"], "argument --data: expected a new name before '=' that can be a"),
+        *(
+            (
+                ["--data", "gsm8k", "--limit", wrong],
+                "argument --limit: expected NAME=N, or N for every data set, with N at least 1, "
+                f"got {wrong!r}",
+            )
+            for wrong in ("gsm8k=x", "gsm8k=0", "gsm8k", "gsm8k=", "=3", "0", "")
+        ),
         (["--data", "mathwords", "--limit", "gsm8k=3"], "--limit gsm8k: expected one of"),
         (["--data", "mathwords", "--data", "mathwords"], "--data mathwords: given twice"),
         (["--data", "own=none.jsonl"], "own: none.jsonl: No such file or directory"),
         (["--data", "gsm8k", "--gsm8k-file", "none.jsonl"], "gsm8k: none.jsonl: No such file"),
-        (["--data", "mathwords", "--engine-arg", "x"], "--engine-arg x: expected NAME=VALUE"),
+        (["--data", "mathwords", "--engine-arg", "x"], "expected NAME=VALUE, got 'x'"),
         (["--data", "mathwords", "--max-tokens", "0"], "--max-tokens: expected at least 1"),
     ],
 )
@@ -188,9 +202,67 @@ def test_wrong_data(tmp_path: Path, arguments: list[str], expected: str) -> None
     assert list(tmp_path.iterdir()) == []
 
 
+def test_limits_of_one_data_set_and_of_every_other() -> None:
+    specs = [DataSpec("humaneval"), DataSpec("mathwords"), DataSpec("gsm8k")]
+    limits = [(None, 5), ("gsm8k", 2)]
+    assert [spec.limit for spec in limited(specs, limits)] == [5, 5, 2]
+    assert [spec.limit for spec in limited(specs, limits[1:])] == [None, None, 2]
+
+
 def test_usage_errors_are_one_line() -> None:
     assert "invalid choice: 'nonsense'" in fails("nonsense")
     assert "required" in fails("profile", "tiny")
+
+
+def test_options_that_contradict_each_other_are_errors_of_arguments(tmp_path: Path) -> None:
+    line = fails(
+        "profile", "tiny", "--data", "mathwords", "--torch-profiler", "-o", str(tmp_path / "run")
+    )
+    assert line == ("--torch-profiler: expected --timing beside it (see routestats profile --help)")
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (OSError(28, "No space left on device", "x.parquet"), "x.parquet: No space left on device"),
+        (ZeroDivisionError("by\nzero"), "unexpected ZeroDivisionError: by zero (test_cli.py:"),
+    ],
+)
+def test_no_error_is_a_traceback_or_looks_like_a_failed_check(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    expected: str,
+) -> None:
+    def run(args: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(info, "run", run)
+    assert main(["info"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith(f"routestats: error: {expected}")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_argument_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser(command)
+    COMMANDS[command].add_arguments(parser)
+    assert [action.dest for action in parser._actions if not action.help] == []
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    sentence = " ".join(capsys.readouterr().out.split())
+    assert COMMANDS[command].HELP[1:30] in sentence
+
+
+def test_the_table_of_segments_names_no_option_that_the_command_lacks(tmp_path: Path) -> None:
+    write_run(tmp_path / "run", rows=10)
+    assert fails("table", "srp", str(tmp_path / "run")) == (
+        "table srp: expected a request of at least 16 consecutive positions, as long as the "
+        "paper's segments; the longest run is 10"
+    )
 
 
 def test_verify_exit_codes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,30 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_lookahead import LAYOUT, PAIRS, SHAPE, random_ids
-from test_lookahead import write_run as write_lookahead_run
+from lookahead_cases import LAYOUT, PAIRS, SHAPE, random_ids
+from lookahead_cases import write_run as write_lookahead_run
+from timing_cases import time_run
 
 import routestats as rs
 from routestats.cli import main
-from routestats.cli._models import ModelChoice, check_lookahead, resolve
+from routestats.cli.profile import check_lookahead
+from routestats.models.choice import ModelChoice, resolve
 from routestats.trace.timings import (
-    STAGES,
-    StepFigures,
-    TimingInfo,
     write_overhead,
-    write_timings,
 )
-
-
-def time_run(run: Path, source: str = "hooks") -> None:
-    """Twelve decode steps of a run of `SHAPE`."""
-    base = np.array([10, 20, 5, 100, 15, 8, 12, 10, 220]) * 1000
-    ns = np.broadcast_to(base, (12, SHAPE.num_layers, len(STAGES)))
-    info = TimingInfo(
-        source, tuple(range(SHAPE.num_layers)), "clock", "m", {"device": "cpu", "version": "0"}
-    )
-    steps = [StepFigures("d", 4, 0, 4, False)] * 12
-    write_timings(run, info, steps, np.full(12, 10**6), ns.astype(np.int64))
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ def test_a_negative_byte_is_no_expert_of_256(counted: Any) -> None:
 
 @pytest.mark.parametrize("length", [2**33, 2**63])
 def test_paths_longer_than_memory(length: int) -> None:
-    with pytest.raises(ValueError, match="path: expected at most"):
+    with pytest.raises(InvalidValueError, match="path: expected at most"):
         _core.PathCounter(kind="set", num_experts=65_536, top_k=2, start=0, length=length)
 
 
@@ -38,7 +38,7 @@ def test_more_ngrams_than_memory_has_addresses() -> None:
 
 
 def test_sums_over_no_experts() -> None:
-    with pytest.raises(ValueError, match="num_experts: expected 1 to 65536, got 0"):
+    with pytest.raises(InvalidValueError, match="num_experts: expected 1 to 65536, got 0"):
         _core.sum_changes_without_groups(
             np.zeros((0, 2, 1), np.uint8),
             num_experts=0,

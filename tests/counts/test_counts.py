@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from routestats import _core
@@ -115,7 +116,7 @@ def test_the_method_that_a_shape_takes() -> None:
     isas = _core.build_info()["isas"]
     shape = {"layers": 48, "experts": 128, "slots": 1, "pairs": 95}
     assert {_core.choose_pair_method(**shape, isa=isa) for isa in isas} == {"direct"}
-    wide = {"layers": 48, "experts": 128, "slots": 8, "pairs": 95}
+    wide: dict[str, Any] = {"layers": 48, "experts": 128, "slots": 8, "pairs": 95}
     assert _core.choose_pair_method(**wide) == _core.choose_pair_method(**wide, isa=isas[-1])
     assert _core.choose_pair_method(**wide) == "block_lists"
     assert set(_core.PAIR_METHODS) == {"bitmap", "lists", "block_lists", "direct"}
@@ -198,7 +199,7 @@ def test_recount_refuses(order: Any, error: type[Exception], message: str) -> No
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int64])
 @pytest.mark.parametrize("pairing", ["any", "top1"])
 def test_first_offender_is_named(dtype: type, pairing: str) -> None:
-    ids = np.zeros((40_000, 5, 2), dtype)
+    ids: npt.NDArray[Any] = np.zeros((40_000, 5, 2), dtype)
     ids[30_017, 3, 1] = 9
     ids[30_017, 4, 0] = 77
     ids[39_999, 0, 0] = 8
@@ -210,7 +211,7 @@ def test_first_offender_is_named(dtype: type, pairing: str) -> None:
 @pytest.mark.parametrize(("dtype", "num_experts"), [(np.int8, 256), (np.int16, 65_536)])
 def test_a_negative_id_is_no_large_one(dtype: type, num_experts: int) -> None:
     # As an unsigned number of its width -1 is the last expert.
-    ids = np.zeros((3, 1, 1), dtype)
+    ids: npt.NDArray[Any] = np.zeros((3, 1, 1), dtype)
     ids[2] = -1
     message = rf"experts\[2, 0, 0\] = -1, but num_experts is {num_experts}"
     with pytest.raises(InvalidValueError, match=message):
@@ -262,6 +263,10 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     assert count(IDS, num_experts=4, device="auto").device == "cpu"
 
 
+def on_cuda(shape: tuple[int, ...], typestr: str, strides: Any = None) -> Any:
+    return OnCuda(shape, typestr, strides)
+
+
 class OnCuda:
     """What an array in a CUDA device's memory says of itself; there is no memory behind it."""
 
@@ -276,23 +281,23 @@ class OnCuda:
 
 
 def test_arrays_on_a_device_are_taken_as_they_say() -> None:
-    dense = as_device_ids(OnCuda((5, 3, 2), "<i4"))
+    dense = as_device_ids(on_cuda((5, 3, 2), "<i4"))
     assert (dense.strides, dense.dtype, len(dense)) == ((24, 8, 4), np.dtype(np.int32), 5)
-    strided = as_device_ids(OnCuda((5, 3, 2), "|u1", strides=(-12, 4, 1)))
+    strided = as_device_ids(on_cuda((5, 3, 2), "|u1", strides=(-12, 4, 1)))
     assert strided.strides == (-12, 4, 1)
     with pytest.raises(InvalidTypeError, match="experts: expected an integer array, got float32"):
-        count(OnCuda((5, 3, 2), "<f4"), num_experts=4)
+        count(on_cuda((5, 3, 2), "<f4"), num_experts=4)
     with pytest.raises(InvalidTypeError, match="experts: expected an integer array, got >i4"):
-        count(OnCuda((5, 3, 2), ">i4"), num_experts=4)
+        count(on_cuda((5, 3, 2), ">i4"), num_experts=4)
     with pytest.raises(InvalidValueError, match="expected 3 dimensions"):
-        count(OnCuda((5, 3), "<i4"), num_experts=4)
+        count(on_cuda((5, 3), "<i4"), num_experts=4)
     with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
-        count(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
+        count(on_cuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
     with pytest.raises(InvalidTypeError, match="expected an array in the host's memory"):
-        count_paths(OnCuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
+        count_paths(on_cuda((5, 3, 2), "<i4"), num_experts=4, device="cpu")
     for strides in ((24, 8, 3), (26, 8, 4)):
         with pytest.raises(InvalidValueError, match="expected items of int32 at multiples of 4"):
-            count(OnCuda((5, 3, 2), "<i4", strides=strides), num_experts=4)
+            count(on_cuda((5, 3, 2), "<i4", strides=strides), num_experts=4)
 
 
 @pytest.mark.skipif(why_no_cuda() is None, reason="there is a CUDA device")
@@ -300,7 +305,7 @@ def test_arrays_on_a_device_are_taken_as_they_say() -> None:
 def test_data_on_a_device_are_not_counted_without_it(device: str) -> None:
     for counting in (count, count_paths):
         with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
-            counting(OnCuda((5, 3, 2), "<i4"), num_experts=4, device=device)
+            counting(on_cuda((5, 3, 2), "<i4"), num_experts=4, device=device)
 
 
 def test_wrong_shapes() -> None:

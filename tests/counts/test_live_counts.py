@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from emulated_device import emulated_device, emulated_kernels
 
 import routestats as rs
 from routestats.counts import LiveCounts, why_no_cuda
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import DeviceError, DeviceUnavailableError
@@ -74,7 +76,7 @@ class OnEmulatedDevice(OnHost):
     """Kernels write into a ring in a device's memory, compiled for the host."""
 
     def __init__(self) -> None:
-        self.memory = DeviceMemory(SHAPE, 64, "cpu")
+        self.memory = DeviceMemory(SHAPE, 64, emulated_device())
         self.ring: Any = DeviceRing(self.memory, capacity=64, weights=True, block=True)
 
     def write(self, recorder: Any, layer: int, ids: Any, weights: Any) -> None:
@@ -98,6 +100,18 @@ def new_recorder(run_dir: Path, ring: Any, **options: Any) -> Recorder:
     )
     recorder.domains.append("d")
     return recorder
+
+
+@pytest.fixture(autouse=True)
+def counted_where_they_lie(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that an emulated device holds lie in the host's memory."""
+
+    add = LiveCounts.add
+
+    def add_held(self: LiveCounts, ring: Any, rows: Any) -> None:
+        add(self, emulated_kernels().gather_rows(ring, rows))
+
+    monkeypatch.setattr(LiveCounts, "add_held", add_held)
 
 
 @pytest.mark.parametrize("engine", [OnHost, OnEmulatedDevice])
@@ -133,6 +147,7 @@ def test_only_what_the_trace_keeps_is_counted(tmp_path: Path, engine: Callable[[
 
 def until_counted(recorder: Recorder) -> None:
     """Wait until what the engine has done is drained and counted, and the ring has its slots."""
+    assert isinstance(recorder.ring, DeviceRing)
     deadline = time.monotonic() + 60
     while recorder.ring.committed_rows != recorder._held_from:
         assert time.monotonic() < deadline

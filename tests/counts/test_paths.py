@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli import fails, run
-from test_trace import write_run
+from cli_cases import fails, run
+from trace_cases import write_run
 
 import routestats as rs
 from routestats import _core
 from routestats.counts import count_ngrams, count_paths, why_no_cuda
-from routestats.counts._path_counts import finish_paths, new_table
+from routestats.counts._path_counts import PathKind, finish_paths, new_table
 from routestats.counts.device.paths import fill_table
 from routestats.counts.reference import paths as reference_paths
 from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
@@ -60,6 +60,7 @@ def test_paths_that_a_device_has_counted(experts: int, slots: int) -> None:
     shape = RouteShape(5, experts, slots)
     ids = np.argsort(rng.random((400, 5, experts)), axis=2)[:, :, :slots].astype(shape.id_dtype)
     ids = ids[(400 * rng.random(20_000) ** 3).astype(np.int64)]  # from once to very often
+    kind: PathKind
     for kind, start, length in (("top1", 0, 5), ("top1", 4, 1), ("set", 1, 3), ("set", 0, 5)):
         expected = count_paths(ids, kind, start, length, num_experts=experts)
         window = ids[:, start : start + length]
@@ -82,7 +83,7 @@ def test_a_device_that_is_not_there_is_refused() -> None:
     with pytest.raises(DeviceUnavailableError, match="device: 'cuda' was asked for, but th"):
         count_paths(IDS, num_experts=4, device="cuda")
     assert count_paths(IDS, num_experts=4, device="auto").device == "cpu"
-    with pytest.raises(InvalidValueError, match="device: expected 'auto', 'cpu' or 'cuda', got"):
+    with pytest.raises(InvalidValueError, match="device: expected one of auto, cpu, cuda, got"):
         count_paths(IDS, num_experts=4, device="tpu")
 
 
@@ -136,6 +137,7 @@ def test_no_tokens() -> None:
 
 
 def test_what_is_refused() -> None:
+    arguments: dict[str, Any]
     for arguments, error, message in (
         ({"kind": "any"}, InvalidValueError, "kind: expected one of"),
         ({"start": 2}, InvalidValueError, "start: expected a layer from 0 to 1, got 2"),
@@ -149,7 +151,7 @@ def test_what_is_refused() -> None:
         ({"threads": 0}, InvalidValueError, "threads: expected at least 1"),
     ):
         with pytest.raises(error, match=message):
-            count_paths(IDS, **{"num_experts": 4, **arguments})
+            count_paths(IDS, **({"num_experts": 4} | arguments))
     with pytest.raises(InvalidTypeError, match="expected an integer array"):
         count_paths(IDS.astype(float), num_experts=4)
     for function in (count_paths, count_ngrams):
@@ -302,7 +304,7 @@ def test_domains_and_windows() -> None:
         with pytest.raises(InvalidValueError, match=message):
             rs.stats.paths(trace, **arguments)
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
-        rs.stats.paths(ids)
+        rs.stats.paths(ids)  # type: ignore[arg-type]
 
 
 # --- the command ---

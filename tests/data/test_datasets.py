@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from routestats.cli import datasets, mathwords
+from routestats.data import datasets, mathwords
 from routestats.errors import DataError
+from routestats.schema import is_domain
 
 
-def load(text: str, *limits: str, gsm8k_file: Path | None = None) -> list[datasets.Prompt]:
-    (spec,) = datasets.parse_specs([text], limits)
-    return datasets.load(spec, gsm8k_file)
+def load(
+    text: str, *, limit: int | None = None, gsm8k_file: Path | None = None
+) -> list[datasets.Prompt]:
+    return datasets.load(replace(datasets.DataSpec.parse(text), limit=limit), gsm8k_file)
 
 
 def test_humaneval_is_whole() -> None:
@@ -23,14 +26,14 @@ def test_humaneval_is_whole() -> None:
     assert len(prompts) == 164
     assert prompts[0].task_id == "HumanEval/0"
     assert prompts[0].text.startswith("from typing import List")
-    assert len(load("humaneval", "humaneval=7")) == 7
+    assert len(load("humaneval", limit=7)) == 7
 
 
 def test_gsm8k_from_a_file() -> None:
     folder = os.environ.get("ROUTESTATS_TEST_DATA")
     if not folder:
         pytest.skip("ROUTESTATS_TEST_DATA is not set")
-    prompts = load("gsm8k", "gsm8k=500", gsm8k_file=Path(folder) / "gsm8k_test.jsonl")
+    prompts = load("gsm8k", limit=500, gsm8k_file=Path(folder) / "gsm8k_test.jsonl")
     assert len(prompts) == 500
     assert prompts[0].text.startswith("Question: Janet")
     assert prompts[499].task_id == "gsm8k/499"
@@ -70,6 +73,17 @@ def test_files_of_ones_own(tmp_path: Path) -> None:
         load(f"own={tmp_path / 'c.csv'}")
     for name in ("gsm8k", "a b", "../x"):
         with pytest.raises(DataError, match="expected a new name"):
+            load(f"{name}={lines}")
+
+
+@pytest.mark.parametrize("name", ["", "..", "a b", "a/b", "größe", "x" * 101, "my-code", "v1.2_"])
+def test_a_data_set_can_have_every_name_that_a_domain_can_have(tmp_path: Path, name: str) -> None:
+    lines = tmp_path / "a.txt"
+    lines.write_text("one")
+    if is_domain(name):
+        assert load(f"{name}={lines}") == [datasets.Prompt("one", f"{name}/0")]
+    else:
+        with pytest.raises(DataError, match="can be a domain: expected up to 100 letters"):
             load(f"{name}={lines}")
 
 

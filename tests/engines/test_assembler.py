@@ -5,13 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from routestats.engines._assembler import (
-    NewRequest,
-    RowAssembler,
-    StepRows,
-    domain_of,
-    external_id,
-)
+from routestats.engines._assembler import RowAssembler
+from routestats.engines._requests import NewRequest, domain_of, external_id
+from routestats.engines._steps import StepRows
 from routestats.errors import CaptureError
 from routestats.schema import DECODE, PREFILL
 
@@ -22,6 +18,19 @@ STOP = 99
 def new(request_id: str, prompt: int, domain: str = "d", last: int | None = None) -> NewRequest:
     tokens = np.arange(prompt, dtype=np.int32)
     return NewRequest(request_id, domain, tokens, frozenset({STOP}), last)
+
+
+def columns(step: StepRows, experts: np.ndarray, number: int = 0) -> dict[str, np.ndarray]:
+    """What the assembler is given of a step: weights are experts."""
+    assert step.positions is not None
+    assert step.token_ids is not None
+    return {
+        "positions": step.positions,
+        "token_ids": step.token_ids,
+        "step": np.full(len(step.positions), number, np.uint32),
+        "experts": experts,
+        "weights": experts.astype(np.float16),
+    }
 
 
 class Engine:
@@ -50,7 +59,7 @@ class Engine:
             finished=finished,
         )
         experts = np.full((len(positions), 2, 1), self.steps, np.uint8)
-        self.assembler.add(step, experts, experts.astype(np.float16))
+        self.assembler.add(step, columns(step, experts, self.steps))
         self.steps += 1
         return step
 
@@ -59,7 +68,10 @@ class Engine:
         found = []
         for batch in self.assembler.take_batches():
             assert (batch.experts == batch.experts[:, :1, :1]).all()
+            assert batch.weights is not None
             assert np.array_equal(batch.weights, batch.experts.astype(np.float16))
+            assert batch.step is not None
+            assert np.array_equal(batch.step, batch.experts[:, 0, 0])
             found += [
                 (batch.domain, batch.request_ids[i], int(p), int(phase), int(e))
                 for i, p, phase, e in zip(
@@ -132,7 +144,7 @@ def test_the_last_steps_drafts_are_told_by_the_sampler(sampled: int, last: int) 
     engine = Engine()
     engine.step((A, 0, 2), new=[new(A, 2)])
     step = engine.step((A, 2, 6), drafts={A: 3})
-    step.sampled = {A: sampled}
+    step.sampled[A] = sampled
     engine.step((B, 0, 1), new=[new(B, 1)], finished=(A,))
     assert [row[2] for row in engine.rows() if row[1] == A] == list(range(last + 1))
     (record,) = engine.assembler.take_records()
@@ -145,7 +157,7 @@ def test_accepted_drafts_past_the_end_are_left_out() -> None:
     engine = Engine()
     engine.step((A, 0, 2), new=[new(A, 2, last=3)])
     step = engine.step((A, 2, 6), drafts={A: 3})
-    step.sampled = {A: 4}
+    step.sampled[A] = 4
     engine.assembler.finish_all()
     assert [row[2] for row in engine.rows()] == [0, 1, 2, 3]
 
@@ -154,7 +166,7 @@ def test_an_accepted_stop_token_is_not_run() -> None:
     engine = Engine()
     engine.step((A, 0, 2), new=[new(A, 2)])
     step = engine.step((A, 2, 6), drafts={A: 3}, tokens=[7, 8, STOP, 9])
-    step.sampled = {A: 4}
+    step.sampled[A] = 4
     engine.assembler.finish_all()
     assert [row[2] for row in engine.rows()] == [0, 1, 2, 3]
 
@@ -208,13 +220,13 @@ def test_an_aborted_prefill_is_recorded_as_such() -> None:
 def test_positions_that_jump_are_refused() -> None:
     step = StepRows([A], [2], np.array([0, 5], np.int32), np.zeros(2, np.int32), new=[new(A, 2)])
     with pytest.raises(CaptureError, match="expected consecutive positions from 0, got 5"):
-        RowAssembler().add(step, np.zeros((2, 1, 1), np.uint8), None)
+        RowAssembler().add(step, columns(step, np.zeros((2, 1, 1), np.uint8)))
 
 
 def test_rows_and_requests_must_agree() -> None:
     step = StepRows([A], [2], np.arange(2, dtype=np.int32), np.zeros(2, np.int32), new=[new(A, 2)])
     with pytest.raises(CaptureError, match="3 rows were captured"):
-        RowAssembler().add(step, np.zeros((3, 1, 1), np.uint8), None)
+        RowAssembler().add(step, columns(step, np.zeros((3, 1, 1), np.uint8)))
 
 
 @pytest.mark.parametrize(

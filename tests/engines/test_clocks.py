@@ -12,6 +12,7 @@ import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ class Layer:
         return "experts"
 
 
-def run_steps(clock: object, steps: int) -> np.ndarray:
+def run_steps(clock: Any, steps: int) -> Any:
     from routestats.engines.vllm.clocks import clocked
 
     layer, other = Layer(), Layer()
@@ -45,9 +46,12 @@ def run_steps(clock: object, steps: int) -> np.ndarray:
     gate = partial(clock.wrap(made_of, Layer.gate), layer)
     unclocked = partial(clock.wrap(made_of, Layer.gate), other)
     experts = clocked(clock, 1, "experts", layer.experts)
-    whole = clocked(
-        clock, 1, "block", lambda: (time.sleep(0.002), gate(), experts(), experts())[1:]
-    )
+
+    def in_turn() -> tuple[str, ...]:
+        time.sleep(0.002)
+        return gate(), experts(), experts()
+
+    whole = clocked(clock, 1, "block", in_turn)
     whole()  # outside a step
     for _ in range(steps):
         clock.begin()
@@ -67,9 +71,10 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
         assert (ns[:, 0] == 0).all()
         names = ("gate", "experts", "block")
         gate, experts, block = (ns[:, 1, STAGES.index(name)] / 1e6 for name in names)
-        assert ((gate >= 3.9) & (gate < 12)).all()
-        assert ((experts >= 23.9) & (experts < 60)).all()
-        assert ((block >= 1.9) & (block < 12)).all()  # without what is inside it
+        # The least of the steps at the upper end: what else runs on the machine can only add.
+        assert 3.9 <= gate.min() < 12
+        assert 23.9 <= experts.min() < 60
+        assert 1.9 <= block.min() < 12  # without what is inside it
     assert trace.is_file()
 
 
@@ -188,7 +193,9 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
             for _ in range(1000):
                 self.inner(1, 2, c=3, d=4)
 
-    plain, measured = [], {False: [], True: []}
+    plain: list[int] = []
+    measured: dict[bool, list[Any]] = {False: [], True: []}
+    kind: Any = Thing
     thing, inner, outer = Thing(), Thing.inner, Thing.outer
     for _ in range(60):
         begin = time.perf_counter_ns()
@@ -196,14 +203,14 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
         plain.append(time.perf_counter_ns() - begin)
         for calibrated in measured:
             clock = HostClock(1, host_call_cost() if calibrated else FREE)
-            Thing.inner = clock.wrap({id(thing): (0, "gate")}, inner)
-            Thing.outer = clock.wrap({id(thing): (0, "block")}, outer)
+            kind.inner = clock.wrap({id(thing): (0, "gate")}, inner)
+            kind.outer = clock.wrap({id(thing): (0, "block")}, outer)
             clock.begin()
             thing.outer()
             clock.end()
             measured[calibrated].append(clock.finish().sum())
             assert clock.call_ns > 0 or not calibrated
-        Thing.inner, Thing.outer = inner, outer
+        kind.inner, kind.outer = inner, outer
     # The least of each: what else runs on the machine can only add.
     bare, raw, corrected = (np.min(x) for x in (plain, measured[False], measured[True]))
     assert raw > 1.5 * bare  # the clock costs as much as what it measures here
@@ -224,7 +231,8 @@ def test_a_clocked_function_is_called_as_the_function_is() -> None:
     expected = inspect.signature(Thing.method)
     clock = HostClock(1, FREE)
     function = Thing.method
-    Thing.method = clock.wrap({id(thing): (0, "gate")}, function)
+    kind: Any = Thing
+    kind.method = clock.wrap({id(thing): (0, "gate")}, function)
     clock.begin()
     assert thing.method(1, 2, 7, 8, c=4, d=5) == (thing, 1, 2, (7, 8), 4, {"d": 5})
     assert thing.method(*(1,), **{"b": 2}) == (thing, 1, 2, (), 3, {})
@@ -235,10 +243,10 @@ def test_a_clocked_function_is_called_as_the_function_is() -> None:
     with pytest.raises(ValueError, match="negative"):
         thing.method(-1, 2)
     with pytest.raises(TypeError, match="missing 1 required positional argument: 'b'"):
-        thing.method(1)
+        thing.method(1)  # type: ignore[call-arg]
     clock.end()
     assert inspect.signature(Thing.method) == expected
-    method = Thing.method
+    method: Any = Thing.method
     assert (method.__name__, method.__doc__) == ("method", "What it does.")
     assert method.__qualname__ == function.__qualname__
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
@@ -263,4 +271,4 @@ def test_codes_that_are_none_are_refused() -> None:
     with pytest.raises(ValueError, match="codes: expected them not to be negative"):
         clock.wrap({1: -1}, print)
     with pytest.raises(TypeError):
-        clock.wrap({"one": 1}, print)
+        clock.wrap({"one": 1}, print)  # type: ignore[dict-item]

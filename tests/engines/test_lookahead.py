@@ -4,63 +4,23 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import pytest
+from lookahead_cases import LAYOUT, PAIRS, SHAPE, Ids, random_ids, write_run
 
 import routestats as rs
-from routestats.engines._assembler import NewRequest, RowAssembler, StepRows
+from routestats.counts._plan import pair_layers
+from routestats.engines._assembler import RowAssembler
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.capture import lookahead_hops
 from routestats.errors import InvalidTypeError, InvalidValueError, TraceError
-from routestats.schema import LookaheadLayout, RequestRecord, RoutingBatch
-from routestats.shape import RouteShape
+from routestats.schema import LookaheadLayout, RoutingBatch
 from routestats.stats import lookahead, lookahead_hits
 from routestats.trace import join
-
-SHAPE = RouteShape(5, 8, 2)
-LAYOUT = LookaheadLayout((1, 3), 4, ("as_is", "renormed"))
-PAIRS = LAYOUT.pairs(5)
-Ids = npt.NDArray[np.uint8]
-
-
-def random_ids(rng: np.random.Generator, *extents: int, best: int) -> Ids:
-    return rng.random((*extents, 8)).argsort(axis=-1)[..., :best].astype(np.uint8)
-
-
-def write_run(
-    path: Path, experts: Ids, ahead: Ids | None, requests: int = 4, domain: str = "d"
-) -> None:
-    rows = len(experts) // requests
-    names = tuple(f"{domain}{i}" for i in range(requests))
-    weights = np.broadcast_to(np.array([0.75, 0.25], np.float16), experts.shape)
-    with rs.TraceWriter(
-        path,
-        SHAPE,
-        weights=True,
-        lookahead=None if ahead is None else LAYOUT,
-        model="m",
-        engine={},
-        flush_rows=7,
-    ) as writer:
-        for start in range(0, len(experts), 5):
-            part = slice(start, start + 5)
-            index = np.arange(len(experts))[part] // rows
-            writer.write(
-                RoutingBatch(
-                    domain,
-                    names,
-                    index.astype(np.int32),
-                    (np.arange(len(experts))[part] % rows).astype(np.int32),
-                    np.zeros(len(index), np.int32),
-                    np.zeros(len(index), np.uint8),
-                    experts[part],
-                    np.ascontiguousarray(weights[part]),
-                    None if ahead is None else ahead[part],
-                )
-            )
-        writer.write_requests([RequestRecord(name, domain, name, rows, 1) for name in names])
 
 
 @pytest.fixture
@@ -97,12 +57,14 @@ def test_a_file_alone_knows_its_layout(tmp_path: Path, drawn: tuple[Ids, Ids]) -
     file = sorted(tmp_path.rglob("tokens/*/part-*.parquet"))[0]
     trace = rs.Trace.open(file)
     assert trace.lookahead == LAYOUT
-    assert next(trace.iter_lookahead()).lookahead.shape[1:] == (2, 6, 4)
+    ids = next(trace.iter_lookahead()).lookahead
+    assert ids is not None
+    assert ids.shape[1:] == (2, 6, 4)
 
 
 def test_nobody_reads_it_who_does_not_ask(tmp_path: Path, drawn: tuple[Ids, Ids]) -> None:
     write_run(tmp_path, *drawn)
-    assert all(batch.lookahead is None for batch in rs.Trace.open(tmp_path).iter_batches())
+    assert all("lookahead" not in b.columns() for b in rs.Trace.open(tmp_path).iter_batches())
     for file in tmp_path.rglob("tokens/*/part-*.parquet"):  # the column gone, all else still reads
         table = pq.read_table(file)
         pq.write_table(table.drop_columns(["lookahead"]), file)
@@ -168,18 +130,18 @@ def test_rows_that_are_not_real_take_it_with_them() -> None:
     ids, seen = random_ids(rng, 10, 5, best=2), random_ids(rng, 10, 2, 6, best=4)
     tokens = np.arange(4, dtype=np.int32)
 
-    def step(start: int, rows: int, at: int, new: bool = False) -> StepRows:
-        return StepRows(
-            ["a"],
-            [rows],
-            np.arange(start, start + rows, dtype=np.int32),
-            np.zeros(rows, np.int32),
-            new=[NewRequest("a", "d", tokens)] if new else [],
-            lookahead=seen[at : at + rows],
-        )
+    def step(start: int, rows: int, at: int, new: bool = False) -> None:
+        one = StepRows(["a"], [rows], new=[NewRequest("a", "d", tokens)] if new else [])
+        columns: dict[str, Any] = {
+            "positions": np.arange(start, start + rows, dtype=np.int32),
+            "token_ids": np.zeros(rows, np.int32),
+            "experts": ids[at : at + rows],
+            "lookahead": seen[at : at + rows],
+        }
+        assembler.add(one, columns)
 
-    assembler.add(step(0, 4, 0, new=True), ids[:4], None)
-    assembler.add(step(2, 4, 4), ids[4:8], None)  # two rows run twice
+    step(0, 4, 0, new=True)
+    step(2, 4, 4)  # two rows run twice
     (batch,) = assembler.take_batches()
     assert batch.positions.tolist() == [0, 1, 2, 3, 4, 5]
     np.testing.assert_array_equal(batch.lookahead, seen[[0, 1, 2, 3, 6, 7]])
@@ -193,7 +155,7 @@ def test_hits_equal_a_naive_count(tmp_path: Path, drawn: tuple[Ids, Ids]) -> Non
     write_run(tmp_path, experts, ahead)
     sums = lookahead_hits(rs.Trace.open(tmp_path))
     assert sums.tally.names == ("top1_accuracy", "recall_at_2", "recall_at_4", "exact_set")
-    source, target = np.triu_indices(5, 1)
+    source, target = pair_layers(5)
     columns = {pair: i for i, pair in enumerate(zip(source.tolist(), target.tolist(), strict=True))}
     assert sums.captured.tolist() == [pair in PAIRS for pair in columns]
     for v, name in enumerate(("lookahead", "lookahead_renormed")):
@@ -297,9 +259,9 @@ def test_a_compiled_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
     from vllm.engine.arg_utils import EngineArgs
 
-    from routestats.engines.tiny import tiny_model
     from routestats.engines.vllm.description import is_eager, require_eager
     from routestats.errors import CaptureError
+    from routestats.models import tiny_model
 
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     why = "whose gates can be called by themselves"

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 import routestats as rs
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats._core import CaptureRing
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, InvalidValueError
@@ -20,7 +24,7 @@ SHAPE = RouteShape(2, 8, 2)
 REQUEST = "a-00000001"
 
 
-def recorder(path: Path, **options: object) -> Recorder:
+def recorder(path: Path, **options: Any) -> Recorder:
     made = Recorder(
         path,
         SHAPE,
@@ -50,6 +54,7 @@ def run_step(target: Recorder, one: StepRows, layers: tuple[int, ...] = (0, 1)) 
     if not target.begin(one.rows):
         target.note(one)
         return False
+    assert isinstance(target.ring, CaptureRing)
     random = np.random.default_rng(0)
     for layer in layers:
         ids = np.argsort(random.random((one.rows, 8)), axis=1)[:, :2].copy()
@@ -133,6 +138,49 @@ def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:
     assert dropped.ok == (totals["dropped_rows"] == 0)
 
 
+def steps_of(run: Path) -> list[int]:
+    """The step of each row, in the order of positions."""
+    table = rs.Trace.open(run).rows
+    order = np.argsort(table["position"].to_numpy(), kind="stable")
+    found: list[int] = table["step"].take(order).to_pylist()
+    return found
+
+
+def test_rows_have_the_step_that_computed_them(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 3, new=True))
+    made.note(StepRows())  # ran no rows
+    run_step(made, step(3, 2))  # the rest of the prompt
+    run_step(made, replace(step(5, 4), drafts={REQUEST: 3}))
+    run_step(made, step(7, 1))  # one draft of three was accepted
+    run_step(made, step(0, 9))  # a preemption: run again, and one further
+    assert made.close()["error"] is None
+    assert steps_of(tmp_path / "run") == [0, 0, 0, 1, 1, 2, 2, 3, 4]
+
+
+def test_a_later_capture_counts_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for _ in range(3):
+        made = recorder(run)
+        run_step(made, step(0, 2, new=True))
+        run_step(made, step(2, 1))
+        assert made.close()["error"] is None
+    found = steps_of(run)
+    assert sorted(found) == [0, 0, 1, 2, 2, 3, 4, 4, 5]
+    assert found[-3:] == [1, 3, 5]  # position 2 of each capture
+
+
+def test_an_abandoned_step_shares_no_number(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 2, new=True))
+    assert made.begin(1)
+    made.ring.abandon_step()
+    run_step(made, step(2, 1))
+    made.close()
+    first, _, last = steps_of(tmp_path / "run")
+    assert first != last
+
+
 def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
     made = Recorder(
         tmp_path / "run",
@@ -146,7 +194,6 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
         lookahead=LookaheadLayout((1,), 2, ("as_is",)),
     )
     made.domains.append("d")
-    one = step(0, 5, new=True)
     ids = np.arange(10, dtype=np.uint8).reshape(5, 1, 1, 2) % 8
     fetchers: list[str] = []
 
@@ -154,8 +201,7 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
         fetchers.append(threading.current_thread().name)
         return ids
 
-    one.fetch_lookahead = fetch
-    run_step(made, one)
+    run_step(made, replace(step(0, 5, new=True), lookahead=fetch))
     assert made.close()["error"] is None
     assert fetchers == ["routestats-drain"]
     trace = rs.Trace.open(tmp_path / "run")
@@ -165,6 +211,6 @@ def test_lookahead_is_fetched_behind_the_engines_back(tmp_path: Path) -> None:
 
 def test_options_are_checked() -> None:
     with pytest.raises(InvalidValueError, match="policy: expected 'block' or 'drop', got 'x'"):
-        RecorderOptions(policy="x")
+        RecorderOptions(policy="x")  # type: ignore[arg-type]
     with pytest.raises(InvalidValueError, match="ring_rows: expected at least 1, got 0"):
         RecorderOptions(ring_rows=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from routestats.trace import sort_by_weight
 
 
 def ring(
-    layers: int = 2, experts: int = 8, top_k: int = 2, capacity: int = 16, **more
+    layers: int = 2, experts: int = 8, top_k: int = 2, capacity: int = 16, **more: Any
 ) -> CaptureRing:
     options = {"weights": True, "block": True, **more}
     return CaptureRing(layers=layers, experts=experts, top_k=top_k, capacity=capacity, **options)
@@ -28,11 +29,13 @@ def write(target: CaptureRing, ids: np.ndarray, weights: np.ndarray) -> None:
         target.write_layer(layer, ids[layer], weights[layer])
 
 
-def drain(target: CaptureRing, max_rows: int = 1 << 20):
+def drain(target: CaptureRing, max_rows: int = 1 << 20) -> Any:
     return target.drain(max_rows=max_rows, wait_rows=1, seconds=0.0)
 
 
-def valid_step(rows: int, layers: int = 2, experts: int = 8, top_k: int = 2, seed: int = 0):
+def valid_step(
+    rows: int, layers: int = 2, experts: int = 8, top_k: int = 2, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(seed)
     ids = np.argsort(random.random((layers, rows, experts)), axis=2)[:, :, :top_k]
     return ids.astype(np.int64), random.random((layers, rows, top_k)).astype(np.float32)
@@ -223,5 +226,6 @@ def test_one_thread_writes_while_another_drains() -> None:
 def test_drain_returns_in_time_when_there_is_nothing() -> None:
     start = time.monotonic()
     spans, ids, weights = ring().drain(max_rows=10, wait_rows=5, seconds=0.05)
+    assert weights is not None
     assert (spans, ids.shape, weights.shape) == ([], (0, 2, 2), (0, 2, 2))
     assert time.monotonic() - start < 2

@@ -6,52 +6,54 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from emulated_device import emulated_device
 
-from routestats._core import CaptureRing
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 from routestats.trace import Trace, sort_by_weight, verify
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
-from routestats.engines._assembler import NewRequest, StepRows  # noqa: E402
-from routestats.engines.recorder import Recorder  # noqa: E402
-from routestats.engines.recorder_options import RecorderOptions  # noqa: E402
-from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap  # noqa: E402
+import torch
+
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
+from routestats.engines.recorder import Recorder
+from routestats.engines.recorder_options import RecorderOptions
+from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap
 
 SHAPE = RouteShape(3, 8, 2)
 
 
-def taps():
+def taps() -> list[HostTap | StagedTap | DeviceTap]:
     cpu = torch.device("cpu")
-    return [HostTap(), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, cpu)]
+    return [HostTap(SHAPE), StagedTap(SHAPE, 16, cpu), DeviceTap(SHAPE, 64, emulated_device())]
 
 
-def ring_of(tap):
-    return tap.new_ring(RecorderOptions(ring_rows=64)) or ring()
+def ring_of(tap: Any) -> Any:
+    return tap.begin(RecorderOptions(ring_rows=64))
 
 
-def commit(tap, target, rows: int = 5) -> None:
+def commit(tap: Any, target: Any, rows: int = 5) -> None:
     positions = torch.arange(100, 100 + rows + 3)
     tap.close(rows)
-    tap.take_inputs(StepRows(counts=[rows]), positions, positions.to(torch.int32))
+    tap.take_inputs(rows, positions, positions.to(torch.int32))
     target.commit_step()
 
 
-def commit_and_drain(tap, target) -> None:
+def commit_and_drain(tap: Any, target: Any) -> None:
     commit(tap, target)
     target.drain(max_rows=64, wait_rows=1, seconds=0.0)  # a device's faults are known here
 
 
-def ring() -> CaptureRing:
-    return CaptureRing(layers=3, experts=8, top_k=2, capacity=64, weights=True, block=True)
-
-
-def routing(rows: int, seed: int, dtype: torch.dtype = torch.float32):
+def routing(
+    rows: int, seed: int, dtype: torch.dtype = torch.float32
+) -> tuple[torch.Tensor, torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
     weights, ids = torch.rand(3, rows, 8, generator=draw).topk(2, dim=-1, sorted=False)
     return ids.to(torch.int32), weights.to(dtype)
@@ -68,7 +70,7 @@ def test_all_taps_give_the_same_rows(dtype: torch.dtype) -> None:
         for seed in range(4):
             ids, weights = routing(7, seed, dtype)  # five real rows and two of padding
             target.begin_step(5)
-            tap.open(target)
+            tap.open()
             for layer in range(3):
                 tap.observe(layer, ids[layer], weights[layer])
             commit(tap, target)
@@ -87,7 +89,7 @@ def test_all_taps_notice_a_layer_that_did_not_fire() -> None:
         for fires in ((0, 1, 2), (0, 2)):  # the stamp of the first step must not count
             ids, weights = routing(5, 0)
             target.begin_step(5)
-            tap.open(target)
+            tap.open()
             for layer in fires:
                 tap.observe(layer, ids[layer], weights[layer])
             if len(fires) == 3:
@@ -102,7 +104,7 @@ def test_another_number_of_experts_is_named(which: int) -> None:
     tap = taps()[which]
     target = ring_of(tap)
     target.begin_step(5)
-    tap.open(target)
+    tap.open()
     with pytest.raises(CaptureError, match="expected 2 experts per token, got 3"):
         tap.observe(0, torch.zeros(5, 3, dtype=torch.int32), torch.zeros(5, 3))
     tap.abandon()
@@ -127,7 +129,7 @@ def test_a_compiled_model_keeps_its_writes(which: int) -> None:
     for _ in range(2):
         x = torch.rand(5, 8)
         target.begin_step(5)
-        tap.open(target)
+        tap.open()
         compiled(x)
         commit(tap, target)
         _, ids, *_ = target.drain(max_rows=64, wait_rows=1, seconds=0.0)
@@ -136,18 +138,18 @@ def test_a_compiled_model_keeps_its_writes(which: int) -> None:
 
 def test_a_ring_larger_than_the_devices_is_refused() -> None:
     with pytest.raises(CaptureError, match="ring_rows: the ring on the device was made with 64"):
-        taps()[2].new_ring(RecorderOptions(ring_rows=65))
+        taps()[2].begin(RecorderOptions(ring_rows=65))
 
 
 def test_inputs_that_kernels_cannot_read_are_refused() -> None:
     tap = taps()[2]
     target = ring_of(tap)
-    tap.open(target)
+    tap.open()
     target.begin_step(2)
     good = torch.arange(4)
     for bad in (good[::2], good.float(), good[None]):
         with pytest.raises(CaptureError, match="positions: expected one dense dimension"):
-            tap.take_inputs(StepRows(counts=[2]), bad, good)
+            tap.take_inputs(2, bad, good)
     with pytest.raises(CaptureError, match="positions and token ids are not known"):
         target.commit_step()
     target.abandon_step()
@@ -156,7 +158,7 @@ def test_inputs_that_kernels_cannot_read_are_refused() -> None:
 
 def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
     """Positions and token ids come with the rows, after the engine has gone on."""
-    tap, options = DeviceTap(SHAPE, 64, torch.device("cpu")), RecorderOptions(ring_rows=64)
+    tap, options = DeviceTap(SHAPE, 64, emulated_device()), RecorderOptions(ring_rows=64)
     recorder = Recorder(
         tmp_path / "run",
         SHAPE,
@@ -166,7 +168,7 @@ def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
         settings={},
         options=options,
         hold_records=False,
-        ring=tap.new_ring(options),
+        ring=tap.begin(options),
     )
     prompt = np.array([7, 9, 11, 13], np.int32)
     expected, start = [], 0
@@ -175,12 +177,12 @@ def test_a_recorder_writes_what_a_device_ring_gives(tmp_path: Path) -> None:
         step = StepRows(request_ids=["request"], counts=[rows], new=new)
         ids, weights = routing(rows + 2, seed)
         assert recorder.begin(rows)
-        tap.open(recorder.ring)
+        tap.open()
         for layer in range(3):
             tap.observe(layer, ids[layer], weights[layer])
         tap.close(rows)
         positions = torch.arange(start, start + rows + 2)
-        tap.take_inputs(step, positions, (2 * positions + 7).to(torch.int32))
+        assert tap.take_inputs(rows, positions, (2 * positions + 7).to(torch.int32)) is None
         recorder.commit(step)
         start += rows
         wide = (ids[:, :rows].numpy(), weights[:, :rows].numpy())

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
+from timing_cases import BASE_NS, LAYERS, MOE_NS, write
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, TraceError
@@ -22,37 +24,6 @@ from routestats.trace.timings import (
     write_overhead,
     write_timings,
 )
-
-LAYERS = 3
-BASE_NS = {
-    "gate": 10,
-    "topk": 20,
-    "dispatch": 5,
-    "experts": 100,
-    "combine": 15,
-    "kernel": 8,
-    "runner": 12,
-    "block": 10,
-    "rest": 220,
-}
-MOE_NS = 180
-
-
-def info(source: str = "hooks", call_ns: float = 0.0) -> TimingInfo:
-    return TimingInfo(source, tuple(range(LAYERS)), "clock", "m", {"device": "cpu"}, call_ns)
-
-
-def write(run: Path, steps: int = 21, rows: int = 4, **options: object) -> None:
-    """Steps whose stages take `BASE_NS`, scaled by the layer and by a factor for each step."""
-    prefill_rows, warm_up = options.pop("prefill_rows", 0), options.pop("warm_up", False)
-    stage_scale = options.pop("stage_scale", {})
-    factor = 1000 * np.linspace(0.9, 1.1, steps)
-    base = np.array([BASE_NS[stage] * stage_scale.get(stage, 1.0) for stage in STAGES])
-    ns = factor[:, None, None] * np.arange(1, LAYERS + 1)[:, None] * base
-    figures = [StepFigures("d", rows, prefill_rows, 2, warm_up) for _ in range(steps)]
-    write_timings(
-        run, info(**options), figures, np.full(steps, 10**6), np.rint(ns).astype(np.int64)
-    )
 
 
 def test_files_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -98,7 +69,7 @@ def test_parts_and_shares_are_those_of_the_stages(tmp_path: Path) -> None:
     assert json.loads(found.to_json())["groups"][0]["steps"] == 21
 
 
-def write_outline(run: Path, moe_scale: float, **options: object) -> None:
+def write_outline(run: Path, moe_scale: float, **options: Any) -> None:
     """Steps whose MoE blocks were clocked from outside alone."""
     inside = dict.fromkeys(STAGES, 0.0) | {"block": moe_scale * MOE_NS / BASE_NS["block"]}
     write(run, source="outline", stage_scale=inside | {"rest": 1.0}, **options)
@@ -225,7 +196,7 @@ def test_the_claim_is_compared_and_not_confirmed(tmp_path: Path) -> None:
     assert "27.8%" in text  # 50 of 180
 
 
-def layer_of(module: object) -> object:
+def layer_of(module: object) -> Any:
     from routestats.engines.vllm.routers import MoELayer
 
     return MoELayer(0, None, 8, 2, "model.layers.0.moe.experts", module)
@@ -263,8 +234,10 @@ def test_a_router_inside_its_kernel_is_refused() -> None:
 
 
 def test_layers_without_gate_or_decoder_are_named() -> None:
-    torch = pytest.importorskip("torch")
+    pytest.importorskip("torch")
     pytest.importorskip("vllm")
+    import torch
+
     from routestats.engines.vllm.stages import modules_of
     from routestats.errors import CaptureError
 

@@ -116,6 +116,7 @@ def test_every_row_equals_the_models_own_logits(
     for i in range(2):
         ids, weights = softmax_choices(model, tokens[i], top_k, norm=norm)
         np.testing.assert_array_equal(trace.experts[20 * i : 20 * i + 20], ids)
+        assert trace.weights is not None
         error = np.abs(trace.weights[20 * i : 20 * i + 20].astype(float) - weights.astype(float))
         assert error.max() < 2e-3
 
@@ -161,7 +162,7 @@ def test_generate_follows_each_sequence_to_its_end(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = eos
     with rs.capture(model, tmp_path / "run") as capture:
         out = model.generate(prompts, max_new_tokens=12, do_sample=False)
-        capture.label(task_ids=[f"t/{i}" for i in range(4)])
+        capture.label(task_ids=[f"t/{i}" for i in range(4)])  # type: ignore[call-arg]
     trace = rs.Trace.open(tmp_path / "run")
     result = rs.verify(trace)
     assert result.ok, result.render()
@@ -194,8 +195,21 @@ def test_nested_and_repeated_captures_make_one_run(tmp_path: Path) -> None:
     assert {d: len(trace.filter(domain=d)) for d in trace.domains} == {"inner": 10, "outer": 10}
     assert rs.verify(trace).ok
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
-    assert counts.tokens == 5
+    assert counts.tokens == 20
+    assert counts == rs.count(trace, hops=(0, 1), pairing="any")
     assert not model._forward_hooks
+
+
+def test_rows_of_a_forward_pass_share_a_step(tmp_path: Path) -> None:
+    model = mixtral()
+    prompts = torch.randint(1, 50, (3, 6))
+    for capture in range(2):
+        with rs.capture(model, tmp_path / "run"):
+            model.generate(prompts, max_new_tokens=4, do_sample=False, eos_token_id=None)
+        rows = rs.Trace.open(tmp_path / "run").rows.to_pylist()[27 * capture :]
+        assert len(rows) == 27
+        for row in rows:  # the prompt in one pass, then one token of each sequence a pass
+            assert row["step"] == 4 * capture + max(row["position"] - 5, 0)
 
 
 def test_what_is_refused(tmp_path: Path) -> None:
@@ -212,7 +226,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CaptureError, match="expected input_ids, got inputs_embeds"):
             model(inputs_embeds=torch.zeros(1, 2, 32))
         with pytest.raises(InvalidValueError, match="task_ids: expected 1"):
-            capture.label(task_ids=["a", "b"])
+            capture.label(task_ids=["a", "b"])  # type: ignore[call-arg]
     assert not (tmp_path / "dense").exists()
     assert rs.verify(tmp_path / "run").ok
 

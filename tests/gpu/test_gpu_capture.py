@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from routestats.counts import RouteCounts, count, count_paths
-from routestats.engines._assembler import NewRequest, StepRows
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import CaptureError
@@ -177,6 +178,7 @@ def test_outside_a_step_nothing_is_written() -> None:
         model.route()
         model.graph.replay()
     (part,) = drain_all(ring)
+    assert step is not None
     np.testing.assert_array_equal(part[1], expected_rows(step)[0])
     assert int(model.memory.control[1]) == 0
 
@@ -287,8 +289,8 @@ def test_a_run_counts_on_the_device_what_its_trace_keeps(tmp_path: Path) -> None
         assert isinstance(recorder.ring, DeviceRing)
         recorder.ring.tag(model.positions, model.tokens)
         new = [NewRequest("a-00000001", "d", prompt)] if number == 0 else []
-        step = StepRows(["a-00000001"], [rows], new=new)
-        step.drafts = {"a-00000001": drafts} if drafts else {}
+        asked = {"a-00000001": drafts} if drafts else {}
+        step = StepRows(["a-00000001"], [rows], drafts=asked, new=new)
         recorder.commit(step)
     totals = recorder.close()
     assert totals["error"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -12,13 +13,15 @@ import pytest
 from devices import EMULATED, keep_busy, on_device
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from output_cases import refuse_wrong_outputs
+from stub_cases import module_names, stub_names
 
 from routestats._core import CaptureTarget
 from routestats.counts import LiveCounts, RouteCounts, count, count_paths
 from routestats.counts._plan import PairPlan, check_hops
 from routestats.counts.device.counts import as_device_ids, count_on_cuda
 from routestats.counts.reference.pairs import expert_counts, pair_counts
-from routestats.errors import InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 
 # Every kernel is a hundred times slower, or a thousand.
@@ -333,3 +336,35 @@ def test_live_counts_beside_an_engine() -> None:
         got, expected = live.paths(kind, top=50), count_paths(ids, kind, top=50, num_experts=128)
         np.testing.assert_array_equal(got.paths, expected.paths)
         np.testing.assert_array_equal(got.counts, expected.counts)
+
+
+@pytest.mark.parametrize("name", ["expert", "pairs"])
+def test_tables_that_cannot_be_read_into_are_refused(name: str) -> None:
+    from routestats import _cuda
+
+    counter = _cuda.PairCounter(layers=2, experts=4, slots=1, layer_pairs=[(0, 1)])
+    counter.add_host(np.array([[[0], [1]], [[2], [3]]], np.uint8))
+    tables = {"expert": np.zeros((2, 4), np.uint64), "pairs": np.zeros((1, 4, 4), np.uint64)}
+    counter.read(**tables)
+    assert tables["pairs"].sum() == 2
+    others = {key: table for key, table in tables.items() if key != name}
+    refuse_wrong_outputs(partial(counter.read, **others), name, tables[name])
+
+
+def test_arrays_of_no_ids_are_refused() -> None:
+    from routestats import _cuda
+
+    floats: Any = np.zeros((3, 2, 1))
+    counter = _cuda.PairCounter(layers=2, experts=4, slots=1, layer_pairs=[(0, 1)])
+    with pytest.raises(InvalidTypeError, match="experts: expected integers, got float64"):
+        counter.add_host(floats)
+    with pytest.raises(InvalidValueError, match="experts: expected 3 dimensions"):
+        counter.add_host(np.zeros((3, 2), np.uint8))
+    with pytest.raises(InvalidValueError, match="method: expected one of .*, got x"):
+        counter.add_host(np.zeros((3, 2, 1), np.uint8), method="x")
+
+
+def test_the_stub_is_in_step_with_the_kernels() -> None:
+    from routestats import _cuda
+
+    assert stub_names("_cuda") == module_names(_cuda)

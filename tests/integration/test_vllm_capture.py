@@ -7,58 +7,23 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import time
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from engine_cases import QUIET, script, wait_for_server
 
 import routestats as rs
-from routestats.engines.tiny import make_mixtral, tiny_model
+from routestats.models import tiny_model
+from routestats.models.untrained import make_mixtral
 
 pytest.importorskip("vllm")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
 
 ROOT = Path(__file__).parents[2]
-QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
-    # vLLM starts its processes by importing the main file, so there must be one.
-    head = "import sys\nimport routestats as rs\n"
-    body = textwrap.indent(textwrap.dedent(code), "    ")
-    file = Path(arguments[0]).parent / "script.py"
-    file.write_text(f"{head}if __name__ == '__main__':\n{body}")
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("ROUTESTATS_")}
-    return subprocess.run(
-        [sys.executable, str(file), *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**environment, **QUIET, **more},
-    )
-
-
-def test_capture_equals_transformers_in_every_case(tmp_path: Path) -> None:
-    figures = tmp_path / "figures.json"
-    command = [sys.executable, str(ROOT / "bench" / "capture_fidelity.py"), "--json", str(figures)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, **QUIET}
-    )
-    assert done.returncode == 0, done.stdout + done.stderr[-3000:]
-    cases = json.loads(figures.read_text())
-    assert len(cases) == 6
-    assert sum(case["rows"] for case in cases) >= 20_000
-    assert all(case["rows"] == case["expected_rows"] and case["wrong"] == 0 for case in cases)
-
-
 ENGINE = """
     from vllm import LLM, SamplingParams
     llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
@@ -66,11 +31,22 @@ ENGINE = """
 """
 
 
-def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def eager(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[subprocess.CompletedProcess[str], Path]:
+    """A script that made several captures in an eager engine, and the folder of its runs."""
+    tmp_path = tmp_path_factory.mktemp("eager")
     done = script(
         ENGINE
         + """
-    llm.generate(["before"], params, use_tqdm=False)
+    try:
+        with rs.capture(llm, sys.argv[1] + "-small", ring_rows=4):
+            pass
+    except rs.RouteStatsError as error:
+        print("ring:", error)
+    outputs = llm.generate(["before"], params, use_tqdm=False)
+    print("tokens:", len(outputs[0].outputs[0].token_ids))
     with rs.capture(llm, sys.argv[1], domain="late", counts=True) as capture:
         outputs = llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
         try:
@@ -80,6 +56,9 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     llm.generate(["after"], params, use_tqdm=False)
     tokens = sum(len(o.prompt_token_ids) + len(o.outputs[0].token_ids) - 1 for o in outputs)
     print("rows", capture.summary["rows"], "of", tokens)
+    for domain in ("one", "two"):
+        with rs.capture(llm, sys.argv[1] + "-twice", domain=domain, counts=True, paths=True):
+            llm.generate(["abcdefgh", "ijkl"], params, use_tqdm=False)
     try:
         with rs.capture(llm, sys.argv[1] + "-cut"):
             llm.generate(["x"], params, use_tqdm=False)
@@ -96,10 +75,18 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
         str(tiny_model()),
     )
     assert done.returncode == 0, done.stderr[-3000:]
+    return done, tmp_path
+
+
+def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(
+    eager: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, tmp_path = eager
     lines = dict(line.split(": ", 1) for line in done.stdout.splitlines() if ": " in line)
     assert "a capture into" in lines["other"]
     assert "/proc/none/run: cannot be written" in lines["unwritable"]
-    _, captured, _, expected = done.stdout.splitlines()[1].split()
+    (rows,) = (line for line in done.stdout.splitlines() if line.startswith("rows "))
+    _, captured, _, expected = rows.split()
     assert captured == expected
     assert lines["cut"] == "'mine'"
     cut = rs.Trace.open(tmp_path / "run-cut")
@@ -112,26 +99,38 @@ def test_an_eager_engine_is_bound_late_and_nothing_is_recorded_outside(tmp_path:
     assert trace.requests["finish_reason"].to_pylist() == ["length"] * 2
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
+    twice = rs.Trace.open(tmp_path / "run-twice")
+    counts = rs.RouteCounts.load(tmp_path / "run-twice" / "counts-any.npz")
+    assert counts == rs.count(twice, hops=(0, 1), pairing="any")
+    assert counts.tokens == len(twice) == 2 * len(trace)
+    paths = pq.read_table(tmp_path / "run-twice" / "paths-top1.parquet")
+    assert paths.equals(rs.count_paths(twice, "top1", top=1000).to_table())
+    steps = {domain: _steps(twice.filter(domain=domain)) for domain in ("one", "two")}
+    both = set().union(*steps["one"], *steps["two"])
+    assert both == set(range(len(both)))
+    assert max(map(max, steps["one"])) < min(map(min, steps["two"]))
+    for found in (*steps["one"], *steps["two"]):  # a prompt in one step, then a token a step
+        assert found == list(range(found[0], found[0] + 8))
 
 
-def test_a_ring_too_small_is_refused_and_the_engine_goes_on(tmp_path: Path) -> None:
-    done = script(
-        ENGINE
-        + """
-    try:
-        with rs.capture(llm, sys.argv[1], ring_rows=4):
-            pass
-    except rs.RouteStatsError as error:
-        print("ring:", error)
-    print("tokens:", len(llm.generate(["x"], params, use_tqdm=False)[0].outputs[0].token_ids))
-    """,
-        str(tmp_path / "run"),
-        str(tiny_model()),
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def _steps(trace: rs.Trace) -> list[list[int]]:
+    """Of each request, the step that ran its prompt and that of each token after it."""
+    prompts = {r["request_id"]: r["prompt_tokens"] for r in trace.requests.to_pylist()}
+    found: dict[str, dict[int, set[int]]] = {}
+    for row in trace.rows.to_pylist():
+        place = max(row["position"] - prompts[row["request_id"]] + 1, 0)
+        found.setdefault(row["request_id"], {}).setdefault(place, set()).add(row["step"])
+    assert all(len(steps) == 1 for places in found.values() for steps in places.values())
+    return [[places[i].pop() for i in sorted(places)] for places in found.values()]
+
+
+def test_a_ring_too_small_is_refused_and_the_engine_goes_on(
+    eager: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    done, tmp_path = eager
     assert "ring: ring_rows: expected at least max_num_batched_tokens" in done.stdout
     assert "tokens: 8" in done.stdout
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run-small").exists()
 
 
 def test_a_dense_model_says_so(tmp_path: Path) -> None:
@@ -214,8 +213,10 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     )  # fmt: skip
     rows = 0
     try:
-        _wait_for(f"http://127.0.0.1:{port}/health", server)
-        for request_id in ("rs:humaneval:1", "rs:maths:2", "plain"):
+        wait_for_server(f"http://127.0.0.1:{port}/health", server)
+        illegal = ("rs:..:1", "rs::x", "rs:" + "x" * 5_000 + ":1", "rs:größe:1")
+        named = ("rs:humaneval:1", "rs:maths:2", "rs:my-code:17")
+        for request_id in (*illegal, "plain", "abc-rs:mid:4", *named):
             body = json.dumps({"model": "tiny", "prompt": "def f(x):", "max_tokens": 6})
             request = urllib.request.Request(
                 f"http://127.0.0.1:{port}/v1/completions",
@@ -240,20 +241,10 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     trace = rs.Trace.open(run)
     result = rs.verify(trace)
     assert result.ok, result.render()
-    assert set(trace.domains) == {"default", "humaneval", "maths"}
+    assert set(trace.domains) == {"default", "humaneval", "maths", "my-code"}
+    assert trace.info["totals"]["illegal_domain_requests"] == len(illegal)
     assert trace.complete, (tmp_path / "log").read_text()[-3000:]
     assert trace.info["model"]["name"] == "tiny"
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(240):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not answer")
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
@@ -335,3 +326,23 @@ def test_lookahead_and_timing_in_one_engine(tmp_path: Path) -> None:
     assert rs.verify(after).ok
     assert after.lookahead is None
     assert not (tmp_path / "run-other").exists()
+
+
+@pytest.mark.slow
+def test_a_benchmark_that_is_terminated_ends_its_engine(tmp_path: Path) -> None:
+    done = script(
+        """
+    import os, signal, threading
+    sys.path.insert(0, sys.argv[3])
+    from _engine import engine
+    arguments = {"max_model_len": 512, "enforce_eager": True, "dtype": "float32"}
+    with engine(model=sys.argv[2], **arguments) as llm:
+        threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        while True:
+            llm.generate(["x"], use_tqdm=False)
+    """,
+        str(tmp_path / "run"),
+        str(tiny_model()),
+        str(ROOT / "bench"),
+    )  # which sees to it that no process is left
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr[-3000:]

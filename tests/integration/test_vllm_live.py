@@ -13,18 +13,13 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from engine_cases import QUIET, wait_for_server
 
-from routestats.engines.tiny import tiny_model
 from routestats.live import DashboardServer
+from routestats.models import tiny_model
 
 pytest.importorskip("vllm", reason="it runs vLLM's engine")
 pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
-
-QUIET = {
-    "VLLM_CPU_KVCACHE_SPACE": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 GENERATE = """
 import sys, time
@@ -66,10 +61,10 @@ def test_the_dashboard_follows_a_generating_engine(tmp_path: Path) -> None:
             session = pull_session(url=server.url)  # a page as it is opened now
             shown = session.document.get_model_by_name("counters").text
             state = re.search(r"● (\w+)", shown)
-            rows = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
+            counter = re.search(r">([\d,]+)</div><div [^>]*>rows<", shown)
             assert state is not None
-            assert rows is not None
-            seen.append((state[1], int(rows[1].replace(",", ""))))
+            assert counter is not None
+            seen.append((state[1], int(counter[1].replace(",", ""))))
             tokens = session.document.get_model_by_name("tokens")
             if tokens is not None and seen[-1][0] == "live":
                 texts.update(tokens.data["text"])
@@ -110,7 +105,7 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
     )  # fmt: skip
     try:
         url = f"http://127.0.0.1:{port}"
-        _wait_for(f"{url}/health", server)
+        wait_for_server(f"{url}/health", server)
         assert _metrics(url)["routestats_rows_total"] == 0
         rows = 0
         for prompt in ("def f(x):", "If a train leaves at 9,"):
@@ -136,7 +131,7 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
         assert len(layers) == 32
         assert all(1 <= found[name] <= 8 for name in layers)
         ours = [name for name in found if name.startswith("routestats_")]
-        assert len(ours) == 32 + 32 + 31 + 31 + 6
+        assert len(ours) == 32 + 32 + 31 + 31 + 7
         server.send_signal(signal.SIGTERM)
         server.wait(timeout=60)
     finally:
@@ -151,14 +146,3 @@ def _metrics(url: str) -> dict[str, float]:
         lines = answer.read().decode().splitlines()
     pairs = (line.rsplit(" ", 1) for line in lines if line and not line.startswith("#"))
     return {name: float(value) for name, value in pairs}
-
-
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
-    for _ in range(600):
-        assert server.poll() is None, "the server ended"
-        try:
-            with urllib.request.urlopen(url):
-                return
-        except OSError:
-            time.sleep(0.5)
-    raise AssertionError("the server does not answer")

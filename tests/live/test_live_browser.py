@@ -101,6 +101,7 @@ def test_a_capture_is_watched_through_the_death_of_its_engine(tmp_path: Path, br
         # An engine begins: everything appears by itself.
         with FakeEngine(run, hot=1):
             page.wait(lambda: "● live" in page.text())
+            assert "newest rows from the live feed" in page.text()
             first = page.wait(page.rows)
             page.wait(lambda: page.rows() > first + 100)
             page.wait(lambda: page.load().sum() == 256 * 4 * 2)
@@ -159,4 +160,5 @@ def test_the_page_of_a_finished_run_does_not_fade(tmp_path: Path, browser: Any) 
         page.wait(lambda: page.load().sum() == 640 * 4 * 2)
         page.wait(lambda: "● finished" in page.text())
         assert page.rows() == 640
+        assert "newest rows from the run's files" in page.text()
         page.close()

@@ -23,13 +23,13 @@ from routestats.live._tokens import TokenText
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
-from routestats.trace.feed import feed_path
+from routestats.trace.feed import FeedReader, feed_path
 from routestats.trace.timings import STAGES, StepFigures, TimingInfo, write_timings
-from routestats.trace.token_file import CAPTURE_KEY
+from routestats.trace.token_file import FIGURES_KEY
 
 
 class Taker:
-    """Takes everything that a follower gives."""
+    """Takes everything that a follower gives; fresh rows replace what was given before."""
 
     def __init__(self, run: Path, limit: int = 10_000) -> None:
         self.follower = RunFollower(run, limit)
@@ -37,6 +37,8 @@ class Taker:
 
     def poll(self) -> _follow.Standing:
         rows, standing = self.follower.poll()
+        if standing.fresh:
+            self.pieces.clear()
         if rows is not None and len(rows):
             self.pieces.append(rows["experts"])
         return standing
@@ -100,6 +102,56 @@ def test_no_row_comes_twice_where_the_feed_closes_before_the_last_file(
     last = [taker.poll() for _ in range(2)]
     assert [(s.state, s.rows, s.skipped) for s in last] == [("finished", 64, 0)] * 2
     np.testing.assert_array_equal(taker.all(), np.concatenate(captured))
+
+
+def test_a_follower_that_comes_late_knows_what_it_did_not_see(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    engine = FakeEngine(run, flush_rows=32)  # much of it is in files by then
+    captured = np.concatenate([engine.step() for _ in range(10)])
+    wait_until(lambda: Taker(run).poll().rows == 160)
+    late = Taker(run, limit=20)
+    standing = late.poll()
+    assert (standing.source, standing.rows, standing.skipped) == ("feed", 160, 140)
+    np.testing.assert_array_equal(late.all(), captured[-20:])  # no file was asked
+    engine.close()
+    # The next capture has published nothing yet, and its feed states the whole run's rows.
+    with FakeEngine(run, seed=1, pause=60.0):
+        standing = Taker(run).poll()
+        assert (standing.source, standing.rows, standing.skipped) == ("feed", 160, 160)
+
+
+def test_where_the_feed_fails_the_files_are_followed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    engine = FakeEngine(run, flush_rows=32)
+    captured = [engine.step() for _ in range(4)]
+    taker = Taker(run)
+    assert wait_until(lambda: (s := taker.poll()).rows == 64 and s).source == "feed"
+    with FeedReader(run) as reader:
+        os.truncate(feed_path(run), 100)
+        assert "feed.bin: is damaged" in str(taker.poll().problem)
+        feed_path(run).unlink()  # as of a writer that gives it up
+        assert reader.replaced
+    captured += [engine.step() for _ in range(4)]
+    assert wait_until(lambda: (s := taker.poll()).rows == 128 and s).source == "files"
+    np.testing.assert_array_equal(taker.all(), np.concatenate(captured))
+    engine.close()
+    assert (taker.poll().rows, taker.poll().skipped) == (128, 0)
+
+
+def test_a_feed_that_has_ended_and_could_not_be_removed(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    engine = FakeEngine(run)
+    captured = engine.step()
+    taker = Taker(run)
+    wait_until(lambda: taker.poll().rows == 16)
+    (tmp_path / "kept").hardlink_to(feed_path(run))
+    engine.close()
+    feed_path(run).parent.mkdir()
+    feed_path(run).hardlink_to(tmp_path / "kept")
+    standings = [taker.poll() for _ in range(4)]
+    assert [standing.source for standing in standings[1:]] == ["files"] * 3
+    assert (standings[-1].state, standings[-1].rows) == ("finished", 16)
+    np.testing.assert_array_equal(taker.all(), captured)
 
 
 def test_counts_stay_while_nothing_can_be_read(tmp_path: Path) -> None:
@@ -228,16 +280,16 @@ def test_a_damaged_file_costs_its_own_rows_only(tmp_path: Path) -> None:
     bad = pa.array(np.full((10, 6), 200, np.uint8).tolist(), table["experts"].type)
     place = table.column_names.index("experts")
     pq.write_table(table.set_column(place, table.schema.field("experts"), bad), paths[1])
-    footer = b'{"x": 1}'
+    footer = b"[1]"
     table = pq.read_table(paths[2]).replace_schema_metadata(
-        {**table.schema.metadata, CAPTURE_KEY: footer}
+        {**table.schema.metadata, FIGURES_KEY: footer}
     )
     pq.write_table(table, paths[2])
     taker = Taker(tmp_path / "run")
     found = [taker.poll() for _ in range(5)]
     problems = [standing.problem for standing in found if standing.problem]
     assert len(problems) == 2
-    assert any("footer is not a trace's: 'id'" in problem for problem in problems)
+    assert any("footer is not a trace's: 'list' object" in problem for problem in problems)
     assert any("expert 200, but num_experts is 8" in problem for problem in problems)
     assert (found[-1].rows, found[-1].skipped) == (20, 0)
     rows = np.concatenate(taker.pieces)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,12 @@ import routestats as rs
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.live import metrics
 from routestats.shape import RouteShape
+from routestats.trace import TraceWriter
+from routestats.trace.feed import FeedWriter
+
+
+def has_rows(port: int) -> bool:
+    return scrape(port)["routestats_window_rows",] > 100
 
 
 def scrape(port: int) -> dict[tuple[str, ...], float]:
@@ -48,15 +55,16 @@ def test_the_number_of_series_does_not_depend_on_the_experts(tmp_path: Path, lay
                 baseline
             )
             with metrics.serve(run, port=0, baseline=baseline) as port:
-                wait_until(lambda port=port: scrape(port)["routestats_window_rows",] > 100)
+                wait_until(partial(has_rows, port))
                 found[experts] = set(scrape(port))
     assert found[8] == found[256]
     # imbalance, entropy and drift of each layer, information and its null of each but the first
-    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 6
+    assert len(found[8]) == 3 * layers + 2 * (layers - 1) + 7
     names = {name for name, *_ in found[8]}
     assert names == {
         "routestats_rows_total",
         "routestats_dropped_rows_total",
+        "routestats_illegal_domain_requests_total",
         "routestats_up",
         "routestats_lag_rows",
         "routestats_window_rows",
@@ -93,10 +101,10 @@ def test_values_are_those_of_the_run(tmp_path: Path) -> None:
         assert series["routestats_load_drift_bits", name] == pytest.approx(0, abs=1e-12)
         shares = [series["routestats_expert_load_ratio", name, str(e)] for e in range(8)]
         np.testing.assert_allclose(shares, 8 * load.share[layer])
-    for layer in ("1", "2", "3"):
+    for name in ("1", "2", "3"):
         # Three of four tokens follow the layer before.
-        information = series["routestats_adjacent_information_ratio", layer]
-        assert information > 0.4 > 0.1 > series["routestats_adjacent_information_null_ratio", layer]
+        information = series["routestats_adjacent_information_ratio", name]
+        assert information > 0.4 > 0.1 > series["routestats_adjacent_information_null_ratio", name]
     assert ("routestats_adjacent_information_ratio", "0") not in series
 
 
@@ -114,11 +122,11 @@ def test_drift_shows_when_the_load_moves(tmp_path: Path) -> None:
             drift[hot] = [scrape(port)["routestats_load_drift_bits", str(i)] for i in range(4)]
     assert max(drift[None]) < 0.01
     # All of two of eight experts against an even load: half of log2(8/2 ...), by definition below.
-    even, hot = np.full(8, 1 / 8), np.array([0, 0, 0, 0.5, 0.5, 0, 0, 0])
-    mixed = (even + hot) / 2
+    even, moved = np.full(8, 1 / 8), np.array([0, 0, 0, 0.5, 0.5, 0, 0, 0])
+    mixed = (even + moved) / 2
     expected = sum(
         0.5 * p * math.log2(p / m)
-        for side in (even, hot)
+        for side in (even, moved)
         for p, m in zip(side, mixed, strict=True)
         if p > 0
     )
@@ -130,6 +138,7 @@ def test_a_run_that_is_not_there_yet(tmp_path: Path) -> None:
         assert scrape(port) == {
             ("routestats_rows_total",): 0,
             ("routestats_dropped_rows_total",): 0,
+            ("routestats_illegal_domain_requests_total",): 0,
             ("routestats_up",): 0,
             ("routestats_lag_rows",): 0,
             ("routestats_window_rows",): 0,
@@ -153,6 +162,43 @@ def test_a_counter_is_not_reset_while_a_run_cannot_be_read(tmp_path: Path) -> No
             rows = series["routestats_rows_total",]
         assert wait_until(lambda: scrape(port)["routestats_rows_total",] > rows)
     assert engine.recorder.progress()["rows"] > rows
+
+
+def test_totals_come_from_the_feed_and_then_from_the_run(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    names = ("rows", "dropped_rows", "illegal_domain_requests")
+
+    def totals(port: int) -> list[float]:
+        series = scrape(port)
+        return [series[f"routestats_{name}_total",] for name in names]
+
+    writer = TraceWriter(run, SHAPE, weights=False, model="m", engine={})
+    feed = FeedWriter(run, SHAPE, layer_ids=range(4))
+    with metrics.serve(run, port=0) as port:
+        feed.publish([], rows=7, dropped=1, waiting=0, illegal_domain_requests=2)
+        assert totals(port) == [7, 1, 2]
+        feed.close(rows=8, dropped=2, illegal_domain_requests=3)
+        assert totals(port) == [8, 2, 3]
+        assert totals(port) == [8, 2, 3]  # though the files state nothing yet
+        writer.close(dropped_rows=3, totals={"illegal_domain_requests": 4})
+        assert totals(port) == [8, 3, 4]
+        # Another capture into the run counts on from what the run states.
+        writer = TraceWriter(run, SHAPE, weights=False, model="m", engine={})
+        assert writer.before("illegal_domain_requests") == 4
+        writer.close()
+
+
+def test_requests_whose_id_names_no_legal_domain_are_counted(tmp_path: Path) -> None:
+    engine = FakeEngine(tmp_path / "run")
+    engine.prefix = "rs:..:"
+    with metrics.serve(tmp_path / "run", port=0) as port:
+        for _ in range(2):
+            engine.step()
+        name = ("routestats_illegal_domain_requests_total",)
+        wait_until(lambda: scrape(port)[name] == 2)  # while the engine runs
+        engine.close()
+        assert scrape(port)[name] == 2
+    assert rs.Trace.open(tmp_path / "run").info["totals"]["illegal_domain_requests"] == 2
 
 
 def test_scrapes_at_once(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
+from cli_cases import fails, run
 from live_cases import FakeEngine
-from test_cli import fails, run
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError
@@ -35,20 +35,18 @@ def finished(tmp_path: Path) -> Path:
 
 def connect(server: DashboardServer, origin: str) -> int:
     """Status that a page of `origin` gets when it opens the websocket."""
-    import tornado.httpclient
-    import tornado.websocket
     from bokeh.util.token import generate_jwt_token, generate_session_id
+    from tornado.httpclient import HTTPClientError, HTTPRequest
+    from tornado.websocket import websocket_connect
 
     token = generate_jwt_token(generate_session_id())
 
     async def attempt() -> int:
-        request = tornado.httpclient.HTTPRequest(
-            server.url.replace("http", "ws") + "ws", headers={"Origin": origin}
-        )
+        request = HTTPRequest(server.url.replace("http", "ws") + "ws", headers={"Origin": origin})
         try:
-            made = await tornado.websocket.websocket_connect(request, subprotocols=["bokeh", token])
-        except tornado.httpclient.HTTPClientError as error:
-            return error.code
+            made = await websocket_connect(request, subprotocols=["bokeh", token])
+        except HTTPClientError as error:
+            return int(error.code)
         made.close()
         while await made.read_message() is not None:
             pass  # until the other side has closed, too
@@ -104,7 +102,10 @@ def test_a_session_holds_the_run(finished: Path) -> None:
             load = document.get_model_by_name("load").data["tokens"][0]
             assert load.sum() == 160 * 4 * 2
             assert "160" in document.get_model_by_name("counters").text
-            assert "● finished" in document.get_model_by_name("counters").text
+            shown = document.get_model_by_name("counters").text
+            assert "● finished" in shown
+            assert "newest rows from the run&#x27;s files" in shown
+            assert ">0</div>" in shown.split("not seen by this view")[0][-120:]
         finally:
             session.close()
 

@@ -18,6 +18,7 @@ from routestats.live._state import LiveState
 from routestats.live._window import RoutingWindow
 from routestats.schema import RoutingBatch
 from routestats.shape import RouteShape
+from routestats.stats._base.contingency import entropy_bits
 from routestats.trace.feed import FeedReader, FeedWriter, row_dtype
 
 
@@ -93,7 +94,7 @@ def test_balance_is_that_of_expert_load() -> None:
     window.add(rows_of(experts, shape))
     np.testing.assert_array_equal(window.load, load.load)
     np.testing.assert_allclose(_measures.imbalance(window.load), load.imbalance)
-    np.testing.assert_allclose(_measures.entropy_bits(window.load), load.entropy_bits)
+    np.testing.assert_allclose(entropy_bits(window.load), load.entropy_bits)
     np.testing.assert_allclose(_measures.times_even(window.load), load.share * 8)
 
 
@@ -119,14 +120,14 @@ def test_too_few_rows_give_no_figure() -> None:
     assert np.isnan(_measures.predictability(first, 8).single_hop).all()
     assert np.isnan(_measures.adjacent_information(first, 8).ratio).all()
     nothing = np.zeros((2, 8), np.int64)
-    assert np.isnan(_measures.entropy_bits(nothing)).all()
+    assert np.isnan(entropy_bits(nothing)).all()
     assert np.isnan(_measures.imbalance(nothing)).all()
 
 
 def test_millions_of_rows_stay_in_bounds(tmp_path: Path) -> None:
     FakeEngine(tmp_path / "run").close()  # a run of which nothing but its description is used
     shape, capacity = SHAPE, 4096
-    feed = FeedWriter(tmp_path / "run", shape, layer_ids=range(4), capture="c", capacity=capacity)
+    feed = FeedWriter(tmp_path / "run", shape, layer_ids=range(4), capacity=capacity)
     size = feed.path.stat().st_size
     experts = skewed(50_000, shape, 4).astype(np.uint8)
     state = LiveState(tmp_path / "run", window=2048, least_seconds=0.0)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from routestats.engines.tiny import make_mixtral, tiny_model
 from routestats.errors import InvalidValueError
+from routestats.models import tiny_model
+from routestats.models.untrained import make_mixtral
 
 MEBIBYTE = 2**20
 

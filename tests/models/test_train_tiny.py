@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="training needs torch")
+pytest.importorskip("torch", reason="training needs torch")
 pytest.importorskip("transformers", reason="training needs transformers")
 
-from tiny_mixtral import corpus, network, training, vocabulary  # noqa: E402
+import torch
+
+from tiny_mixtral import corpus, network, training, vocabulary
 
 PLAN = training.Plan(
     steps=8, rows=2, context=8, learning_rate=1e-2, warmup=2, decay=0.5, balance=0.01,

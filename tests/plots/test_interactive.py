@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_speculation import chain, trace_of
-from test_timing import write as write_timings
+from speculation_cases import chain, trace_of
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError
 from routestats.plots import interactive
+from routestats.stats._predictors.table import PREDICTORS
 
 LAYERS, EXPERTS, TOKENS = 6, 8, 400
 
@@ -43,7 +44,8 @@ def source(layout: Any, name: str) -> dict[str, Any]:
     from bokeh.models import ColumnDataSource
 
     (found,) = (s for s in layout.select({"type": ColumnDataSource}) if s.name == name)
-    return found.data
+    data: dict[str, Any] = found.data
+    return data
 
 
 def plots(layout: Any) -> list[Any]:
@@ -297,10 +299,8 @@ def test_speculation_starts_at_what_was_computed(tmp_path: Path) -> None:
     assert points["speed_up"] == pytest.approx([c.speed_up for c in shown])
     share = layout.select_one({"name": "share"})
     assert share.value == pytest.approx(100 * judged.prepared_ns / judged.moe_ns)
-    assert (
-        max(shown, key=lambda c: c.speed_up).predictor
-        in layout.select_one({"name": "verdict"}).text
-    )
+    best = max(shown, key=lambda c: c.speed_up).predictor
+    assert PREDICTORS[best].label in layout.select_one({"name": "verdict"}).text
 
 
 # --- tables, embedding ---
@@ -360,7 +360,7 @@ def test_import_of_routestats_brings_no_bokeh() -> None:
 
 def test_a_diverging_map_is_purple_below_and_orange_above() -> None:
     """As in the static figures; of a colour `#rrggbb`, blue is the stronger end of purple."""
-    from routestats.plots.interactive._style import diverging
+    from routestats.plots._draw.bokeh import diverging
 
     low, high = (bytes.fromhex(colour[1:7]) for colour in np.array(diverging(1.0).palette)[[0, -1]])
     assert low[2] > low[0]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from random import Random
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plots_cases import legend_texts
 from stats_cases import make_trace
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
-from routestats.plots._flow_rows import ribbon, rows_by_straightness, stack
+from routestats.plots._draw.flow_rows import ribbon, rows_by_straightness, stack
 
 pytest.importorskip("matplotlib")
 
@@ -23,7 +27,7 @@ def trace() -> rs.Trace:
     return make_trace(3, layers=4, taste=3.0)[0]
 
 
-def widths(axes) -> list[float]:  # type: ignore[no-untyped-def]
+def widths(axes: Any) -> list[float]:
     """Of each line at the first layer, where it is level: half of its points are either side."""
     found = []
     for patch in axes.patches:
@@ -53,7 +57,7 @@ def test_counted_frequencies_are_drawn_exactly(trace: rs.Trace) -> None:
 
 def test_what_memoryless_routing_gives_stands_beside_the_paths(trace: rs.Trace) -> None:
     result = rs.stats.paths(trace, top=(1, 5, 20), simulations=2)
-    axes = rs.plots.path_frequencies(result).axes[0]
+    axes: Any = rs.plots.path_frequencies(result).axes[0]
     window = result.windows[0]
     for container, null in zip(axes.containers, (window.markov, window.independent), strict=True):
         x, y = container.lines[0].get_data()
@@ -67,10 +71,28 @@ def test_what_memoryless_routing_gives_stands_beside_the_paths(trace: rs.Trace) 
     assert (np.diff(ranks[1:], prepend=0) * tokens[1:]).sum() == pytest.approx(window.tokens)
 
 
+@pytest.mark.parametrize("domains", [2, 5, 6])
+def test_more_domains_than_colours_are_not_drawn_apart(domains: int) -> None:
+    rng = np.random.default_rng(0)
+    tokens = 30 * domains
+    trace = rs.Trace.from_arrays(
+        rng.random((tokens, 3, 4)).argsort(axis=2)[:, :, :1].astype(np.uint8),
+        num_experts=4,
+        request_ids=[f"r{i // 10}" for i in range(tokens)],
+        domain={f"r{i}": f"d{i // 3}" for i in range(3 * domains)},
+        ordered=True,
+    )
+    figure = rs.plots.path_coverage(rs.stats.paths(trace, simulations=1))
+    drawn = [str(line.get_label()) for line in figure.axes[0].get_lines()]
+    assert sum(label.startswith("d") for label in drawn) == (domains if domains <= 5 else 0)
+    told = f"{domains} domains are not drawn apart" in figure.get_supxlabel()
+    assert told == (domains > 5)
+
+
 def test_an_n_beyond_the_last_path_ends_at_it() -> None:
     experts = np.array([[[0], [1]]] * 3 + [[[1], [0]]], np.uint8)
     trace = rs.Trace.from_arrays(experts, num_experts=2, ordered=True)
-    axes = rs.plots.path_frequencies(rs.stats.paths(trace, top=(1, 10, 100))).axes[0]
+    axes: Any = rs.plots.path_frequencies(rs.stats.paths(trace, top=(1, 10, 100))).axes[0]
     for container in axes.containers:
         assert len(container.lines[0].get_xdata()) <= 2
         assert np.isfinite(container.lines[0].get_ydata()).all()
@@ -112,7 +134,7 @@ def test_few_experts_have_rows_of_their_own(trace: rs.Trace) -> None:
     assert f"The 4 most travelled paths of first choices, layers 0 to 3: {share:.1%}" in (
         figure.get_suptitle()
     )
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    labels = legend_texts(axes)
     assert labels[0] == f"1: {tokens[0] / counts.tokens:.2%} ({tokens[0]:,})"
 
 
@@ -130,7 +152,7 @@ def test_of_many_experts_only_those_on_the_paths_are_there() -> None:
     assert ids == {(layer, str(kind[layer, 0])) for kind in kinds for layer in layers}
     assert "a row is not one expert" in figure.get_supxlabel()
     assert len(axes.get_xticks()) <= 24
-    assert axes.get_legend().get_texts()[-1].get_text().startswith("6 to 6:")
+    assert legend_texts(axes)[-1].startswith("6 to 6:")
 
 
 @given(
@@ -142,7 +164,7 @@ def test_of_many_experts_only_those_on_the_paths_are_there() -> None:
     st.randoms(use_true_random=False),
 )
 def test_rows_hold_one_expert_each_and_lines_do_not_overlap(
-    columns: list[list[int]], random: np.random.Generator
+    columns: list[list[int]], random: Random
 ) -> None:
     experts = np.array(columns).T
     tokens = np.sort([random.randint(1, 50) for _ in range(len(experts))])[::-1].astype(np.uint64)
@@ -190,14 +212,20 @@ def test_what_cannot_be_drawn_is_refused(trace: rs.Trace) -> None:
     ):
         with pytest.raises(InvalidValueError, match=message):
             call()
+    other: Any = trace
+    counted: Any = counts
+    number: Any = 1
     for call, message in (
         (
-            lambda: rs.plots.path_flow(rs.stats.paths(trace)),
+            lambda: rs.plots.path_flow(rs.stats.paths(trace)),  # type: ignore[call-overload]
             "counts: expected PathCounts, got Paths",
         ),
-        (lambda: rs.plots.path_frequencies(trace), "expected Paths or PathCounts, got Trace"),
-        (lambda: rs.plots.path_coverage(counts), "results: expected Paths, got PathCounts"),
-        (lambda: rs.plots.path_flow(counts, ax=1), "ax: expected matplotlib Axes or None, got int"),
+        (lambda: rs.plots.path_frequencies(other), "expected Paths or PathCounts, got Trace"),
+        (lambda: rs.plots.path_coverage(counted), "results: expected Paths, got PathCounts"),
+        (
+            lambda: rs.plots.path_flow(counts, ax=number),
+            "ax: expected matplotlib Axes or None, got int",
+        ),
     ):
         with pytest.raises(InvalidTypeError, match=message):
             call()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
 
 import routestats as rs
 from routestats.errors import InvalidValueError
-from routestats.plots._prediction import STYLES, _hop_ticks
+from routestats.plots._prediction import _hop_ticks
 from routestats.stats import HopAccuracy
-from routestats.stats._predictors.allowed import LABELS
+from routestats.stats._predictors.table import FITTED, PREDICTORS
 
 pytest.importorskip("matplotlib")
 
@@ -32,7 +33,7 @@ def test_every_predictor_is_drawn_with_its_values_and_named(layers: int, bands: 
     figure = rs.plots.prediction(found)
     (axes,) = figure.axes
     lines = {line.get_label(): line for line in axes.get_lines()}
-    assert list(lines) == [LABELS[name] for name in found.predictors]
+    assert list(lines) == [PREDICTORS[name].label for name in found.predictors]
     for each in found.main.predictions:
         line = lines[each.label]
         assert np.array_equal(line.get_xdata(), np.arange(1, layers))
@@ -52,7 +53,7 @@ def test_the_legend_is_in_the_order_of_the_lines_at_hop_1() -> None:
     (axes,) = figure.axes
     assert axes.get_ylabel() == "recall@4 (%)"
     assert figure.get_supxlabel().endswith("a note")
-    legend = axes.get_legend()
+    legend: Any = axes.get_legend()
     starts = {each.label: each.by_hop.value[0] for each in found["recall_at_4"].predictions}
     entries = [text.get_text().split("  ") for text in legend.get_texts()]
     names = [name.removesuffix(" (baseline)") for _, name in entries]
@@ -77,9 +78,11 @@ def test_an_unknown_measure_is_refused() -> None:
         rs.plots.prediction(result(3, bootstrap=0), measure="recall")
 
 
-def test_every_predictor_has_a_style_of_its_own() -> None:
-    assert set(LABELS) <= set(STYLES)
-    assert len({style["color"] for style in STYLES.values()}) == len(STYLES)
+def test_every_predictor_of_the_figure_has_a_colour_of_its_own() -> None:
+    found = result(9, bootstrap=0)
+    assert set(found.predictors) == set(FITTED)
+    (axes,) = rs.plots.prediction(found).axes
+    assert len({line.get_color() for line in axes.get_lines()}) == len(FITTED)
 
 
 def test_hop_ticks_are_round_and_show_both_ends() -> None:

@@ -20,9 +20,8 @@ import draw_figures
 # Many layers, and many experts: all pairs of both at once would take gigabytes.
 SHAPES = {"deep": (96, 8, 2), "wide": (6, 256, 8)}
 TOKENS = 600
-NAMES = tuple(
-    draw_figures.figures(draw_figures.two_domains(*np.zeros((2, 1, 2, 2), np.uint8), 2), "")
-)
+PLAIN = np.zeros((1, 2, 2), np.uint8)
+NAMES = tuple(draw_figures.figures(draw_figures.two_domains(PLAIN, PLAIN, num_experts=2), ""))
 
 
 @pytest.fixture(scope="module", params=SHAPES)
@@ -37,7 +36,8 @@ def drawn(request: pytest.FixtureRequest) -> dict[str, Callable[[], Figure]]:
 
 
 def extents(texts: list[Text], figure: Figure) -> list[Any]:
-    renderer = figure.canvas.get_renderer()
+    canvas: Any = figure.canvas
+    renderer = canvas.get_renderer()
     return [
         (text.get_window_extent(renderer), text.get_text())
         for text in texts

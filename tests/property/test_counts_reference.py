@@ -39,7 +39,8 @@ def draw_ids(
     # A random start and a random stride coprime with E give K distinct ids without E * T draws.
     coprime = np.array([s for s in range(1, E + 1) if np.gcd(s, E) == 1])
     start, stride = rng.integers(0, E, (T, L, 1)), rng.choice(coprime, (T, L, 1))
-    return (start + stride * np.arange(K)) % E
+    ids: npt.NDArray[np.int64] = (start + stride * np.arange(K)) % E
+    return ids
 
 
 def rearranged(ids: npt.NDArray[Any], memory: str) -> npt.NDArray[Any]:

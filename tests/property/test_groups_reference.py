@@ -39,7 +39,7 @@ def test_shuffle_equals_the_reference(
     grouped = GroupedRows(grouped.rows, grouped.starts, first)
     got = grouped.shuffled(layers, seed=seed, stream=stream, threads=threads)
     expected = reference.shuffle_rows(
-        grouped.rows, grouped.starts, layers, seed=seed, stream=stream, first_class=first
+        grouped.rows, grouped.starts, layers, seed=seed, stream=stream, first_group=first
     )
     assert np.array_equal(got, expected)
     assert (codes[got] == codes[grouped.rows]).all()
@@ -158,20 +158,20 @@ def test_wrong_arguments_are_named() -> None:
     for wrong, message in (
         (GroupedRows(np.array([0, 1, 2, 4], np.uint32), grouped.starts), "rows: expected less"),
         (GroupedRows(grouped.rows, np.array([0, 3, 1, 4], np.uint64)), "starts: expected"),
-        (GroupedRows(grouped.rows[:3], grouped.starts), "rows: unexpected shape"),
+        (GroupedRows(grouped.rows[:3], grouped.starts), r"rows: expected shape \[4\], got \[3\]"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InvalidValueError, match=message):
             sum_changes_without_groups(experts, counts, wrong)
     few = count(experts[:1], num_experts=2)
-    with pytest.raises(ValueError, match="counts: expected those of all entries"):
+    with pytest.raises(InvalidValueError, match="counts: expected those of all entries"):
         sum_changes_without_groups(experts, few, grouped)
-    with pytest.raises(ValueError, match="starts: expected ascending"):
+    with pytest.raises(InvalidValueError, match="starts: expected ascending"):
         _core.shuffle_rows(
             rows=grouped.rows,
             starts=np.array([0, 9], np.uint64),
             seed=0,
             stream=0,
-            first_class=0,
+            first_group=0,
             orders=np.empty((1, 4), np.uint32),
             threads=1,
         )

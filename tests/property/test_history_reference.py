@@ -12,7 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import routestats as rs
-from routestats.counts._history import HistoryQuestion, history_group_hits, history_totals
+from routestats.counts._history import (
+    Context,
+    HistoryQuestion,
+    history_group_hits,
+    history_totals,
+)
+from routestats.counts._plan import pair_layers
 from routestats.counts.reference import history as reference_history
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -74,7 +80,7 @@ def cases(draw: st.DrawFn) -> Case:
     if draw(st.booleans()):
         test = test[:0]
     dtype = np.uint16 if E > 256 or draw(st.booleans()) else np.uint8
-    context = draw(st.sampled_from(["top1", "set"]))
+    context: Context = draw(st.sampled_from(["top1", "set"]))
     top1 = draw(st.booleans())
     sizes = tuple(m for m in (K, 2 * K, 4 * K) if m == K or m < E)
     best = sizes if not top1 or draw(st.booleans()) else ()
@@ -109,7 +115,7 @@ def test_totals_equal_the_reference(case: Case, data: st.DataObject) -> None:
         threads=case.threads,
     )
     L = case.train.shape[1]
-    source, target = np.triu_indices(L, 1)
+    source, target = pair_layers(L)
     for pair in data.draw(st.sets(st.integers(0, len(source) - 1), min_size=1, max_size=3)):
         for s, support in enumerate(case.supports):
             for m, order in enumerate(case.orders):
@@ -133,7 +139,7 @@ def test_totals_equal_the_reference(case: Case, data: st.DataObject) -> None:
 @PROFILE
 @given(cases(), st.data())
 def test_group_hits_equal_the_reference(case: Case, data: st.DataObject) -> None:
-    source, target = np.triu_indices(case.train.shape[1], 1)
+    source, target = pair_layers(case.train.shape[1])
     seed = data.draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)
     order = rng.choice(case.orders, len(source))

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from routestats import _core
 from routestats.counts import rank_hits
 from routestats.counts.reference.ranks import rank_hits as reference
+from routestats.errors import InvalidValueError
 
 
 @st.composite
@@ -69,18 +70,22 @@ def test_wrong_shapes_and_values_are_refused() -> None:
     }
     assert rank_hits(**good).shape == (2, 1, 3)
     for name, value, message in (
-        ("base", np.zeros((2, 5)), "base: unexpected shape"),
-        ("rows", np.zeros((1, 4, 2), int), "rows: unexpected shape"),
-        ("rows", np.zeros((5, 2), int), "rows: expected 3 dimensions, got 2"),
-        ("chosen", np.zeros((1, 5, 1), int), "chosen: unexpected shape"),
-        ("group_of", np.zeros(4, int), "group_of: unexpected shape"),
+        ("base", np.zeros((2, 5)), r"base: expected shape \[2, 4\], got \[2, 5\]"),
+        ("rows", np.zeros((1, 4, 2), int), r"rows: expected shape \[1, 5, 2\], got \[1, 4, 2\]"),
+        ("rows", np.zeros((5, 2), int), r"rows: expected shape \[any, any, any\], got \[5, 2\]"),
+        (
+            "chosen",
+            np.zeros((1, 5, 1), int),
+            r"chosen: expected shape \[2, 5, 1\], got \[1, 5, 1\]",
+        ),
+        ("group_of", np.zeros(4, int), r"group_of: expected shape \[5\], got \[4\]"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InvalidValueError, match=message):
             rank_hits(**{**good, name: value})
     for name, value, message in (
         ("rows", np.full((1, 5, 2), 3), "rows: expected values below 3, got 3"),
         ("chosen", np.full((2, 5, 1), 4), "chosen: expected values below 4, got 4"),
         ("group_of", np.ones(5, int), "group_of: expected values below 1, got 1"),
     ):
-        with pytest.raises(IndexError, match=message):
+        with pytest.raises(InvalidValueError, match=message):
             rank_hits(**{**good, name: value})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from math import isnan, log2
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,9 @@ from routestats.stats._predictors import hits as predictor_hits
 Experts = npt.NDArray[np.integer]
 
 
-def oracle(train: Experts, test: Experts, e: int, pairing: str, src: int | None, dst: int, m: int):
+def oracle(
+    train: Experts, test: Experts, e: int, pairing: str, src: int | None, dst: int, m: int
+) -> list[Any]:
     """Predicted best-m list of every test token; src None is the marginal."""
     k = train.shape[2]
     slots = k if pairing == "any" else 1

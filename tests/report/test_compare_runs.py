@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_trace import write_run
+from trace_cases import write_run
 
 import routestats as rs
 from routestats.cli import main

@@ -99,3 +99,6 @@ def test_unknown_tables_and_unfit_traces_are_named() -> None:
         paper_table(some_trace(), "table 9")
     with pytest.raises(InvalidValueError, match="at least 2 layers"):
         paper_table(some_trace(layers=1), "exflow-affinity")
+    # The command has no option `m`: the message names what the user gave.
+    with pytest.raises(InvalidValueError, match=r"^table srp: .* at least 16 .* run is 9$"):
+        paper_table(some_trace(length=9), "srp")

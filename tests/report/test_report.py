@@ -8,32 +8,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow.csv
 import pytest
+from report_cases import some_trace
 
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.report import Analysis, analyse_run, summary, to_dict, write_report
-from routestats.report._tables import tables
-
-
-def some_trace(
-    layers: int = 3, prompts: int = 12, *, ordered: bool = True, seed: int = 0
-) -> rs.Trace:
-    """Prompts of 20 tokens, the last 5 written, in two domains that prefer other experts."""
-    token_ids = np.random.default_rng(0).integers(0, 30, prompts * 20)
-    rng = np.random.default_rng(seed)
-    tokens = prompts * 20
-    score = rng.gumbel(size=(tokens, layers, 8))
-    code = (np.arange(tokens) // 20) % 2 == 0
-    score[code, :, 0] += 1.5
-    return rs.Trace.from_arrays(
-        np.argsort(-score, axis=2)[:, :, :2].astype(np.uint8),
-        num_experts=8,
-        request_ids=[f"r{i // 20}" for i in range(tokens)],
-        token_ids=token_ids,
-        phase=["decode" if i % 20 >= 15 else "prefill" for i in range(tokens)],
-        domain={f"r{i}": "maths" if i % 2 else "code" for i in range(prompts)},
-        ordered=ordered,
-    )
+from routestats.report._registry import tables
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +33,35 @@ def test_every_part_is_there(analysis: Analysis) -> None:
     for words in ("history, selected", "mutual information", "set paths", "transfer", "SRP"):
         assert words in text
     assert json.loads(json.dumps(to_dict(analysis), allow_nan=False))["missing"] == {}
+
+
+def test_every_load_says_of_which_domain_it_is(analysis: Analysis, tmp_path: Path) -> None:
+    heads = [text for text in summary(analysis).split("\n\n") if "expert load (any)" in text]
+    assert [head.split(":")[0] for head in heads] == ["all domains", "code", "maths"]
+    tokens = [f"{load.tokens:,} tokens" for load in analysis.load_by_domain.values()]
+    assert all(words in head for words, head in zip(["240 tokens", *tokens], heads, strict=True))
+    assert (
+        "All domains together. Even use: imbalance 1"
+        in write_report(analysis, tmp_path).read_text()
+    )
+
+
+def test_a_run_of_short_requests_says_why_it_has_no_segments() -> None:
+    whole = some_trace()
+    rows = np.arange(len(whole)) % 20 < 9
+    short = rs.Trace.from_arrays(
+        whole.experts[rows],
+        num_experts=8,
+        request_ids=np.array(whole.rows["request_id"].to_pylist())[rows].tolist(),
+        token_ids=whole.rows["token_id"].to_numpy()[rows],
+        ordered=True,
+    )
+    found = analyse_run(short)
+    assert found.segments is None
+    assert found.missing["segment routing"] == (
+        "trace: expected a request of at least 16 consecutive positions, as long as the report's "
+        "segments; the longest run is 9"
+    )
 
 
 def test_files_hold_the_tables(analysis: Analysis, tmp_path: Path) -> None:

@@ -12,17 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_cli_timing import time_run
-from test_lookahead import LAYOUT, PAIRS, random_ids
-from test_lookahead import write_run as write_lookahead_run
-from test_report import some_trace
+from lookahead_cases import LAYOUT, PAIRS, random_ids
+from lookahead_cases import write_run as write_lookahead_run
+from report_cases import some_trace
+from timing_cases import time_run
 
 import headless
 import routestats as rs
 from routestats.cli import main
 from routestats.errors import InvalidValueError
 from routestats.report import Analysis, Compared, analyse_run, compare_with, write_report
-from routestats.report._findings import Finding, best_predictor, findings
+from routestats.report._part import Finding
+from routestats.report._registry import PARTS, findings
+from routestats.report.sections.prediction import best_predictor
+from routestats.report.sections.second_run import SecondRun
 from routestats.trace.timings import write_overhead
 
 SECTIONS = {
@@ -151,7 +154,8 @@ def test_nothing_is_loaded_and_the_policy_says_so(report: Path) -> None:
 
 def test_what_made_it_is_named(report: Path) -> None:
     text = report.read_text()
-    assert "routestats report &#x27;my run&#x27;" in text
+    assert "routestats report &#39;my run&#39;" in text
+    assert "routestats report 'my run'" not in text
     for name, version in (("numpy", np.__version__), ("Python", None), ("its commit", None)):
         (cell,) = re.findall(rf"<th scope=\"row\">{name}</th><td>([^<]+)</td>", text)
         assert version is None or cell == version
@@ -168,7 +172,9 @@ def interval(estimate: rs.stats.Estimate, place: Any) -> list[str]:
 
 
 def test_the_summary_says_what_the_results_say(analysis: Analysis, compared: Compared) -> None:
-    found = {finding.question: finding for finding in findings(analysis, compared)}
+    found = {
+        finding.question: finding for finding in findings(analysis, [*PARTS, SecondRun(compared)])
+    }
     assert not any(finding.bad for finding in found.values())
     check = found["Can the data be trusted?"]
     assert numbers(check) == [str(len(analysis.verification.checks)), "480", "24", "24"]
@@ -300,7 +306,7 @@ def test_another_shape_is_refused_before_the_work(tmp_path: Path) -> None:
 
 
 def test_the_command_line_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from test_trace import write_run
+    from trace_cases import write_run
 
     for name in ("one", "two"):
         write_run(tmp_path / name, requests=12, rows=30)

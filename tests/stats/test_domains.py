@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
 from stats_cases import claim_fewer_experts
@@ -10,7 +13,7 @@ from stats_cases import make_trace as small_trace
 import routestats as rs
 from routestats.errors import InvalidValueError
 from routestats.stats._base import contingency
-from routestats.stats._compare_domains import compare, expert_difference
+from routestats.stats._compare_domains import compare, divergence, expert_difference
 
 
 def make_trace(seed: int, *, shift: bool = False, groups: int = 20, phase: str = "prefill"):  # type: ignore[no-untyped-def]
@@ -123,7 +126,7 @@ def test_adjusted_p_values_are_benjamini_and_hochbergs() -> None:
 
     rng = np.random.default_rng(0)
     observed, null = rng.random(40) ** 0.5, rng.random((40, 199))
-    found = compare._test([np.append(o, n) for o, n in zip(observed, null, strict=True)])
+    found = divergence.tested([np.append(o, n) for o, n in zip(observed, null, strict=True)])
     p = [(1 + sum(n >= o for n in ns)) / 200 for o, ns in zip(observed, null, strict=True)]
     np.testing.assert_allclose(found.p_value, p)
     np.testing.assert_allclose(found.q_value, false_discovery_control(p, method="bh"))
@@ -145,7 +148,7 @@ def test_expert_differences_equal_the_definition() -> None:
     np.testing.assert_allclose(experts.difference, share[0] - share[1], atol=1e-14)
     # The same labellings, prompt by prompt.
     requests = np.array(trace.rows["request_id"].to_pylist())
-    names = sorted(set(requests))
+    names = sorted(set(requests), key=lambda name: int(name[1:]))
     sides = np.array([int(name[1:]) >= 20 for name in names])
     by_prompt = np.stack(
         [
@@ -235,7 +238,7 @@ def test_experts_that_differ_are_found_among_thousands_and_few_others() -> None:
 
 
 def test_what_has_no_divergence_has_no_p_and_a_permutation_without_one_counts_against() -> None:
-    found = compare._test(
+    found = divergence.tested(
         [np.array([np.nan, 0.1, 0.2]), np.array([0.5, np.nan, 0.1]), np.array([0.5, 0.4, 0.1])]
     )
     np.testing.assert_array_equal(found.p_value, [np.nan, 2 / 3, 1 / 3])
@@ -268,3 +271,25 @@ def test_groups_and_domains_that_are_too_few() -> None:
         rs.stats.compare_domains(claim_fewer_experts(trace, 4))
     with pytest.raises(InvalidValueError, match="permutations: expected at least 1, got 0"):
         rs.stats.compare_domains(trace, permutations=0)
+
+
+def test_products_that_have_threads_of_their_own_run_on_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four threads that each call a BLAS of four would be sixteen."""
+    seen = []
+
+    class Watched(np.ndarray):
+        def __array_ufunc__(
+            self, ufunc: np.ufunc, method: str, *inputs: Any, **options: Any
+        ) -> Any:
+            if ufunc is np.matmul:
+                seen.append(threading.current_thread())
+            plain = [np.asarray(part) if isinstance(part, Watched) else part for part in inputs]
+            return getattr(ufunc, method)(*plain, **options)
+
+    labels = compare._labels
+    monkeypatch.setattr(compare, "_labels", lambda *given: labels(*given).view(Watched))
+    rs.stats.compare_domains(make_trace(0), permutations=19)
+    assert len(seen) > 3
+    assert set(seen) == {threading.main_thread()}

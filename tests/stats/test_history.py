@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +12,7 @@ import pytest
 
 import routestats as rs
 from routestats.counts._history import HistoryQuestion, history_group_hits, history_totals
+from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.counts.reference import history as reference_history
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import history, history_hits, hop_accuracy
@@ -31,9 +33,12 @@ class Chain:
         rng = np.random.default_rng(seed)
         return cls(order, rng.dirichlet(np.full(E, 0.4), (L, E**order)))
 
-    def _push(self, state: npt.NDArray[np.int64], choice: npt.NDArray[np.int64]):
+    def _push(
+        self, state: npt.NDArray[np.int64], choice: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.int64]:
         """The last `order` choices as one number, the latest in the lowest digit."""
-        return (state * E + choice) % E**self.order
+        after: npt.NDArray[np.int64] = (state * E + choice) % E**self.order
+        return after
 
     def sample(self, tokens: int, seed: int) -> Experts:
         rng = np.random.default_rng(seed)
@@ -68,7 +73,9 @@ class Chain:
         return float(occupied @ choices.max(axis=1))
 
 
-def trace(experts: Experts, num_experts: int = E, *, requests: int = 40, **options) -> rs.Trace:
+def trace(
+    experts: Experts, num_experts: int = E, *, requests: int = 40, **options: Any
+) -> rs.Trace:
     owner = np.arange(len(experts)) * requests // len(experts)
     positions = np.concatenate([np.arange(n) for n in np.bincount(owner)]).astype(np.int32)
     options.setdefault("ordered", True)
@@ -86,7 +93,7 @@ def test_the_order_of_a_chain_is_enough(order: int) -> None:
     """At m = the chain's order within 1 % of the Bayes rate, selected within 2 %."""
     chain = Chain.draw(order, seed=order)
     train, test = trace(chain.sample(40_000, seed=10)), trace(chain.sample(60_000, seed=11))
-    source, target = np.triu_indices(L, 1)
+    source, target = pair_layers(L)
     bayes = np.array([chain.bayes_rate(s, t) for s, t in zip(source, target, strict=True)])
     question = HistoryQuestion(E, "top1", True, ())
     totals, _ = history_totals(
@@ -115,7 +122,7 @@ def test_all_layers_without_support_overfit() -> None:
     chain = Chain.draw(1, seed=4)
     train, test = trace(chain.sample(3_000, seed=5)), trace(chain.sample(20_000, seed=6))
     result = history_hits(train, test, context="top1", names=["top1_accuracy"], seed=0)
-    last = result.shape.num_layers * (L - 1) // 2 - 1  # from the last layer but one to the last
+    last = layer_pairs(L).index((L - 2, L - 1))
     bayes = chain.bayes_rate(L - 2, L - 1)
     assert result.longest[0, :, last].sum() / len(test) < bayes - 0.02
     assert result.selected[0, :, last].sum() / len(test) > bayes - 0.01
@@ -151,11 +158,12 @@ def test_hits_stand_as_those_of_a_single_hop_do() -> None:
     assert result.names == tuple(names)
 
     inner, held_out = train.split(test=0.2, seed=3)
-    _, group = np.unique(test.row_groups(), return_inverse=True)
+    requests = test.rows["request_id"].to_pylist()
+    group = np.array([int(request[1:]) % 7 for request in requests])  # of the first requests' ids
     settings = [(m, s) for m in (1, 2, 3, 4) for s in (32, 16, 8, 4, 2, 1)]
 
-    def hits(fitted: rs.Trace, measured: rs.Trace, pair: int, order: int, support: int):
-        source, target = (int(i[pair]) for i in np.triu_indices(4, 1))
+    def hits(fitted: rs.Trace, measured: rs.Trace, pair: int, order: int, support: int) -> Any:
+        source, target = (int(i[pair]) for i in pair_layers(4))
         return reference_history.history_hits(
             fitted.experts,
             measured.experts,
@@ -179,8 +187,9 @@ def test_hits_stand_as_those_of_a_single_hop_do() -> None:
                 np.testing.assert_array_equal(got, np.bincount(group, row, minlength=7))
     for s, support in enumerate(result.supports):
         for source in range(3):
-            pair = [0, 3, 5][source]
-            lengths = hits(train, test, pair, 4, support).length
+            lengths = hits(
+                train, test, layer_pairs(4).index((source, source + 1)), 4, support
+            ).length
             shares = np.bincount(lengths, minlength=4) / len(test)
             np.testing.assert_allclose(result.resolved[s, source], shares)
     assert result.to_table().num_rows == 6
@@ -278,7 +287,7 @@ def test_wrong_arguments_of_the_hits() -> None:
 def test_wrong_arguments_of_the_counts() -> None:
     question = HistoryQuestion(4, "set", False, (2,))
     ids = np.array([[[0, 1], [2, 3]], [[1, 1], [2, 3]]])
-    settings = {"orders": [1], "supports": [1]}
+    settings: dict[str, Any] = {"orders": [1], "supports": [1]}
     with pytest.raises(InvalidValueError, match=r"train\[1, 0\]: expected a set of experts, but 1"):
         history_totals(ids, ids, question, **settings)
     with pytest.raises(InvalidValueError, match=r"experts\[0, 1, 1\] = 3, but num_experts is 3"):
@@ -288,7 +297,7 @@ def test_wrong_arguments_of_the_counts() -> None:
     with pytest.raises(InvalidValueError, match=r"test: expected \[T, 2, 2\] as in train"):
         history_totals(ids[:1], ids[:, :1], question, **settings)
     with pytest.raises(InvalidTypeError, match="supports: expected an integer, got 1.5"):
-        history_totals(ids[:1], ids[:1], question, orders=[1], supports=[1.5])
+        history_totals(ids[:1], ids[:1], question, orders=[1], supports=[1.5])  # type: ignore[list-item]
 
 
 def test_one_layer_has_no_pairs() -> None:
@@ -303,7 +312,7 @@ def test_groups_add_up_to_the_totals() -> None:
     rng = np.random.default_rng(3)
     ids = rng.integers(0, 8, (3000, 6, 1)).astype(np.uint8)
     question = HistoryQuestion(8, "top1", True, ())
-    options = {"orders": [2], "supports": [4]}
+    options: dict[str, Any] = {"orders": [2], "supports": [4]}
     totals, _ = history_totals(ids[:2000], ids[2000:], question, **options)
     by_group, _ = history_group_hits(
         ids[:2000],

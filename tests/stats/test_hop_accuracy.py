@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.parquet as pq
 import pytest
+from trace_cases import write_run
 
 import routestats as rs
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import hop_accuracy
 from routestats.stats._history.hits import history_hits
@@ -16,7 +22,7 @@ from routestats.stats._history.hits import history_hits
 Experts = npt.NDArray[np.uint8]
 
 
-def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: object) -> rs.Trace:
+def trace(experts: Experts, num_experts: int, *, requests: int = 20, **options: Any) -> rs.Trace:
     """Tokens dealt to `requests` requests of nearly equal length."""
     owner = np.arange(len(experts)) * requests // len(experts)
     ids = [f"r{i}" for i in owner]
@@ -185,7 +191,7 @@ def test_wrong_arguments() -> None:
     good = trace(experts, 8)
     with pytest.raises(InvalidTypeError, match="test: expected a Trace, got ndarray"):
         hop_accuracy(good, experts)  # type: ignore[arg-type]
-    with pytest.raises(InvalidValueError, match="pairing: expected 'any' or 'top1', got 'all'"):
+    with pytest.raises(InvalidValueError, match="pairing: expected one of any, top1, got 'all'"):
         hop_accuracy(good, good, pairing="all")
     with pytest.raises(InvalidValueError, match="confidence"):
         hop_accuracy(good, good, confidence=95)
@@ -226,7 +232,7 @@ def test_summary_has_a_line_per_predictor_and_a_column_per_hop() -> None:
     assert str(result) == result.summary()
 
 
-def with_token_ids(seed: int = 13, **options: object) -> tuple[rs.Trace, rs.Trace]:
+def with_token_ids(seed: int = 13, **options: Any) -> tuple[rs.Trace, rs.Trace]:
     rng = np.random.default_rng(seed)
     experts = random_sets(rng, 200, 4, 8, 2)
     ids = rng.integers(0, 30, 200)
@@ -266,7 +272,7 @@ def test_a_request_that_repeats_itself_is_known_from_the_previous_token() -> Non
 
 def test_predictors_compare_at_equal_targets() -> None:
     result = hop_accuracy(*with_token_ids(), bootstrap=30)
-    source, target = np.triu_indices(4, 1)
+    source, target = pair_layers(4)
     for measure in result.measures:
         assert tuple(p.name for p in measure.predictions) == result.predictors
         marginal = measure["marginal"]
@@ -341,7 +347,7 @@ def test_history_is_that_of_the_history_predictor() -> None:
         assert result.predictors[-2:] == ("history_longest", "history_selected")
         names = [measure.name for measure in result.measures]
         history = history_hits(train, test, context=context, names=names, seed=0)
-        source, target = np.triu_indices(4, 1)
+        source, target = pair_layers(4)
         for index, measure in enumerate(result.measures):
             most = 100 * (2 if measure.name.startswith("recall") else 1)
             for kind, hits in (("longest", history.longest), ("selected", history.selected)):
@@ -401,7 +407,7 @@ def test_unknown_order_leaves_all_predictors_of_sets() -> None:
         )
         for side in (train, test)
     ]
-    sets = hop_accuracy(*unordered, top1=False, bootstrap=0)
+    sets = hop_accuracy(unordered[0], unordered[1], top1=False, bootstrap=0)
     assert [m.name for m in sets.measures] == [m.name for m in result.measures[1:]]
     for measure in sets.measures:
         for each in measure.predictions:
@@ -432,3 +438,56 @@ def test_the_table_holds_every_value_once() -> None:
     without = hop_accuracy(*with_token_ids(), bootstrap=0).to_table()
     assert without["low"].null_count == without.num_rows
     assert without["value"].null_count == 0
+
+
+def test_train_is_parted_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    train, test = with_token_ids()
+    seen = []
+    split = rs.Trace.split
+
+    def counted(trace: rs.Trace, test: float, seed: int) -> tuple[rs.Trace, rs.Trace]:
+        seen.append(trace)
+        return split(trace, test, seed)
+
+    monkeypatch.setattr(rs.Trace, "split", counted)
+    result = hop_accuracy(train, test, bootstrap=0)
+    assert "history_selected" in result.predictors
+    assert seen == [train]
+
+
+def test_a_measure_has_its_size_as_a_field() -> None:
+    result = hop_accuracy(*with_token_ids(), bootstrap=0)
+    sizes = {measure.name: measure.size for measure in result.measures}
+    assert sizes["top1_accuracy"] is None
+    assert sizes["exact_set"] is None
+    recalls = {name: size for name, size in sizes.items() if size is not None}
+    assert recalls
+    assert list(recalls) == [f"recall_at_{size}" for size in recalls.values()]
+
+
+@pytest.mark.parametrize(("held", "passes"), [(True, 1), (False, 2)])
+def test_experts_are_decoded_once_and_weights_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held: bool, passes: int
+) -> None:
+    """Of a run too large to be kept, the files are read once for each side."""
+    write_run(tmp_path / "run", requests=12, rows=20)
+    if not held:
+        monkeypatch.setattr("routestats.trace._sources.HELD_BYTES", 0)
+    decoded: Counter[str] = Counter()
+
+    def note(part: Any) -> Any:
+        decoded.update(dict.fromkeys(part.schema.names, part.num_rows))
+        return part
+
+    file = pq.ParquetFile
+    for name in ("read", "read_row_group", "read_row_groups"):
+        method = getattr(file, name)
+        monkeypatch.setattr(file, name, lambda *a, method=method, **k: note(method(*a, **k)))
+    batches = file.iter_batches
+    monkeypatch.setattr(file, "iter_batches", lambda *a, **k: map(note, batches(*a, **k)))
+    trace = rs.Trace.open(tmp_path / "run")
+    result = hop_accuracy(*trace.split(test=0.4, seed=0))
+    assert result.predictors[-1] == "history_selected"
+    assert decoded["experts"] == passes * 240
+    assert decoded["weights"] == 0
+    assert decoded["position"] <= passes * 240

@@ -7,34 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_timing import write as write_timings
+from plots_cases import legend_texts
+from speculation_cases import LAYERS, chain, trace_of
+from timing_cases import write as write_timings
 
 import routestats as rs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.stats import _confidence, confidence, speculation, timing
 from routestats.stats._predictors import guesses
-
-LAYERS = 3
-
-
-def chain(rng: np.random.Generator, tokens: int, keep: float) -> np.ndarray:
-    """First choices [T, 3] of 4 experts that stay with probability `keep`, else are drawn anew."""
-    first = rng.integers(0, 4, tokens)
-    layers = [first]
-    for _ in range(LAYERS - 1):
-        stay = rng.random(tokens) < keep
-        layers.append(np.where(stay, layers[-1], rng.integers(0, 4, tokens)))
-    return np.stack(layers, axis=1)
-
-
-def trace_of(first: np.ndarray, weight: np.ndarray | float = 0.75, requests: int = 40) -> rs.Trace:
-    experts = np.stack([first, (first + 1) % 4], axis=2).astype(np.uint8)
-    top = np.broadcast_to(np.asarray(weight, np.float32), first.shape)
-    ids = [f"r{i * requests // len(first)}" for i in range(len(first))]
-    return rs.Trace.from_arrays(
-        experts, num_experts=4, request_ids=ids, weights=np.stack([top, 1 - top], axis=2)
-    )
-
 
 # --- confidence ---
 
@@ -147,7 +127,7 @@ def test_confidence_needs_weights_and_order() -> None:
     good = trace_of(first)
     with pytest.raises(InvalidValueError, match="hop: expected below 3 layers, got 3"):
         confidence(good, hop=3)
-    with pytest.raises(InvalidValueError, match="margin_at: expected 'target' or 'source'"):
+    with pytest.raises(InvalidValueError, match="margin_at: expected one of target, source"):
         confidence(good, margin_at="both")
     with pytest.raises(InvalidTypeError, match="trace: expected a Trace"):
         confidence(experts)  # type: ignore[arg-type]
@@ -260,5 +240,5 @@ def test_the_figure_of_confidence_shows_every_predictor() -> None:
     assert drawn == {
         "marginal", "previous token", "single hop", "history, selected", "uniform guess",
     }  # fmt: skip
-    named = [text.get_text().partition(":")[0] for text in stated.get_legend().get_texts()]
+    named = [text.partition(":")[0] for text in legend_texts(stated)]
     assert named == ["marginal", "single hop", "history, selected"]

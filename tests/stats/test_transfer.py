@@ -106,7 +106,7 @@ def test_what_is_refused() -> None:
     trace, rows = make_trace(0)
     for arguments, message in (
         ({"first": "a", "second": "c"}, "second: expected one of a, b, got 'c'"),
-        ({"pairing": "all"}, "pairing: expected 'any' or 'top1', got 'all'"),
+        ({"pairing": "all"}, "pairing: expected one of any, top1, got 'all'"),
         ({"phase": "decode"}, "a: expected at least 2 prompt groups in decode, .* got 0"),
         ({"phase": "both"}, "phase: expected one of prefill, decode or None, got 'both'"),
         ({"test": 1.5}, "test: expected between 0 and 1"),

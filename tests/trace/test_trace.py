@@ -12,48 +12,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import trace_cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from trace_cases import SHAPE, batch, routing, write_run, writer
 
 from routestats.errors import InvalidTypeError, InvalidValueError, RouteStatsError, TraceError
 from routestats.schema import RequestRecord, RoutingBatch
 from routestats.shape import RouteShape
-from routestats.trace import Trace, TraceWriter, sort_by_weight, verify
-
-SHAPE = RouteShape(4, 8, 2)
-
-
-def routing(rows: int, shape: RouteShape = SHAPE, seed: int = 0):
-    random = np.random.default_rng(seed)
-    keys = random.random((rows, shape.num_layers, shape.num_experts))
-    ids = np.argsort(keys, axis=2)[:, :, : shape.top_k].astype(shape.id_dtype)
-    return sort_by_weight(ids, random.random(ids.shape))
-
-
-def batch(request: str, rows: int, domain: str = "d", shape: RouteShape = SHAPE, seed: int = 0):
-    ids, weights = routing(rows, shape, seed)
-    return RoutingBatch(
-        domain,
-        (request,),
-        np.zeros(rows, np.int32),
-        np.arange(rows, dtype=np.int32),
-        np.arange(rows, dtype=np.int32) % 7,
-        np.zeros(rows, np.uint8),
-        ids,
-        weights,
-    )
-
-
-def writer(path: Path, shape: RouteShape = SHAPE, **more) -> TraceWriter:
-    return TraceWriter(path, shape, **{"weights": True, "model": "m", "engine": {}, **more})
-
-
-def write_run(path: Path, requests: int = 6, rows: int = 10, **more) -> None:
-    with writer(path, **more) as out:
-        for i in range(requests):
-            domain = f"d{i % 2}"
-            out.write(batch(f"r{i}", rows, domain, seed=i))
-            out.write_requests([RequestRecord(f"r{i}", domain, f"g{i // 2}", rows, 1)])
+from routestats.trace import Trace, verify
 
 
 @settings(max_examples=25, deadline=None)
@@ -151,6 +118,7 @@ def test_a_run_larger_than_the_chunk_is_read_in_chunks(tmp_path: Path) -> None:
         peak = max(peak, pa.total_allocated_bytes() - before)
         assert len(chunk) <= 100
     assert seen == 20_000
+    assert trace.weights is not None
     whole = trace.experts.nbytes + trace.weights.nbytes
     assert peak < whole / 4
 
@@ -241,8 +209,9 @@ def test_unreadable_things(tmp_path: Path) -> None:
 
 _KILLED = """
     import sys, os, signal
+    from pathlib import Path
     sys.path[:0] = {path!r}
-    from test_trace import *
+    from trace_cases import batch, writer
     out = writer(Path(sys.argv[1]), flush_rows=100)
     for i in range(10):
         out.write(batch(f"r{{i}}", 70, seed=i))
@@ -251,7 +220,7 @@ _KILLED = """
 
 
 def test_kill_leaves_what_was_flushed(tmp_path: Path) -> None:
-    code = textwrap.dedent(_KILLED.format(path=[str(Path(__file__).parent)]))
+    code = textwrap.dedent(_KILLED.format(path=[str(Path(trace_cases.__file__).parent)]))
     run = tmp_path / "run"
     done = subprocess.run([sys.executable, "-c", code, str(run)], capture_output=True, check=False)
     assert done.returncode == -9, done.stderr.decode()
@@ -269,8 +238,10 @@ def test_kill_leaves_what_was_flushed(tmp_path: Path) -> None:
 
 _FULL = """
     import resource, signal, sys
+    from pathlib import Path
     sys.path[:0] = {path!r}
-    from test_trace import *
+    from routestats.errors import TraceError
+    from trace_cases import batch, writer
     out = writer(Path(sys.argv[1]), flush_rows=1000)
     out.write(batch("fits", 1000))
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -285,7 +256,7 @@ _FULL = """
 
 
 def test_a_full_disk_stops_the_run_and_keeps_what_is_there(tmp_path: Path) -> None:
-    code = textwrap.dedent(_FULL.format(path=[str(Path(__file__).parent)]))
+    code = textwrap.dedent(_FULL.format(path=[str(Path(trace_cases.__file__).parent)]))
     run = tmp_path / "run"
     done = subprocess.run(
         [sys.executable, "-c", code, str(run)], capture_output=True, text=True, check=False

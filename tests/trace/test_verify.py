@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_trace import SHAPE, batch, routing, write_run, writer
+from trace_cases import SHAPE, batch, routing, write_run, writer
 
 from routestats.schema import RequestRecord, RoutingBatch
 from routestats.trace import Trace, verify
@@ -86,6 +86,7 @@ def test_faults_that_only_a_file_can_hold(tmp_path: Path) -> None:
         one.experts[3, 1, 0] = 200
 
     def order(one: RoutingBatch) -> None:
+        assert one.weights is not None
         one.weights[3, 1] = one.weights[3, 1, ::-1]
 
     assert failures(spoiled_run(tmp_path / "a", range_)) == {"ids in range"}

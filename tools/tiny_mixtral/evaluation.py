@@ -159,4 +159,5 @@ def load_counts(folder: Path) -> npt.NDArray[np.int64]:
 
 def _mean_share(scores: Sequence[Score]) -> npt.NDArray[np.float64]:
     shares = [s.load / s.load.sum(axis=1, keepdims=True) for s in scores]
-    return np.mean(shares, axis=0)
+    mean: npt.NDArray[np.float64] = np.mean(shares, axis=0)
+    return mean

@@ -1,15 +1,17 @@
 #pragma once
 
-// The part of the CUDA runtime and of CUDA C++ that csrc/cuda/ uses, for the host: where there is
-// no device, the kernels' own source runs in tests all the same.
+// The part of the CUDA runtime and of CUDA C++ that csrc/cuda/ uses, for the host: tests run the
+// source of the kernels where there is no device.
 //
-// - A block's threads take turns, in an order that is drawn anew for each block; they wait for each
-//   other at barriers and in warp-wide operations as on a device. A barrier that some threads miss
-//   is an error, and so are launches that no device would take.
-// - A stream does its work as late as it may: when somebody waits for it. Who reads too early, or
-//   gives memory away too early, is found out.
+// - The threads of a block take turns, in a random order for each block. They wait for each other
+// at
+//   barriers and in warp-wide operations as on a device. A barrier that some threads miss is an
+//   error, and so is a launch that no device would accept.
+// - A stream does its work as late as it may: when something waits for it. This shows code that
+// reads
+//   or frees memory too early.
 //
-// What it does not show: speed, races between threads that no barrier separates, CUDA graphs.
+// It does not show speed, races between threads that no barrier separates, CUDA graphs.
 
 #include <cstddef>
 #include <cstdint>
@@ -53,10 +55,11 @@ namespace emulated_cuda {
 
 void* dynamic_shared();
 void wait_for_block();
-// What every lane of the caller's warp gave; valid until the lane's next operation of the kind.
+// The values that the lanes of the warp gave; valid until the next operation of this kind by the
+// lane.
 const std::uint64_t* exchange(std::uint64_t value);
 
-// mma.m16n8k256 of bits, and and popcount, as the PTX ISA lays out its fragments.
+// mma.m16n8k256 of bits, with AND and popcount, in the fragments of the PTX ISA.
 void multiply_bits(std::uint32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                    std::uint32_t b1);
 
@@ -179,7 +182,7 @@ cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,
                    std::function<void()> thread);
 void set_dynamic_shared(const void* kernel, std::size_t bytes);
 
-// The device has not the memory for more bytes at once; without a limit at first.
+// From now on an allocation of more bytes fails; at first there is no limit.
 void limit_allocations(std::size_t bytes);
 }  // namespace emulated_cuda
 

@@ -1,4 +1,4 @@
-#include "grid.hpp"
+#include "tests/emulated_cuda/grid.hpp"
 
 #include <setjmp.h>
 #include <ucontext.h>
@@ -28,11 +28,11 @@ constexpr std::size_t kStackBytes = 128u << 10;
 enum class Where { running, at_warp, at_block, done };
 
 struct Warp {
-  std::uint64_t values[2][32];  // of every second exchange: a lane is at most one ahead
+  std::uint64_t values[2][32];  // two exchanges in turn: a lane is at most one ahead
 };
 
 struct Thread {
-  // A thread begins in a context; from then on it jumps, which asks nothing of the system.
+  // A thread begins in a context. After that it jumps, which needs no call of the system.
   ucontext_t context;
   jmp_buf place;
   bool begun = false;
@@ -84,7 +84,7 @@ void resume(Thread& thread) {
   setcontext(&thread.context);
 }
 
-// Lets those go on that wait for nobody any more; false if there are none.
+// Lets threads go on that wait for no other; false if there are none.
 bool release(unsigned count) {
   bool any = false;
   unsigned at_block = 0;
@@ -166,8 +166,8 @@ const std::uint64_t* exchange(std::uint64_t value) {
 
 void multiply_bits(std::uint32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
                    std::uint32_t b1) {
-  // Lane's registers of A are 32 bits each of rows lane / 4 and lane / 4 + 8, from bit
-  // 32 * (lane % 4) on, and again 128 bits further on; those of B the same of column lane / 4.
+  // The registers of A in a lane are 32 bits each of rows lane / 4 and lane / 4 + 8, from bit 32 *
+  // (lane % 4) on, and again 128 bits later. The registers of B are the same of column lane / 4.
   const auto halves = [](std::uint32_t low, std::uint32_t high) {
     return std::uint64_t{high} << 32 | low;
   };

@@ -10,7 +10,7 @@
 #include <set>
 #include <vector>
 
-#include "grid.hpp"
+#include "tests/emulated_cuda/grid.hpp"
 
 namespace emulated_cuda {
 namespace {
@@ -26,7 +26,7 @@ using Work = std::function<void()>;
 
 struct Stream {
   std::deque<Work> waiting;
-  std::uint64_t done = 0;  // works
+  std::uint64_t done = 0;  // pieces of work
 
   std::uint64_t given() const { return done + waiting.size(); }
   void run_until(std::uint64_t number) {
@@ -41,14 +41,14 @@ struct Stream {
 
 struct Event {
   Stream* stream = nullptr;  // null: never recorded
-  std::uint64_t number = 0;  // works of the stream before it
+  std::uint64_t number = 0;  // pieces of work of the stream before it
   std::shared_ptr<std::chrono::steady_clock::time_point> time;
 };
 
 namespace {
 
 std::recursive_mutex mutex;
-// Never destroyed: an event may name a stream that is gone.
+// Never destroyed, because an event may name a stream that is gone.
 std::set<Stream*>& streams = *new std::set<Stream*>;
 std::map<const void*, std::size_t> shared_of_kernel;
 std::map<const char*, std::size_t> pinned;
@@ -78,7 +78,7 @@ bool is_pinned(const void* memory) {
   return byte < first + bytes;
 }
 
-// Of bytes that nobody may count on.
+// Memory of arbitrary bytes.
 void* new_memory(std::size_t bytes) {
   static std::minstd_rand random;
   const std::lock_guard lock(mutex);
@@ -219,7 +219,7 @@ cudaError_t cudaMemcpyAsync(void* to, const void* from, std::size_t bytes, cudaM
     return cudaSuccess;
   }
   enqueue(stream, [=] { std::memcpy(to, from, bytes); });
-  // And written before it returns.
+  // It is written before the call returns, too.
   if (kind == cudaMemcpyDeviceToHost && !is_pinned(to)) of(stream)->run_until(of(stream)->given());
   return cudaSuccess;
 }

@@ -26,7 +26,7 @@ class GroupedRows:
     Attributes
     ----------
     rows : ndarray of uint32, shape [T]
-        Rows of each group side by side, in the trace's order within a group.
+        Rows of each group side by side.
     starts : ndarray of uint64, shape [G + 1]
         Group g is ``rows[starts[g]:starts[g + 1]]``.
     first_group : int
@@ -38,8 +38,13 @@ class GroupedRows:
     first_group: int = 0
 
     @classmethod
-    def of(cls, codes: npt.NDArray[np.integer[Any]]) -> GroupedRows:
+    def of(
+        cls, codes: npt.NDArray[np.integer[Any]], order: npt.NDArray[np.integer[Any]] | None = None
+    ) -> GroupedRows:
         """Groups of equal `codes` [T], in ascending order of the codes.
+
+        The rows of a group stand as in `order` [T], a permutation of all rows; by default as in the
+        trace.
 
         Raises
         ------
@@ -48,7 +53,9 @@ class GroupedRows:
         """
         if len(codes) > 2**32:
             raise InvalidValueError(f"rows: expected at most 2**32, got {len(codes)}")
-        order = np.argsort(codes, kind="stable")
+        if order is None:
+            order = np.arange(len(codes))
+        order = order[np.argsort(codes[order], kind="stable")]
         in_order = codes[order]
         first = np.flatnonzero(np.r_[True, in_order[1:] != in_order[:-1]])[: len(codes)]
         starts = np.r_[first, len(codes)].astype(np.uint64)
@@ -91,7 +98,7 @@ class GroupedRows:
         num_layers : int
         seed, stream : int, 0 to 2**64 - 1
             A group's permutations follow from them, the layer and the group's number alone:
-            `parts` have those of the whole. `counts.reference_groups` states the generator.
+            `parts` have those of the whole. `counts.reference.groups` states the generator.
         threads : int, optional
             By default one for each CPU that this process may use.
 
@@ -116,7 +123,7 @@ class GroupedRows:
             starts=self.starts,
             seed=int(seed),
             stream=int(stream),
-            first_class=self.first_group,
+            first_group=self.first_group,
             orders=orders,
             threads=choose_threads(threads),
         )

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
-from routestats.arguments import check_integers
+from routestats.arguments import check_choice, check_integers
+from routestats.counts._plan import layer_pairs
 from routestats.counts._source import Ids, as_ids
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
@@ -23,11 +24,7 @@ MAX_LAYERS = 255
 
 def check_context(context: str) -> Context:
     """Return `context`, or raise InvalidValueError if there is none of that name."""
-    if context == "top1":
-        return "top1"
-    if context == "set":
-        return "set"
-    raise InvalidValueError(f"context: expected one of {get_args(Context)}, got {context!r}")
+    return "top1" if check_choice("context", context, get_args(Context)) == "top1" else "set"
 
 
 def ascending(name: str, values: Sequence[int]) -> tuple[int, ...]:
@@ -93,7 +90,7 @@ def history_totals(
     Returns
     -------
     hits : ndarray of int64, shape [supports, orders, measures, P]
-        The P = L * (L - 1) / 2 layer pairs in the order of ``numpy.triu_indices(L, 1)``.
+        The P = L * (L - 1) / 2 layer pairs: by hop, then by source, as `layer_pairs` has them.
     resolved : ndarray of int64, shape [supports, L - 1, L]
         Test tokens whose longest context with so much support has 0..L-1 layers, at each source
         layer and without a limit on the order.
@@ -112,26 +109,19 @@ def history_totals(
     """
     train, test = _sides(train, test)
     orders, supports = ascending("orders", orders), ascending("supports", supports)
-    layers = train.shape[1]
-    pairs = layers * (layers - 1) // 2
-    hits = np.zeros((len(supports), len(orders), question.measures, pairs), np.int64)
-    resolved = np.zeros((len(supports), max(layers - 1, 0), layers), np.int64)
     if len(orders) > MAX_SETTINGS:
         raise InvalidValueError(f"orders: expected at most {MAX_SETTINGS}, got {len(orders)}")
     step = MAX_SETTINGS // len(orders)
-    for first in range(0, len(supports), step):
-        part = slice(first, first + step)
-        _sweep(
-            train,
-            test,
-            question,
-            orders=orders,
-            supports=supports[part],
-            hits=hits[part].reshape(len(supports[part]) * len(orders), question.measures, pairs),
-            resolved=resolved[part],
-            threads=choose_threads(threads),
-        )
-    return hits, resolved
+    parts = [
+        _sweep(train, test, question, orders=orders, supports=part, threads=threads)
+        for part in (supports[first : first + step] for first in range(0, len(supports), step))
+    ]
+    hits = np.concatenate([found for found, _ in parts])
+    pairs = hits.shape[-1]
+    return (
+        hits.reshape(len(supports), len(orders), question.measures, pairs),
+        np.concatenate([resolved for _, resolved in parts]),
+    )
 
 
 def history_group_hits(
@@ -166,27 +156,20 @@ def history_group_hits(
     """
     train, test = _sides(train, test)
     orders, supports = ascending("orders", orders), ascending("supports", supports)
-    layers = train.shape[1]
-    pairs = layers * (layers - 1) // 2
     chosen = np.searchsorted(supports, chosen_support) * len(orders) + np.searchsorted(
         orders, chosen_order
     )
-    hits = np.zeros((question.measures, num_groups, pairs), np.int64)
-    resolved = np.zeros((len(supports), max(layers - 1, 0), layers), np.int64)
-    _sweep(
+    return _sweep(
         train,
         test,
         question,
         orders=orders,
         supports=supports,
-        hits=hits,
-        resolved=resolved,
-        groups=np.ascontiguousarray(groups, np.uint32),
+        threads=threads,
+        chosen=chosen,
+        groups=groups,
         num_groups=num_groups,
-        chosen=np.ascontiguousarray(chosen, np.uint32),
-        threads=choose_threads(threads),
     )
-    return hits, resolved
 
 
 def _sides(train: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Ids, Ids]:
@@ -205,7 +188,38 @@ def _sides(train: npt.ArrayLike, test: npt.ArrayLike) -> tuple[Ids, Ids]:
     return first, second
 
 
-def _sweep(train: Ids, test: Ids, question: HistoryQuestion, **arguments: Any) -> None:
+def _sweep(
+    train: Ids,
+    test: Ids,
+    question: HistoryQuestion,
+    *,
+    orders: tuple[int, ...],
+    supports: tuple[int, ...],
+    threads: int | None,
+    chosen: npt.NDArray[np.integer[Any]] | None = None,
+    groups: npt.NDArray[np.integer[Any]] | None = None,
+    num_groups: int = 0,
+) -> tuple[Sums, Sums]:
+    """One sweep of the core: hits [settings, m, P], or [m, G, P] of a setting `chosen` per pair.
+
+    The core goes from source to source, so its pairs are by source and then by target. They get
+    the order of `layer_pairs` here, and nowhere else.
+    """
+    layers = train.shape[1]
+    pairs = layer_pairs(layers)
+    place = {pair: number for number, pair in enumerate(pairs)}
+    of_core = np.array([place[pair] for pair in sorted(pairs)], np.intp)
+    by_group: dict[str, Any] = {}
+    extents = (len(supports) * len(orders), question.measures)
+    if chosen is not None and groups is not None:
+        extents = (question.measures, num_groups)
+        by_group = {
+            "groups": np.ascontiguousarray(groups, np.uint32),
+            "num_groups": num_groups,
+            "chosen": np.ascontiguousarray(chosen[of_core], np.uint32),
+        }
+    found = np.zeros((*extents, len(pairs)), np.int64)
+    resolved = np.zeros((len(supports), max(layers - 1, 0), layers), np.int64)
     _core.history_hits(
         train,
         test,
@@ -213,5 +227,13 @@ def _sweep(train: Ids, test: Ids, question: HistoryQuestion, **arguments: Any) -
         sets=question.context == "set",
         top1=question.top1,
         best=list(question.best),
-        **arguments,
+        orders=orders,
+        supports=supports,
+        hits=found,
+        resolved=resolved,
+        threads=choose_threads(threads),
+        **by_group,
     )
+    hits = np.empty_like(found)
+    hits[..., of_core] = found
+    return hits, resolved

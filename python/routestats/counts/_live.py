@@ -113,7 +113,7 @@ class LiveCounts:
             self._tokens += len(experts)
 
     def add_held(self, ring: _core.CaptureTarget, rows: npt.NDArray[np.int64]) -> None:
-        """Count rows that are kept and that `ring` still holds.
+        """Count rows that are kept and that `ring` still holds, where `device` is ``cuda``.
 
         When this returns the ring may have their slots back.
 
@@ -130,14 +130,9 @@ class LiveCounts:
             As `add`.
         """
         with self._lock:
-            if self.device == "cpu":
-                self._add_on_host(_core.gather_rows(ring, rows))
-            else:
-                address, shape, strides, item_bytes = self._gather.gather(ring, rows)
-                for counter in self._counters_on_device():
-                    counter.add(
-                        address, shape, strides, item_bytes, False, first_token=self._tokens
-                    )
+            address, shape, strides, item_bytes = self._gather.gather(ring, rows)
+            for counter in self._counters_on_device():
+                counter.add(address, shape, strides, item_bytes, False, first_token=self._tokens)
             self._tokens += len(rows)
 
     def counts(self) -> RouteCounts:

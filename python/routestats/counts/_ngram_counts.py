@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ from routestats.counts._path_counts import (
 from routestats.counts._source import Source, open_source
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
+from routestats.result import Result, plain
 from routestats.shape import RouteShape
 
 MAX_LISTED_BYTES = 1 << 29
@@ -27,7 +29,7 @@ MAX_LISTED_BYTES = 1 << 29
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class NgramCounts:
+class NgramCounts(Result):
     """Exact counts of all n-grams of first choices; made by `count_ngrams`.
 
     Attributes
@@ -96,8 +98,9 @@ class NgramCounts:
             }
         )
 
-    def __str__(self) -> str:
-        return self.summary()
+    def to_dict(self) -> dict[str, Any]:
+        """All values as plain Python numbers and lists, the rows of `to_table` among them."""
+        return {**plain(self), "ngrams": self.to_table().to_pylist()}
 
     def summary(self) -> str:
         """Distinct n-grams by length, averaged over the start layers, and the commonest path."""

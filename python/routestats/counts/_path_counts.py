@@ -10,12 +10,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats import _core
-from routestats.arguments import check_integer
+from routestats.arguments import check_choice, check_integer
 from routestats.counts._source import Chunks, Source, open_source
 from routestats.counts.device.choice import choose_device, choose_threads
 from routestats.counts.device.counts import count_paths_on_cuda
 from routestats.counts.device.paths import fill_table
 from routestats.errors import InvalidValueError
+from routestats.result import Result
 from routestats.shape import RouteShape
 
 PathKind = Literal["top1", "set"]
@@ -24,7 +25,7 @@ Numbers = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class PathCounts:
+class PathCounts(Result):
     """Exact counts of paths through a window of layers; made by `count_paths`.
 
     All distinct paths are kept, in C++, 8 bytes and a packed key each: that is what makes sums of
@@ -165,9 +166,6 @@ class PathCounts:
             }
         )
 
-    def __str__(self) -> str:
-        return self.summary()
-
     def summary(self, rows: int = 5) -> str:
         """What was counted, how concentrated it is, and the first paths."""
         last = self.start + self.length - 1
@@ -269,9 +267,7 @@ def count_paths(
 
 def check_kind(kind: str, opened: Chunks) -> PathKind:
     """Return `kind`, or raise InvalidValueError if there is none or the source cannot serve it."""
-    if kind not in get_args(PathKind):
-        raise InvalidValueError(f"kind: expected one of {get_args(PathKind)}, got {kind!r}")
-    if kind == "set":
+    if check_choice("kind", kind, get_args(PathKind)) == "set":
         return "set"
     if not opened.ordered:
         raise InvalidValueError(

@@ -7,19 +7,20 @@ from collections.abc import Iterable
 from functools import cached_property
 from typing import Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
+
+from routestats.arguments import check_choice
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 Pairing = Literal["any", "top1"]
+Layers = npt.NDArray[np.intp]
 Hops = int | str | Iterable[int]
 
 
 def check_pairing(pairing: str) -> Pairing:
     """Return `pairing`, or raise InvalidValueError if there is none of that name."""
-    if pairing == "any":
-        return "any"
-    if pairing == "top1":
-        return "top1"
-    raise InvalidValueError(f"pairing: expected one of {get_args(Pairing)}, got {pairing!r}")
+    return "any" if check_choice("pairing", pairing, get_args(Pairing)) == "any" else "top1"
 
 
 def check_hops(hops: Hops, num_layers: int) -> tuple[int, ...]:
@@ -51,8 +52,27 @@ def check_hops(hops: Hops, num_layers: int) -> tuple[int, ...]:
     return tuple(sorted(checked))
 
 
+def layer_pairs(num_layers: int, hops: Iterable[int] | None = None) -> tuple[tuple[int, int], ...]:
+    """Source and target of each layer pair: by hop, then by source. The one order of every ``[P]``.
+
+    Parameters
+    ----------
+    num_layers : int
+    hops : iterable of int, optional
+        Ascending; by default 1 to L - 1, which gives P = L * (L - 1) / 2 pairs.
+    """
+    chosen = range(1, num_layers) if hops is None else hops
+    return tuple((src, src + hop) for hop in chosen for src in range(num_layers - hop))
+
+
+def pair_layers(num_layers: int, hops: Iterable[int] | None = None) -> tuple[Layers, Layers]:
+    """`layer_pairs` as two arrays of integers [P], sources and targets, which index matrices."""
+    pairs = np.array(layer_pairs(num_layers, hops), np.intp).reshape(-1, 2)
+    return pairs[:, 0], pairs[:, 1]
+
+
 class PairPlan:
-    """The pairs (l, l + hop) of all hops, one triangle: by hop, then by source layer.
+    """The pairs (l, l + hop) of all hops, one triangle, in the order of `layer_pairs`.
 
     Attributes
     ----------
@@ -64,7 +84,7 @@ class PairPlan:
 
     def __init__(self, hops: tuple[int, ...], num_layers: int) -> None:
         self.hops = hops
-        self.pairs = tuple((src, src + hop) for hop in hops for src in range(num_layers - hop))
+        self.pairs = layer_pairs(num_layers, hops)
 
     @cached_property
     def _places(self) -> dict[tuple[int, int], int]:

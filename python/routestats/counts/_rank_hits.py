@@ -57,11 +57,8 @@ def rank_hits(
     Raises
     ------
     InvalidTypeError, InvalidValueError
-        If `threads` is no integer or below 1.
-    ValueError
-        If the shapes do not fit together.
-    IndexError
-        If a row, an expert or a group is out of range.
+        If an argument is of the wrong kind, the shapes do not fit together, or a row, an expert or
+        a group is out of range.
     """
     hits = np.zeros((len(tables), num_groups, 2 + len(best)), dtype=np.int64)
     _core.add_rank_hits(

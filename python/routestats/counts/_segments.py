@@ -9,7 +9,6 @@ import numpy.typing as npt
 
 from routestats import _core
 from routestats.counts.device.choice import choose_threads
-from routestats.errors import InvalidValueError
 
 Counts = npt.NDArray[np.uint64]
 
@@ -41,7 +40,7 @@ def count_segments(
     capacity: int,
     threads: int | None = None,
 ) -> SegmentCounts:
-    """Slide a window and a cache over runs of tokens; `reference_segments` says what is counted.
+    """Slide a window and a cache over runs of tokens; see `counts.reference.segments`.
 
     Parameters
     ----------
@@ -67,21 +66,16 @@ def count_segments(
     counted = SegmentCounts(
         np.zeros((num_groups, layers, m + 1), np.uint64), np.zeros((num_groups, layers), np.uint64)
     )
-    try:
-        _core.count_segments(
-            experts,
-            num_experts=num_experts,
-            tokens=tokens,
-            starts=starts,
-            groups=groups,
-            m=m,
-            capacity=capacity,
-            uses=counted.uses,
-            hits=counted.hits,
-            threads=choose_threads(threads),
-        )
-    except InvalidValueError:
-        raise
-    except ValueError as error:
-        raise InvalidValueError(str(error)) from None
+    _core.count_segments(
+        experts,
+        num_experts=num_experts,
+        tokens=tokens,
+        starts=starts,
+        groups=groups,
+        m=m,
+        capacity=capacity,
+        uses=counted.uses,
+        hits=counted.hits,
+        threads=choose_threads(threads),
+    )
     return counted

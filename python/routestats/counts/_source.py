@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from routestats.arguments import check_integer
 from routestats.counts.device.counts import DeviceIds, as_device_ids, is_on_cuda
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import RoutingBatch
@@ -78,6 +79,8 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
     InvalidValueError
         If an array has not three dimensions, or `num_experts` is not that of the trace.
     """
+    if num_experts is not None:
+        num_experts = check_integer("num_experts", num_experts, 1)
     if isinstance(source, ExpertSource):
         shape = source.shape
         if num_experts is not None and num_experts != shape.num_experts:

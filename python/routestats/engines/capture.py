@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, SupportsIndex
 
-from routestats.engines._groups import prompt_group as prompt_group
+from routestats.arguments import check_path
+from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import DEFAULT_DOMAIN, check_domain
 
 
 class Capture(Protocol):
@@ -29,21 +32,21 @@ class Capture(Protocol):
 def enable() -> None:
     """Make every vLLM engine that is created from now on ready for `capture`.
 
-    Engines compile and live in other processes, which inherit the setting
-    (``ROUTESTATS_ENABLE=1``); an engine that is already running is not changed.
+    Engines run in processes of their own, which inherit the setting (``ROUTESTATS_ENABLE=1``). An
+    engine that is already running is not changed.
     """
-    os.environ["ROUTESTATS_ENABLE"] = "1"
+    from routestats.engines.vllm.plugin import ENABLE_VARIABLE, register
+
+    os.environ[ENABLE_VARIABLE] = "1"
     if "vllm.v1.worker.worker_base" in sys.modules:
         # vLLM loads its plugins once per process, perhaps before this call.
-        from routestats.engines.vllm.plugin import register
-
         register()
 
 
 def capture(
     model: Any,
     run_dir: str | os.PathLike[str],
-    domain: str = "default",
+    domain: str = DEFAULT_DOMAIN,
     *,
     weights: bool = True,
     policy: Literal["block", "drop"] = "block",
@@ -57,37 +60,42 @@ def capture(
 ) -> AbstractContextManager[Capture]:
     """Capture the routing of everything `model` generates inside a ``with`` block.
 
-    Repeated captures into one folder make one run; nested ones change the domain for as long as
-    they last.
+    Repeated captures into one folder make one run. A capture inside another changes the domain
+    while it lasts.
 
     Parameters
     ----------
     model : vllm.LLM or transformers.PreTrainedModel
-        A vLLM engine created after `enable`, or any eager one; or a transformers MoE model.
+        A vLLM engine that was created after `enable` or is eager, or a transformers MoE model.
     run_dir : path
         Folder of the run: new, empty, or a run of the same model.
     domain : str
-        Name of what the prompts are, e.g. ``humaneval``; it becomes part of a path.
+        Name of what the prompts are, e.g. ``humaneval``: up to 100 letters, digits, ``_``, ``.``
+        and ``-``.
     weights : bool
-        Keep gate weights (float16). Ids are ordered by them either way.
+        Keep gate weights (float16). The ids are ordered by weight in any case.
     policy : {"block", "drop"}
-        When the ring buffer is full: make the engine wait, or drop the step's rows and count them.
+        When the ring is full: the engine waits, or the step's rows are dropped and counted.
     ring_rows : int
         Rows that the ring holds, at least the engine's ``max_num_batched_tokens``.
-    flush_rows, flush_seconds
+    flush_rows : int
+    flush_seconds : float
         A Parquet file is written when either is reached.
     counts : bool
-        Also keep counts of loads, co-activation and adjacent layers (``counts-any.npz``) as rows
-        arrive: of this capture, not of earlier ones into the folder, whose files it replaces.
+        Also count loads, co-activation and adjacent layers as rows arrive, and save the counts
+        (``counts-any.npz``). They are of all rows of the run, those of earlier captures too.
     paths : bool
-        Also count full paths as rows arrive, and keep the 1,000 most frequent ones
-        (``paths-top1.parquet``, ``paths-set.parquet``), of this capture as well.
+        Also count full paths as rows arrive, and save the 1,000 most frequent ones
+        (``paths-top1.parquet``, ``paths-set.parquet``). They are of all rows of the run: after a
+        second capture the run is counted again or, where it is large, they are not saved, and
+        ``run.json`` says why. Saved counts and paths go when a capture without these options adds
+        rows, or when one fails.
     lookahead : int or sequence of int
-        Also apply, at every layer l, the gates of later layers to the hidden state that enters l's
-        experts, and keep what they would choose: those of layers l+1 to l+H, or at the hops given.
-        An eager vLLM engine only. See `routestats.stats.lookahead`.
+        At every layer l, also apply the gates of layers l+1 to l+H, or of those at the given hops,
+        to the hidden state that enters l's experts, and keep what they would choose. For an eager
+        vLLM engine only. See `routestats.stats.lookahead`.
     live : bool
-        Publish the newest rows for `routestats.live`, in a file of some 8 MiB that goes away at
+        Publish the newest rows for `routestats.live`, in a file of some 8 MiB that is removed at
         the end.
 
     Returns
@@ -108,8 +116,6 @@ def capture(
     >>> with rs.capture(llm, "runs/mixtral", domain="humaneval"):  # doctest: +SKIP
     ...     llm.generate(prompts, params)
     """
-    from routestats.engines.recorder_options import RecorderOptions
-
     options = RecorderOptions(
         weights=weights,
         policy=policy,
@@ -121,13 +127,13 @@ def capture(
         lookahead=lookahead_hops(lookahead),
         live=live,
     )
-    path = Path(run_dir)
+    path, domain = check_path("run_dir", run_dir), check_domain(domain)
     if hasattr(model, "collective_rpc") and hasattr(model, "llm_engine"):
         from routestats.engines.vllm.control import VllmCapture
 
         return VllmCapture(model, path, domain, options)
     if hasattr(model, "forward") and hasattr(model, "config"):
-        from routestats.engines.transformers import TransformersCapture
+        from routestats.engines.transformers.capture import TransformersCapture
 
         if options.lookahead:
             raise InvalidValueError("lookahead: expected a vLLM engine, got a transformers model")
@@ -145,9 +151,11 @@ def lookahead_hops(lookahead: int | Sequence[int]) -> tuple[int, ...]:
     InvalidTypeError, InvalidValueError
         If it is no integer or sequence of them, or one is below 1.
     """
-    hops = range(1, lookahead + 1) if isinstance(lookahead, int) else tuple(lookahead)
-    if isinstance(lookahead, bool) or not all(isinstance(hop, int) for hop in hops):
+    several = isinstance(lookahead, Iterable)
+    hops = tuple(lookahead) if isinstance(lookahead, Iterable) else (lookahead,)
+    if any(isinstance(hop, bool) or not isinstance(hop, SupportsIndex) for hop in hops):
         raise InvalidTypeError(f"lookahead: expected an integer or integers, got {lookahead!r}")
-    if (isinstance(lookahead, int) and lookahead < 0) or any(hop < 1 for hop in hops):
+    hops = tuple(map(operator.index, hops))
+    if any(hop < several for hop in hops):
         raise InvalidValueError(f"lookahead: expected hops of at least 1, got {lookahead}")
-    return tuple(sorted(set(hops)))
+    return tuple(sorted(set(hops))) if several else tuple(range(1, hops[0] + 1))

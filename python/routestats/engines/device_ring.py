@@ -1,23 +1,17 @@
 """The capture ring in a device's memory: torch owns it, kernels write it, the host drains it.
 
-Nothing has run on a GPU yet. What decides where a row goes is the same C++ for host and device, and
-is tested on the host through `_core.EmulatedStepRing`.
+Nothing has run on a GPU yet. What decides where a row goes is the same C++ for host and device; the
+tests run it on the host.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from routestats._core import (
-    CaptureTarget,
-    EmulatedStepRing,
-    IdType,
-    WeightType,
-    control_words,
-    emulate_capture,
-)
+from routestats._core import CaptureTarget, IdType, WeightType, control_words
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
@@ -31,6 +25,22 @@ WEIGHT_TYPES = {
     torch.float16: WeightType.float16,
     torch.bfloat16: WeightType.bfloat16,
 }
+
+
+def _cuda_kernels() -> Any:
+    from routestats import _cuda
+
+    return _cuda
+
+
+KERNELS: dict[str, Callable[[], Any]] = {"cuda": _cuda_kernels}
+"""By type of device, the module with its `StepRing` and kernels. Tests add an emulated device."""
+
+
+def _kernels(device: Any) -> Any:
+    if device.type not in KERNELS:
+        raise CaptureError(f"device: expected one of {', '.join(KERNELS)}, got {device.type}")
+    return KERNELS[device.type]()
 
 
 class DeviceMemory:
@@ -71,10 +81,7 @@ class DeviceMemory:
             experts=shape.num_experts,
             top_k=shape.top_k,
         )
-        if self.device.type == "cuda":
-            from routestats import _cuda
-
-            _cuda.load_capture_kernels()
+        _kernels(self.device).load_capture_kernels()
 
     def capture(self, layer: int, ids: Any, weights: Any) -> None:
         """Write what the router of `layer` chose, ``[rows, K]``, into the open step, if one is.
@@ -119,12 +126,9 @@ class DeviceRing:
                 f"engine started; expected at most that, got {capacity}"
             )
         self._memory = memory
-        kind: Any = EmulatedStepRing
-        if memory.device.type == "cuda":
-            from routestats import _cuda
-
-            kind = _cuda.StepRing
-        self._ring = kind(memory.target, capacity=capacity, weights=weights, block=block)
+        self._ring = _kernels(memory.device).StepRing(
+            memory.target, capacity=capacity, weights=weights, block=block
+        )
         self._inputs: tuple[Any, Any] | None = None
 
     def begin_step(self, rows: int) -> bool:
@@ -174,7 +178,7 @@ class DeviceRing:
 
     @property
     def device(self) -> str:
-        """Type of the device that holds the rows, ``cuda`` or ``cpu``."""
+        """Type of the device that holds the rows, as torch names it."""
         return str(self._memory.device.type)
 
     @property
@@ -250,12 +254,7 @@ def _launch(
         top_k=top_k,
     )
     arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0])
-    if ids.is_cuda:
-        from routestats import _cuda
-
-        _cuda.capture(target, layer, *arguments, _stream(ids.device))
-    else:
-        emulate_capture(target, layer, *arguments)
+    _kernels(ids.device).capture(target, layer, *arguments, _stream(ids.device))
 
 
 def _nothing(*arguments: Any) -> None:

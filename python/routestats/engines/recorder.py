@@ -1,4 +1,4 @@
-"""The engine-side end of a capture: ring buffer, drain thread, sinks."""
+"""The recorder of a capture: it drains the ring on a thread, and writes the run."""
 
 from __future__ import annotations
 
@@ -7,38 +7,35 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
-from routestats._core import CaptureRing
-from routestats.counts import LiveCounts
-from routestats.engines._assembler import RowAssembler, StepRows, external_id
-from routestats.engines._publisher import Publisher
-from routestats.engines._ring import HoldingRing, Ring
+from routestats.engines._assembler import RowAssembler
+from routestats.engines._requests import external_id
+from routestats.engines._rings import HoldingRing, Ring, host_ring
+from routestats.engines._run_counts import RunCounts
+from routestats.engines._run_feed import RunFeed
+from routestats.engines._steps import StepRows
 from routestats.engines.recorder_options import Outcome, RecorderOptions
 from routestats.errors import CaptureError, RouteStatsError
-from routestats.schema import COUNTS_FILE, PATHS_FILES, LookaheadLayout, RequestRecord
+from routestats.schema import DEFAULT_DOMAIN, LookaheadLayout, RequestRecord
 from routestats.shape import RouteShape
 from routestats.trace import TraceWriter
-from routestats.trace.files import write_atomically
+from routestats.trace.files import one_line
 
-# How many rows the drain thread likes to find before it wakes, and takes at once. Few and large
-# pieces of work leave the engine's Python alone.
+# The drain thread waits for some rows, and takes many at once: few and large pieces of work disturb
+# the engine's Python least.
 _WAKE_ROWS = 2048
 _TAKE_ROWS = 16384
 _WAKE_SECONDS = 0.25
-# An engine that has nothing to do for so long may as well have its rows on disk: it may be killed.
+# The rows of an engine that is idle for this long go to disk, because it may be killed.
 _IDLE_SECONDS = 2.0
-
-_SAVED_PATHS = 1000
 
 
 class Recorder:
-    """Takes an engine's steps in on one thread and writes them out on another.
+    """Takes in an engine's steps on one thread, and writes them on another.
 
     The engine thread calls `begin`, lets the routers write into `ring`, and calls `commit`.
     Everything else happens on the drain thread: which rows are real, Parquet, counts.
@@ -49,20 +46,20 @@ class Recorder:
     shape : RouteShape
     layer_ids : list of int
     model, engine, settings
-        Handed on to ``run.json``.
+        For ``run.json``.
     options : RecorderOptions
     hold_records : bool
-        Keep the records of finished requests until `close`, so that outcomes and labels can still
-        be added. Without it they are written as they come.
+        Keep the records of finished requests until `close`, because outcomes and labels may be
+        added. Without it they are written when the requests finish.
     lookahead : LookaheadLayout, optional
         How steps carry what later gates would have chosen, if they do.
     ring : Ring, optional
         By default one in the host's memory.
     tokenizer : str, optional
-        Folder or hub id of the model's tokenizer, told to whoever looks on.
+        Folder or hub id of the model's tokenizer, for the live view.
     count_device : {"cpu", "cuda"}
-        Where counts and paths are kept and counted, the device of a `HoldingRing`. Either way of
-        the rows that the trace keeps, once they are confirmed.
+        Where rows are counted; the device of a `HoldingRing`. They are the rows that the trace
+        keeps, once they are confirmed.
 
     Raises
     ------
@@ -88,14 +85,7 @@ class Recorder:
     ) -> None:
         self.run_dir = run_dir
         self.options = options
-        self.ring: Ring = ring or CaptureRing(
-            layers=shape.num_layers,
-            experts=shape.num_experts,
-            top_k=shape.top_k,
-            capacity=options.ring_rows,
-            weights=options.weights,
-            block=options.policy == "block",
-        )
+        self.ring: Ring = ring or host_ring(shape, options)
         self._holding = self.ring if isinstance(self.ring, HoldingRing) else None
         self.domains: list[str] = []
         self._hold_records = hold_records
@@ -105,17 +95,7 @@ class Recorder:
         self._steps: deque[StepRows] = deque()
         self._error: str | None = None
         self._closed = False
-        self._counts = (
-            LiveCounts(
-                shape,
-                hops=(0, 1) if shape.num_layers > 1 else (0,),
-                layer_ids=layer_ids,
-                paths=("top1", "set") if options.paths else (),
-                device=count_device,
-            )
-            if options.counts or options.paths
-            else None
-        )
+        self._not_saved: dict[str, str] = {}
         self._writer = TraceWriter(
             run_dir,
             shape,
@@ -130,14 +110,23 @@ class Recorder:
         )
         self._handed_over = self._drained = 0  # rows
         self._held_from = 0  # the first row that a holding ring has not had back
-        self._publisher = Publisher(
+        self._first_step = self._writer.next_step  # of the run; the ring counts its own from 0
+        self._counts = RunCounts(
+            run_dir,
+            shape,
+            layer_ids,
+            options,
+            before=self._writer.before("rows"),
+            device=count_device,
+        )
+        self._feed = RunFeed(
             run_dir,
             shape,
             layer_ids,
             tokenizer=tokenizer,
-            capture=self._writer.capture,
             on=options.live,
         )
+        self._feed.publish([], waiting=0, **self._standing())
         self._thread = threading.Thread(target=self._drain, name="routestats-drain", daemon=True)
         self._thread.start()
 
@@ -146,7 +135,7 @@ class Recorder:
     @property
     def domain(self) -> str:
         """Domain of the requests that begin now."""
-        return self.domains[-1] if self.domains else "default"
+        return self.domains[-1] if self.domains else DEFAULT_DOMAIN
 
     @property
     def error(self) -> str | None:
@@ -168,7 +157,7 @@ class Recorder:
 
     def commit(self, step: StepRows) -> None:
         """Hand over the open step. Raises `CaptureError` if a layer of it is missing or wrong."""
-        # In the queue before the ring tells the drain thread, which takes one for the other.
+        # First into the queue: the drain thread takes a step from it for every one of the ring.
         self._steps.append(step)
         self._handed_over += step.rows
         try:
@@ -179,10 +168,10 @@ class Recorder:
 
     def note(self, step: StepRows) -> None:
         """Hand over the requests that begin and end with a step that has no rows."""
-        self._steps.append(_without_rows(step))
+        self._steps.append(replace(step, request_ids=(), counts=()))
 
     def add_outcomes(self, outcomes: Mapping[tuple[str, int], Outcome]) -> None:
-        """Add what the caller knows of requests, by external id and sample index."""
+        """Add what the caller knows of requests, by external id and index of the sample."""
         for key, outcome in outcomes.items():
             self._outcomes.setdefault(key, {}).update(outcome)
 
@@ -205,11 +194,11 @@ class Recorder:
         self.ring.close()
         self._thread.join()
         try:
-            self._finish()  # what a failed run has taken in is kept, too
-        except RouteStatsError as error:
-            self._error = self._error or str(error)
-        # First, because a run without rows takes its folder away.
-        self._publisher.close(**self._standing())
+            self._finish()  # a failed run, too, keeps its rows
+        except Exception as error:
+            self._error = self._error or reason_of(error)
+        # Before the writer, which removes the folder of a run without rows.
+        self._feed.close(**self._standing())
         totals = self._totals()
         try:
             self._writer.close(
@@ -217,6 +206,7 @@ class Recorder:
                 dropped_rows=self.ring.dropped_rows,
                 totals={name: value for name, value in totals.items() if name != "error"},
                 error=self._error,
+                not_saved=self._not_saved,
             )
         except RouteStatsError as error:
             totals["error"] = self._error or str(error)
@@ -237,10 +227,8 @@ class Recorder:
                     last_rows = time.monotonic()
                 elif time.monotonic() - last_rows > _IDLE_SECONDS:
                     self._writer.flush()
-        except RouteStatsError as error:
-            self.fail(str(error))
-        except Exception as error:  # anything else is a defect, and must not pass in silence
-            self.fail(f"the drain thread failed: {type(error).__name__}: {error}")
+        except Exception as error:
+            self.fail(reason_of(error))
 
     def _take(self) -> int:
         self._held_from = self._drained
@@ -248,17 +236,25 @@ class Recorder:
             max_rows=_TAKE_ROWS, wait_rows=_WAKE_ROWS, seconds=_WAKE_SECONDS
         )
         start = 0
-        for _, rows in spans:
+        for number, rows in spans:
             step = self._next_step_with_rows()
             part = slice(start, start + rows)
-            start += rows
+            columns = {
+                "positions": step.positions,
+                "token_ids": step.token_ids,
+                "step": np.full(rows, self._first_step + number, np.uint32),
+                "experts": experts[part],
+                "weights": None if weights is None else weights[part],
+                "lookahead": None if step.lookahead is None else step.lookahead(),
+            }
             if tags:
-                step.positions, step.token_ids = tags[0][part].T
-            if step.fetch_lookahead is not None:
-                step.lookahead, step.fetch_lookahead = step.fetch_lookahead(), None
-            if self._holding is not None:
-                step.ring_row = self._drained + part.start
-            self._assembler.add(step, experts[part], None if weights is None else weights[part])
+                columns["positions"], columns["token_ids"] = tags[0][part].T
+            self._assembler.add(
+                step,
+                {name: values for name, values in columns.items() if values is not None},
+                None if self._holding is None else self._drained + start,
+            )
+            start += rows
         self._drained += start
         return start
 
@@ -275,11 +271,13 @@ class Recorder:
         self._note_waiting()
         try:
             self._count()
-        finally:  # what cannot be counted is written all the same
+        finally:  # rows that cannot be counted are written all the same
             batches = self._assembler.take_batches()
-            # Before they are written, because a flush takes its time.
+            # Before they are written, because a flush takes time.
             waiting, new = self._handed_over - self._drained, sum(map(len, batches))
-            self._publisher.publish(batches, waiting=waiting, **self._standing(new))
+            self._feed.publish(batches, waiting=waiting, **self._standing(new))
+            if batches:
+                self._counts.withdraw()
             for batch in batches:
                 self._writer.write(batch)
         records = self._assembler.take_records()
@@ -290,34 +288,19 @@ class Recorder:
         self._writer.maybe_flush()
 
     def _count(self) -> None:
-        """Count what has been let through, where it lies, and give the ring its rows back."""
-        if self._counts is not None:
-            held, gone = [], []
-            there = self._holding is not None and self._holding.device == self._counts.device
-            for ring_row, experts in self._assembler.let_through():
-                # Drafts are let through when they are confirmed, perhaps after their ring's drain.
-                if there and ring_row is not None and ring_row >= self._held_from:
-                    held.append(np.arange(ring_row, ring_row + len(experts)))
-                else:
-                    gone.append(experts)
-            try:
-                if held:
-                    assert self._holding is not None
-                    self._counts.add_held(self._holding.target, np.concatenate(held))
-                if gone:
-                    self._counts.add(np.concatenate(gone))
-            except Exception:
-                self._counts = None  # they lack rows
-                raise
+        """Count the rows that were let through, and give a holding ring its rows back."""
+        self._counts.add(self._assembler.let_through(), self._holding, self._held_from)
         if self._holding is not None:
             self._holding.release()
             self._held_from = self._drained
 
     def _standing(self, new: int = 0) -> dict[str, int]:
-        """Rows and drops of the run, earlier captures and `new` rows included."""
+        """Totals of the run, earlier captures and `new` rows included."""
+        illegal = "illegal_domain_requests"
         return {
             "rows": self._writer.before("rows") + self._writer.rows_written + new,
             "dropped": self._writer.before("dropped_rows") + self.ring.dropped_rows,
+            illegal: self._writer.before(illegal) + self._assembler.illegal_domain_requests,
         }
 
     # --- either, never both at once ---
@@ -334,20 +317,11 @@ class Recorder:
         self._hold_records = True
         self._write()
         self._writer.write_requests([self._with_outcome(record) for record in self._held_records])
-        if self._counts is not None:
-            self._save_counts(self._counts)
         for record in self._held_records:
             self._check_outcome(record)
-
-    def _save_counts(self, counts: LiveCounts) -> None:
-        if self.options.counts:
-            counts.counts().save(self.run_dir / COUNTS_FILE)
-        if self.options.paths:
-            for kind, name in PATHS_FILES.items():
-                paths = counts.paths(kind, top=_SAVED_PATHS)
-                about = {"tokens": str(paths.tokens), "distinct": str(paths.distinct)}
-                table = paths.to_table().replace_schema_metadata(about)
-                write_atomically(self.run_dir / name, partial(pq.write_table, table))
+        if self._error is None:
+            self._writer.flush()
+            self._not_saved = self._counts.save(self._standing()["rows"])
 
     def _outcome(self, record: RequestRecord) -> Outcome:
         return self._outcomes.get(external_id(record.request_id), Outcome())
@@ -385,10 +359,14 @@ class Recorder:
             "overrun_rows": assembler.overrun_rows,
             "unconfirmed_rows": assembler.unconfirmed_rows,
             "foreign_rows": assembler.foreign_rows,
+            "unknown_requests": assembler.unknown_requests,
+            "illegal_domain_requests": assembler.illegal_domain_requests,
             "error": self._error,
         }
 
 
-def _without_rows(step: StepRows) -> StepRows:
-    """The same step without its rows."""
-    return StepRows(new=step.new, finished=step.finished)
+def reason_of(error: Exception) -> str:
+    """What failed, in one line. An error of another library is a defect here, and says its type."""
+    if isinstance(error, RouteStatsError):
+        return str(error)
+    return f"the recorder failed: {type(error).__name__}: {one_line(error)}"

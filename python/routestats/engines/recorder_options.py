@@ -1,11 +1,15 @@
-"""What whoever starts a capture says: settings of the run, its domain, outcomes of requests."""
+"""Settings of a capture, and what its caller knows of requests."""
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from routestats.errors import InvalidValueError
+from routestats.arguments import check_integer, check_integers
+from routestats.errors import InvalidTypeError, InvalidValueError
 
 
 class Outcome(TypedDict, total=False):
@@ -18,31 +22,62 @@ class Outcome(TypedDict, total=False):
     group: str | None
 
 
+def labels(
+    count: int, task_ids: Sequence[str] | None, groups: Sequence[str] | None
+) -> list[Outcome]:
+    """What a caller says of `count` requests.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If there are more or fewer, or one is no string.
+    """
+    found = [Outcome() for _ in range(count)]
+    for argument, key, values in (("task_ids", "task_id", task_ids), ("groups", "group", groups)):
+        if values is None:
+            continue
+        if len(values) != count:
+            raise InvalidValueError(
+                f"{argument}: expected {count}, one per request, got {len(values)}"
+            )
+        for i, value in enumerate(values):
+            if not isinstance(value, str):
+                raise InvalidTypeError(f"{argument}[{i}]: expected a string, got {value!r}")
+            found[i][key] = value  # type: ignore[literal-required]
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class RecorderOptions:
-    """Settings of one run.
+    """Settings of one capture.
 
     Attributes
     ----------
     weights : bool
-        Keep gate weights. Ids are ordered by them either way.
+        Keep gate weights. Ids are ordered by weight in any case.
     policy : {"block", "drop"}
-        When the ring is full: make the engine wait, or leave out the step's rows and count them.
+        When the ring is full: the engine waits, or the step's rows are dropped and counted.
     ring_rows : int
         Capacity of the ring. It must hold the largest step.
-    flush_rows, flush_seconds
+    flush_rows : int
+    flush_seconds : float
         A file is written when either is reached.
     counts : bool
-        Also count expert loads, co-activation and adjacent layers as rows arrive, and save them
-        beside the trace as ``counts-any.npz``.
+        Also count expert loads, co-activation and adjacent layers as rows arrive, and save the
+        counts of the whole run as ``counts-any.npz``.
     paths : bool
-        Also count full paths, of first choices and of sets, and save the most frequent ones beside
-        the trace as ``paths-top1.parquet`` and ``paths-set.parquet``. All distinct paths are in
-        memory until then.
+        Also count full paths, of first choices and of sets, and save the most frequent ones of the
+        whole run as ``paths-top1.parquet`` and ``paths-set.parquet``. All distinct paths are in
+        memory until then. A run of several captures is counted again, if it is not too large.
     lookahead : tuple of int
         Hops at which later gates are applied, ascending; none by default.
     live : bool
         Publish the newest rows to ``live/feed.bin``, for the live view and its metrics.
+
+    Raises
+    ------
+    InvalidTypeError, InvalidValueError
+        If an option is wrong; the message names it.
     """
 
     weights: bool = True
@@ -56,9 +91,22 @@ class RecorderOptions:
     live: bool = True
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lookahead", tuple(self.lookahead))  # a list when it has travelled
+        for name in ("weights", "counts", "paths", "live"):
+            if not isinstance(value := getattr(self, name), bool):
+                raise InvalidTypeError(f"{name}: expected True or False, got {value!r}")
         if self.policy not in ("block", "drop"):
             raise InvalidValueError(f"policy: expected 'block' or 'drop', got {self.policy!r}")
         for name in ("ring_rows", "flush_rows"):
-            if getattr(self, name) < 1:
-                raise InvalidValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
+        object.__setattr__(self, "flush_seconds", _seconds("flush_seconds", self.flush_seconds))
+        hops = check_integers("lookahead", self.lookahead, 1)  # a list when it has travelled
+        object.__setattr__(self, "lookahead", hops)
+
+
+def _seconds(name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise InvalidTypeError(f"{name}: expected a number of seconds, got {value!r}")
+    seconds = float(value)
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise InvalidValueError(f"{name}: expected a finite number of at least 0, got {seconds}")
+    return seconds

@@ -1,21 +1,44 @@
-"""`rs.time_stages`: where the time of a MoE layer goes, in a pass of its own."""
+"""`rs.time_stages`: how long the stages of a MoE layer take."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from routestats.arguments import check_integer, check_path
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.schema import DEFAULT_DOMAIN, check_domain
+from routestats.trace.timings import SOURCES
+
+
+@dataclass(frozen=True, slots=True)
+class TimingRequest:
+    """What to time, and where it goes; its fields are the arguments of `time_stages`."""
+
+    run_dir: str
+    domain: str
+    source: str
+    warm_up: int
+    max_steps: int
+
+    def __post_init__(self) -> None:
+        check_domain(self.domain)
+        if self.source not in SOURCES:
+            raise InvalidValueError(
+                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}"
+            )
+        for name, least in (("warm_up", 0), ("max_steps", 1)):
+            object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
 
 
 @contextmanager
 def time_stages(
     model: Any,
     run_dir: str | os.PathLike[str],
-    domain: str = "default",
+    domain: str = DEFAULT_DOMAIN,
     *,
     source: Literal["hooks", "outline", "profiler"] = "hooks",
     warm_up: int = 3,
@@ -23,8 +46,8 @@ def time_stages(
 ) -> Iterator[dict[str, Any]]:
     """Time the stages of every MoE layer while `model` generates inside a ``with`` block.
 
-    Nothing is captured meanwhile, so that neither measures the other. The times go into the run's
-    folder ``timing/``; read them with `routestats.stats.timing`.
+    Nothing is captured at the same time, because that would change the times. They go into the
+    run's folder ``timing/``; read them with `routestats.stats.timing`.
 
     Parameters
     ----------
@@ -34,8 +57,8 @@ def time_stages(
     domain : str
         Name of what the prompts are.
     source : {"hooks", "outline", "profiler"}
-        Clocks around the stages; clocks around each MoE layer as a whole, which is what the stages
-        must add up to; or ``torch.profiler``, whose Chrome trace is kept.
+        Clocks around the stages; clocks around each whole MoE layer, to which the stages must add
+        up; or ``torch.profiler``, whose Chrome trace is kept.
     warm_up : int
         Steps at the beginning that statistics leave out.
     max_steps : int
@@ -49,8 +72,8 @@ def time_stages(
     Raises
     ------
     CaptureError
-        If the engine is compiled, captures at this moment, or has a kernel whose stages cannot be
-        told apart.
+        If the engine is compiled, is being captured, or has a kernel that runs its stages in one
+        piece.
     InvalidTypeError, InvalidValueError
         If an argument is wrong.
 
@@ -61,19 +84,11 @@ def time_stages(
     """
     if not hasattr(model, "collective_rpc"):
         raise InvalidTypeError(f"model: expected a vllm.LLM, got {type(model).__name__}")
-    for name, value, least in (("warm_up", warm_up, 0), ("max_steps", max_steps, 1)):
-        if value < least:
-            raise InvalidValueError(f"{name}: expected at least {least}, got {value}")
+    path = check_path("run_dir", run_dir)
+    request = TimingRequest(str(path.absolute()), domain, source, warm_up, max_steps)
     from routestats.engines.vllm.control import call_worker
 
-    request = {
-        "run_dir": str(Path(run_dir).absolute()),
-        "domain": domain,
-        "source": source,
-        "warm_up": warm_up,
-        "max_steps": max_steps,
-    }
-    call_worker(model, "routestats_start_timing", request)
+    call_worker(model, "routestats_start_timing", asdict(request))
     summary: dict[str, Any] = {}
     try:
         yield summary

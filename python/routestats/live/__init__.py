@@ -1,4 +1,4 @@
-"""The live view and its metrics: routing while a model runs."""
+"""The live view and its metrics: they follow a run's feed while it is captured, else its files."""
 
 from routestats.live import metrics as metrics
 from routestats.live._server import DashboardServer as DashboardServer

@@ -1,4 +1,4 @@
-"""The page: panels put together, and kept up for as long as someone looks."""
+"""The page: its panels, and their updates."""
 
 from __future__ import annotations
 

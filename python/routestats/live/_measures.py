@@ -1,7 +1,7 @@
 """What is worked out of a window: balance, predictability and information, layer by layer.
 
-All of it is of one moment. Rows of one request are not independent, so a window has no interval;
-the finished run's report has them.
+All figures are of one moment. Rows of one request are not independent, so figures of a window have
+no intervals; those of the finished run's report have.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+
+from routestats.stats._base.contingency import entropy_bits, mutual_information_bits
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -23,12 +25,12 @@ class Predictability(NamedTuple):
     Attributes
     ----------
     single_hop : ndarray of float64
-        By the first choice most often seen after the previous layer's, ties to the lowest id; the
-        marginal's where that was never seen.
+        Of the first choice seen most often after the previous layer's, ties to the lowest id; of
+        the marginal's where the previous layer's was never seen.
     marginal : ndarray of float64
-        By the layer's most frequent first choice: what is known without looking at the token.
+        Of the layer's most frequent first choice, which needs no look at the token.
     tested : int
-        Rows of the window's newer half, which both are measured on. They are fitted on the older.
+        Rows of the window's newer half. Both are measured on it and fitted on the older half.
     """
 
     single_hop: Floats
@@ -42,10 +44,10 @@ class Information(NamedTuple):
     Attributes
     ----------
     ratio : ndarray of float64
-        As it comes (plug-in): 0 independent, 1 determined. Few rows make it too large.
+        Plug-in: 0 independent, 1 determined. Few rows make it too large.
     null_ratio : ndarray of float64
-        The same with the later layer's choices permuted among the window's rows: what chance and
-        the number of rows alone give.
+        The same with the later layer's choices permuted among the window's rows: what chance gives
+        with this number of rows.
     """
 
     ratio: Floats
@@ -57,15 +59,6 @@ def imbalance(load: Ints) -> Floats:
     with np.errstate(invalid="ignore"):
         ratio: Floats = load.max(axis=1) / load.mean(axis=1)
     return ratio
-
-
-def entropy_bits(load: Ints) -> Floats:
-    """Entropy of the shares of load, per layer; log2(E) is even, NaN without rows."""
-    total = load.sum(axis=1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        logs = np.where(load > 0, load * np.log2(np.maximum(load, 1)), 0.0).sum(axis=1)
-        bits: Floats = np.log2(total) - logs / total
-    return np.where(total > 0, np.maximum(bits, 0.0), np.nan)
 
 
 def times_even(load: Ints) -> Floats:
@@ -99,17 +92,13 @@ def adjacent_information(first: Ints, num_experts: int, seed: int = 0) -> Inform
     if rows < 2 * _LEAST_ROWS:
         return Information(ratio, null_ratio)
     random = np.random.default_rng(seed)
-    entropies = entropy_bits(
-        np.stack([np.bincount(column, minlength=num_experts) for column in first.T])
-    )
     for target in range(1, layers):
         source, column = first[:, target - 1], first[:, target]
+        entropy = entropy_bits(np.bincount(column, minlength=num_experts))
         for values, later in ((ratio, column), (null_ratio, random.permutation(column))):
-            _, counts = np.unique(source * num_experts + later, return_counts=True)
-            joint = float(entropy_bits(counts[None])[0])
-            bits = entropies[target - 1] + entropies[target] - joint
-            if entropies[target] > 0:
-                values[target - 1] = max(bits, 0.0) / entropies[target]
+            bits = mutual_information_bits(_pair_counts(source, later, num_experts))
+            if entropy > 0:
+                values[target - 1] = bits / entropy
     return Information(ratio, null_ratio)
 
 

@@ -66,7 +66,7 @@ class DashboardServer:
 
     @property
     def url(self) -> str:
-        """Where to look."""
+        """Address of the page."""
         return f"http://{_host(self._address)}:{self.port}/"
 
     def run(self) -> None:
@@ -87,7 +87,7 @@ class DashboardServer:
         tornado = BokehTornado(
             {"/": application},
             extra_websocket_origins=list(self.origins),
-            # Pages that nobody looks at any more are kept up for this long.
+            # How long a page without a viewer is kept.
             unused_session_lifetime_milliseconds=5_000,
             check_unused_sessions_milliseconds=2_500,
         )
@@ -115,7 +115,7 @@ class DashboardServer:
         return self
 
     def stop(self) -> None:
-        """End it; may be called any number of times."""
+        """Stop serving; may be called any number of times."""
         if self._loop is not None and self._thread is not None and self._thread.is_alive():
             self._loop.add_callback(self._loop.stop)
             self._thread.join(timeout=10)
@@ -134,7 +134,7 @@ class DashboardServer:
 
 def require_bokeh() -> None:
     """Raise `RouteStatsError` if Bokeh is not installed."""
-    # Bokeh asks for pandas whenever it streams, and breaks on one that another thread is importing.
+    # Bokeh imports pandas when it streams, and fails if another thread is importing it just then.
     with contextlib.suppress(ImportError):
         import pandas  # noqa: F401
     try:

@@ -1,4 +1,4 @@
-"""What a live view shows of a run at one moment, kept up once for all who look."""
+"""What a live view shows of a run at one moment, worked out once for all viewers."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RATE_SECONDS = 3.0
 class LiveState:
     """Follows a run, keeps its window, and works out what is shown. Used by one thread.
 
-    Everything is worked out on `refresh` and at most once in `least_seconds`, so that nothing is
-    done while nobody looks, and many viewers cost as much as one.
+    Everything is worked out on `refresh`, at most once in `least_seconds`: without viewers nothing
+    is done, and many viewers cost as much as one.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class LiveState:
     window : int
         Rows of the sliding window.
     tokenizer : str, optional
-        Where the run's tokenizer is; by default looked for.
+        Folder, file or hub id of the run's tokenizer; by default looked for.
     least_seconds : float
 
     Attributes
@@ -99,19 +99,21 @@ class LiveState:
     # --- keeping up ---
 
     def refresh(self) -> bool:
-        """Take in what is new; whether anything was looked at."""
+        """Take in what is new; False where the last look was less than `least_seconds` ago."""
         now = time.monotonic()
         if now - self._refreshed < self._least_seconds:
             return False
         self._refreshed = now
         rows, self.standing = self._follower.poll()
         shape = self._follower.shape
-        if shape is not None and self._follower.epoch != self._epoch:
+        another = self._follower.epoch != self._epoch
+        if shape is not None and (another or self.standing.fresh):
             self._epoch = self._follower.epoch
             self.window = RoutingWindow(shape, self._size)
-            self._counted.clear()
             self._kept.clear()
             self.version += 1
+        if another:
+            self._counted.clear()
         self._find_tokenizer()
         if rows is not None and len(rows) and self.window is not None:
             self.window.add(rows)
@@ -120,7 +122,7 @@ class LiveState:
         return True
 
     def close(self) -> None:
-        """Let go of the run's files."""
+        """Close the run's files."""
         self._follower.close()
 
     def _find_tokenizer(self) -> None:
@@ -151,7 +153,7 @@ class LiveState:
         return found
 
     def information(self) -> _measures.Information:
-        """What adjacent layers' first choices tell of each other."""
+        """Mutual information of adjacent layers' first choices."""
         found: _measures.Information = self._once(_measures.adjacent_information)
         return found
 

@@ -1,4 +1,4 @@
-"""Token ids to text, where the run's tokenizer is at hand; nothing is fetched from anywhere."""
+"""Token ids to text, if the run's tokenizer is on this machine; nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class TokenText:
     Parameters
     ----------
     names : sequence of str or None
-        Where the tokenizer may be: files ``tokenizer.json``, folders that hold one, hub ids whose
-        files lie in the hub's cache, or ``tiny``. The first that is there is taken.
+        Places of the tokenizer: files ``tokenizer.json``, folders that hold one, hub ids whose
+        files lie in the hub's cache, or ``tiny``. The first that exists is used.
     required : bool
-        Raise `DataError` where none is.
+        Raise `DataError` if none exists.
     """
 
     def __init__(self, *names: str | None, required: bool = False) -> None:
@@ -46,7 +46,7 @@ class TokenText:
         return self._tokenizer is not None
 
     def __call__(self, token_id: int) -> str:
-        """Text of a token, blanks made visible; its id in brackets where it is not known."""
+        """Text of a token with blanks made visible; its id in brackets if it is unknown."""
         return self._text(token_id)
 
     def _decode(self, token_id: int) -> str:
@@ -55,7 +55,7 @@ class TokenText:
             return f"[{token_id}]"
         text: str = self._tokenizer.decode([token_id], skip_special_tokens=False)
         if raw[0] in "Ġ▁" and not text.startswith(" "):
-            text = " " + text  # decoders take the first blank of a text away
+            text = " " + text  # decoders remove the first blank of a text
         text = (text or raw).translate(_SHOWN)
         stripped = text.lstrip(" ")
         return _SPACE * (len(text) - len(stripped)) + stripped
@@ -85,5 +85,5 @@ def _load(path: Path) -> Any:
         return None
     try:
         return Tokenizer.from_file(str(path))
-    except Exception:  # its errors are of no class of their own; ids are shown instead
+    except Exception:  # it has no error class of its own; ids are shown instead
         return None

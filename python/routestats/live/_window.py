@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 
 
 class RoutingWindow:
-    """The last `size` rows, in memory taken once.
+    """The last `size` rows, in memory that is allocated once.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ class RoutingWindow:
         return self._held
 
     def add(self, rows: Rows) -> None:
-        """Take in `rows`, and let go of as many of the oldest as no longer fit."""
+        """Add `rows`, and forget the oldest rows that no longer fit."""
         self.seen += len(rows)
         rows = rows[-self.size :]
         before_end = self.size - self._next

@@ -1,7 +1,7 @@
 """Prometheus metrics of a run's sliding window: few series, however many experts there are.
 
-Everything is worked out when it is scraped, from the rows that are then in the run's feed; between
-scrapes nothing is done. Gauges are of the newest `window` rows.
+Everything is worked out at a scrape; between scrapes nothing is done. Counters are the run's totals
+as its feed, or else its files, state them. Gauges are of the newest `window` rows.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from routestats.live._follow import Standing
 from routestats.live._state import WINDOW_ROWS, LiveState
 from routestats.schema import COUNTS_FILE
 from routestats.shape import RouteShape
-from routestats.stats._base.contingency import divergence_bits
+from routestats.stats._base.contingency import divergence_bits, entropy_bits
 from routestats.trace import Trace
 from routestats.trace.files import one_line
 
@@ -43,7 +43,7 @@ class RoutingCollector:
         A run, or a file of counts that `RouteCounts.save` wrote (pairing ``any``), to measure
         drift from.
     window : int
-        Rows that the gauges are of.
+        Rows in the gauges.
     per_expert : bool
         Also one series per layer and expert: L x E of them.
 
@@ -85,12 +85,16 @@ class RoutingCollector:
             families = list(self._per_layer()) if self._state.window is not None else []
             held = len(self._state.window) if self._state.window is not None else 0
             shares = self._shares() if self._per_expert else None
-        yield CounterMetricFamily(
-            "routestats_rows", "Rows of the run, one per computed token.", standing.rows
-        )
-        yield CounterMetricFamily(
-            "routestats_dropped_rows", "Rows that the run lost.", standing.dropped
-        )
+        for name, text, total in (
+            ("rows", "Rows of the run, one per computed token.", standing.rows),
+            ("dropped_rows", "Rows that the run lost.", standing.dropped),
+            (
+                "illegal_domain_requests",
+                "Requests whose id named no legal domain; their rows are in the default domain.",
+                standing.illegal_domain_requests,
+            ),
+        ):
+            yield CounterMetricFamily(f"routestats_{name}", text, total)
         for name, text, value in (
             ("up", "Whether an engine is writing the run.", float(_up(standing))),
             (
@@ -98,7 +102,7 @@ class RoutingCollector:
                 "Rows handed over by the engine and not published yet.",
                 standing.lag_rows,
             ),
-            ("window_rows", "Rows that the gauges are of.", held),
+            ("window_rows", "Rows in the gauges.", held),
             ("silent_seconds", "Since the writer's last sign of life.", standing.silent_seconds),
         ):
             if value is not None:
@@ -112,12 +116,12 @@ class RoutingCollector:
             yield shares
 
     def close(self) -> None:
-        """Let go of the run's files."""
+        """Close the run's files."""
         with self._lock:
             self._state.close()
 
     def describe(self) -> list[Any]:
-        """Nothing: what there is depends on the run, which need not be there yet."""
+        """Nothing: the families depend on the run, which need not exist yet."""
         return []
 
     def _per_layer(self) -> Iterator[Family]:
@@ -133,7 +137,7 @@ class RoutingCollector:
         yield (
             "load_entropy_bits",
             "Entropy of the experts' shares of load.",
-            _measures.entropy_bits(load),
+            entropy_bits(load),
             layers,
         )
         found = self._state.information()

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
-from routestats.plots._load_panels import ratio_limit, ratio_map, ratio_ticks
-from routestats.plots._style import (
+from routestats.plots._draw.affinity_cells import ALL, BUSIEST, busiest, relative_affinity
+from routestats.plots._draw.ratio_map import ratio_limit, ratio_map, ratio_ticks
+from routestats.plots._draw.style import (
     canvas,
     check_result,
     colour_bar,
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 NUMBERED = 16  # experts up to which the affinity itself stands in every cell
-ALL, BUSIEST = 64, 32  # of more than so many experts, so many are drawn
 
 
 @overload
@@ -129,12 +129,6 @@ def affinity(
     )
 
 
-def relative_affinity(result: Affinity) -> npt.NDArray[np.float64]:
-    """Affinity over the target expert's share of all tokens, [E, E]; NaN where either has none."""
-    share = np.broadcast_to(result.target_share, result.matrix.shape)
-    return np.divide(result.matrix, share, out=np.full_like(result.matrix, np.nan), where=share > 0)
-
-
 def _experts(
     result: Affinity, top: int | None
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
@@ -147,12 +141,6 @@ def _experts(
         raise InvalidValueError(f"top: expected at most {total} experts, got {top}")
     source, target = busiest(result, top)
     return np.sort(source), np.sort(target)
-
-
-def busiest(result: Affinity, top: int) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Ids of the `top` experts with the most tokens at the source and at the target."""
-    source = np.argsort(-result.source_tokens.astype(np.float64), kind="stable")
-    return source[:top], np.argsort(-result.target_share, kind="stable")[:top]
 
 
 def _top_k(result: Affinity) -> int:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from routestats.plots._affinity import ALL, BUSIEST, busiest, relative_affinity
-from routestats.plots._load_panels import ratio_limit, ratio_map, ratio_ticks
-from routestats.plots._style import (
+from routestats.plots._draw.affinity_cells import ALL, BUSIEST, busiest, relative_affinity
+from routestats.plots._draw.ratio_map import ratio_limit, ratio_map, ratio_ticks
+from routestats.plots._draw.style import (
     colour_bar,
     join,
     label_ticks,

@@ -5,17 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from routestats.plots._predictor_lines import LOOKS
-from routestats.plots._style import (
+from routestats.plots._draw.predictors import predictor_line, uniform_level
+from routestats.plots._draw.style import (
     BLUE,
     GREY,
     VERMILION,
+    interval,
     join,
     new_figure,
     plain_axes,
     set_title,
 )
+from routestats.stats._predictors.table import PREDICTORS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,26 +47,23 @@ def confidence(result: Confidence, *, note: str = "") -> Figure:
     for axes in (weights, margins, stated):
         plain_axes(axes)
     layers = np.array(result.layer_ids, dtype=np.float64)
-    _line(weights, layers, result.top1_weight, BLUE, "first choice's weight", scale=1)
-    _line(weights, layers, result.margin, VERMILION, "margin to the second", scale=1)
+    _line(weights, layers, result.top1_weight, BLUE, "first choice's weight")
+    _line(weights, layers, result.margin, VERMILION, "margin to the second")
     weights.set_ylim(0, 1)
     weights.set_xlabel("layer", fontsize=10)
     weights.set_ylabel("mean gate weight", fontsize=10)
     weights.legend(fontsize=8.5, frameon=False)
-    for name, look in LOOKS.items():
-        for curve in result.curves:
-            if curve.predictor == name:
-                _line(margins, curve.margin, curve.accuracy, look.colour, look.label, look.style)
-    margins.axhline(100 / result.shape.num_experts, color=GREY, ls=":", label="uniform guess")
+    for curve in sorted(result.curves, key=lambda curve: list(PREDICTORS).index(curve.predictor)):
+        predictor_line(margins, curve.predictor, curve.margin, curve.accuracy)
+    uniform_level(margins, 1 / result.shape.num_experts)
     margins.set_ylim(0, 100)
     margins.set_xlabel(f"margin at the {result.margin_at}", fontsize=10)
     margins.set_ylabel(f"top-1 accuracy, {result.hop} ahead (%)", fontsize=10)
     for one in result.calibration:
         there = one.choices > 0
         accuracy = type(one.accuracy)(*(part[there] for part in one.accuracy))
-        look = LOOKS[one.predictor]
-        label = f"{look.label}: {one.error:.1%}"
-        _line(stated, one.stated[there] * 100, accuracy, look.colour, label, look.style)
+        label = f": {one.error:.1%}"
+        predictor_line(stated, one.predictor, one.stated[there] * 100, accuracy, label=label)
     stated.axline((0, 0), slope=1, color=GREY, lw=1)
     stated.set_xlim(0, 100)
     stated.set_ylim(0, 100)
@@ -96,16 +96,7 @@ def _rises(result: Confidence) -> bool:
 
 
 def _line(
-    axes: Axes,
-    x: np.ndarray,
-    estimate: Estimate,
-    colour: str,
-    label: str,
-    style: str = "-",
-    *,
-    scale: float = 100,
+    axes: Axes, x: npt.NDArray[np.float64], estimate: Estimate, colour: str, label: str
 ) -> None:
-    value, low, high = (part * scale for part in estimate)
-    axes.plot(x, value, "o", ls=style, ms=3, lw=1.3, color=colour, label=label)
-    if not np.isnan(low).all():
-        axes.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(x, estimate.value, "o-", ms=3, lw=1.3, color=colour, label=label)
+    interval(axes, x, estimate.low, estimate.high, colour)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.plots._path_coverage import check_number
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     BLUE,
     GREY,
+    LEVEL,
     VERMILION,
     canvas,
+    check_panels,
     check_result,
     join,
     layers_along_x,
@@ -24,8 +25,6 @@ from routestats.stats import DomainDifference
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LEVEL = 0.05
 
 
 @overload
@@ -69,7 +68,7 @@ def domain_divergence(
     RouteStatsError
         If matplotlib is not installed.
     """
-    check_number(len(results), ax is not None)
+    check_panels(len(results), ax is not None)
     for result in results:
         check_result(result, DomainDifference, name="results")
     if ax is not None:

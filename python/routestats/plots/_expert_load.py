@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.plots._load_panels import (
+from routestats.plots._draw.load_panels import (
     check_order,
     effective_limits,
     expert_axis,
@@ -14,12 +14,10 @@ from routestats.plots._load_panels import (
     layer_axis,
     places,
     profile,
-    ratio_bar,
-    ratio_limit,
-    ratio_map,
     relative_share,
 )
-from routestats.plots._style import (
+from routestats.plots._draw.ratio_map import ratio_bar, ratio_limit, ratio_map
+from routestats.plots._draw.style import (
     BLUE,
     canvas,
     check_result,

@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routestats.plots._style import (
-    BLUE,
+from routestats.plots._draw.predictors import predictor_line, uniform_level
+from routestats.plots._draw.style import (
     DIVERGING,
     GREY,
-    ORANGE,
     colour_bar,
     hatch_missing,
     heat_map,
@@ -26,9 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from routestats.stats import Estimate, HopAccuracy, HopMeasure
-
-FEW_POINTS = 4
+    from routestats.stats import HopAccuracy, HopMeasure
 
 
 def hop_accuracy(result: HopAccuracy, *, measure: str | None = None, note: str = "") -> Figure:
@@ -139,9 +136,10 @@ def _percent(limits: dict[str, float]) -> dict[str, float]:
 def _curve(axes: Axes, measure: HopMeasure, confidence: float) -> None:
     """Mean by distance, with interval, for the predictor and both baselines."""
     plain_axes(axes)
-    _series(axes, measure.hop_by_distance, BLUE, "o-", "single hop")
-    _series(axes, measure.marginal_by_distance, ORANGE, "s--", "marginal")
-    axes.axhline(measure.uniform * 100, color=GREY, linestyle=":", label="uniform guess")
+    hop = np.arange(1, len(measure.hop_by_distance.value) + 1)
+    predictor_line(axes, "single_hop", hop, measure.hop_by_distance)
+    predictor_line(axes, "marginal", hop, measure.marginal_by_distance)
+    uniform_level(axes, measure.uniform)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("layers between source and target (hop k)", fontsize=10)
     axes.set_ylabel(f"{measure.label} (%)", fontsize=10)
@@ -151,15 +149,3 @@ def _curve(axes: Axes, measure: HopMeasure, confidence: float) -> None:
     axes.legend(fontsize=9, frameon=False)
     locator: Any = axes.xaxis.get_major_locator()
     locator.set_params(integer=True)
-
-
-def _series(axes: Axes, estimate: Estimate, colour: str, style: str, label: str) -> None:
-    distance = np.arange(1, len(estimate.value) + 1)
-    value, low, high = (part * 100 for part in estimate)
-    axes.plot(distance, value, style, color=colour, ms=3.5, lw=1.5, label=label)
-    if np.isnan(low).all():
-        return
-    if len(distance) < FEW_POINTS:
-        axes.vlines(distance, low, high, color=colour, lw=2)
-    else:
-        axes.fill_between(distance, low, high, color=colour, alpha=0.2, linewidth=0)

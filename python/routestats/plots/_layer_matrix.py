@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from routestats.plots._layer_measures import LayerValues, layer_values
-from routestats.plots._style import (
+from routestats.plots._draw.layer_measures import LayerValues, layer_values
+from routestats.plots._draw.style import (
     GREY,
     around,
     canvas,

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots._load_panels import (
+from routestats.plots._draw.load_panels import (
+    MAX_DOMAINS,
     check_order,
     effective_limits,
     expert_axis,
@@ -16,12 +17,10 @@ from routestats.plots._load_panels import (
     layer_axis,
     places,
     profile,
-    ratio_bar,
-    ratio_limit,
-    ratio_map,
     relative_share,
 )
-from routestats.plots._style import (
+from routestats.plots._draw.ratio_map import ratio_bar, ratio_limit, ratio_map
+from routestats.plots._draw.style import (
     DIVERGING,
     SERIES,
     heat_map,
@@ -35,8 +34,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from routestats.stats import ExpertLoad
-
-MAX_DOMAINS = 5
 
 
 def load_by_domain(

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from routestats.plots._load_panels import SHOWN, expert_axis, height_for
-from routestats.plots._style import (
+from routestats.plots._draw.load_panels import expert_axis, height_for
+from routestats.plots._draw.ratio_map import SHOWN
+from routestats.plots._draw.style import (
     DARK,
     DIVERGING,
     LAYER_AXIS,
+    LEVEL,
+    VEIL,
+    VEIL_ALPHA,
     canvas,
     check_result,
     colour_bar,
@@ -26,9 +30,6 @@ from routestats.stats import DomainDifference
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-LEVEL = 0.05
-VEIL, VEIL_ALPHA = "#B4B4B4", 0.85
 
 
 @overload

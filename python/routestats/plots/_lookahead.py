@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from routestats.plots._predictor_lines import LOOKS
-from routestats.plots._style import (
-    GREY,
+from routestats.plots._draw.predictors import (
+    NOT_DRAWN,
+    OVERFITTED,
+    predictor_line,
+    uniform_level,
+)
+from routestats.plots._draw.style import (
     join,
     new_figure,
     plain_axes,
     set_title,
 )
-
-HIDDEN = ("uniform", "history_longest")
-"""A line of its own, and the one that overfits and lies on the selected."""
+from routestats.stats import Estimate
+from routestats.stats._predictors.table import PREDICTORS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,23 +63,19 @@ def lookahead(
     plain_axes(axes)
     hops = np.array(result.hops)
     found = {p.name: p.by_hop for p in shown.predictions}
-    fitted = ""
+    fitted = overfits = ""
     if accuracy is None:
         found["marginal"] = shown.marginal_by_hop
         fitted = f"marginal of the {result.marginal_of}"
     else:
         others = accuracy[shown.name].predictions
-        found |= {p.name: p.by_hop for p in others if p.name not in HIDDEN}
-    for name, look in LOOKS.items():
-        if name not in found:
-            continue
-        value, low, high = (part[hops - 1] * 100 for part in found[name])
-        axes.plot(
-            hops, value, "o", ls=look.style, color=look.colour, ms=4, lw=1.6, label=look.label
-        )
-        if not np.isnan(low).all():
-            axes.fill_between(hops, low, high, color=look.colour, alpha=0.2, linewidth=0)
-    axes.axhline(shown.uniform * 100, color=GREY, ls=":", label="uniform guess")
+        hidden = ("uniform", OVERFITTED)
+        found |= {p.name: p.by_hop for p in others if p.name not in hidden}
+        overfits = NOT_DRAWN if OVERFITTED in (p.name for p in others) else ""
+    for name in PREDICTORS:
+        if name in found:
+            predictor_line(axes, name, hops, Estimate(*(part[hops - 1] for part in found[name])))
+    uniform_level(axes, shown.uniform)
     axes.set_ylim(0, 100)
     axes.set_xscale("log", base=2)
     axes.set_xticks(hops, [str(hop) for hop in hops])
@@ -92,6 +91,7 @@ def lookahead(
             f"means over layer pairs, {result.confidence:.0%} intervals",
             str(result.shape),
             fitted,
+            overfits,
             note,
         ),
     )

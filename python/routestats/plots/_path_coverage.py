@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     DARK,
     GREY,
     ORANGE,
     SERIES,
     canvas,
+    check_panels,
     check_result,
     join,
     new_figure,
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Y_AXIS = "tokens on the N most frequent paths (%)"
-MAX_PANELS = 4
 
 
 @overload
@@ -39,7 +38,7 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
     Parameters
     ----------
     *results : Paths
-        From `routestats.stats.paths`; the first window of each is drawn.
+        From `routestats.stats.paths`; the first window of each is drawn, and up to five domains.
     ax : matplotlib.axes.Axes, optional
         Where to draw the only result; by default on a new figure.
     note : str
@@ -59,7 +58,7 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
     RouteStatsError
         If matplotlib is not installed.
     """
-    check_number(len(results), ax is not None)
+    check_panels(len(results), ax is not None)
     for result in results:
         check_result(result, Paths, name="results")
     if ax is not None:
@@ -73,33 +72,32 @@ def path_coverage(*results: Paths, ax: Axes | None = None, note: str = "") -> Fi
         _panel(axes, result)
     panels[0].set_ylabel(Y_AXIS, fontsize=10)
     first = results[0]
-    simulations = first.simulations
+    simulations, domains = first.simulations, len(_domains(first))
     set_title(
         figure,
         "How few paths through the layers carry how many tokens",
         join(
             str(first.shape),
             f"diamonds: routing without memory of the path (means of {simulations} simulations)",
+            f"{domains} domains are not drawn apart" if domains > len(SERIES) else "",
             note,
         ),
     )
     return figure
 
 
-def check_number(results: int, one: bool) -> None:
-    """Refuse fewer or more results than panels can be."""
-    most = 1 if one else MAX_PANELS
-    if not 1 <= results <= most:
-        expected = "1 for ax" if one else f"1 to {most}"
-        raise InvalidValueError(f"results: expected {expected}, got {results}")
+def _domains(result: Paths) -> list[WindowPaths]:
+    """The first window in each domain."""
+    first = result.windows[0]
+    return [w for w in result.windows[1:] if (w.start, w.length) == (first.start, first.length)]
 
 
 def _panel(axes: Axes, result: Paths) -> None:
     plain_axes(axes)
     window = result.windows[0]
-    same = [w for w in result.windows if (w.start, w.length) == (window.start, window.length)]
     colors = iter(SERIES)
-    for part in same:
+    domains = _domains(result)
+    for part in [window, *(domains if len(domains) <= len(SERIES) else ())]:
         color = DARK if part is window else next(colors)
         name = "all tokens" if part is window else part.domain
         axes.plot(

@@ -10,8 +10,8 @@ import numpy.typing as npt
 from routestats.arguments import check_integer
 from routestats.counts import PathCounts
 from routestats.errors import InvalidValueError
-from routestats.plots._flow_rows import ribbon, rows_by_straightness, stack
-from routestats.plots._style import (
+from routestats.plots._draw.flow_rows import ribbon, rows_by_straightness, stack
+from routestats.plots._draw.style import (
     DARK,
     GREY,
     LAYER_AXIS,

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from routestats.counts import PathCounts
 from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     BLUE,
     GREY,
     VERMILION,

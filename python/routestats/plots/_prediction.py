@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
-from routestats.plots._style import (
-    BLUE,
-    DARK,
-    GREEN,
+from routestats.plots._draw.predictors import BASELINES, predictor_line
+from routestats.plots._draw.style import (
     GREY,
-    ORANGE,
-    PURPLE,
-    VERMILION,
     canvas,
     check_result,
     finish,
-    interval,
     join,
     plain_axes,
     tick_step,
@@ -31,16 +25,6 @@ if TYPE_CHECKING:
 
     from routestats.stats import Prediction
 
-# Baselines are broken lines without marks; what looks at the token or at other layers is solid.
-STYLES: dict[str, dict[str, Any]] = {
-    "uniform": {"color": GREY, "linestyle": ":", "linewidth": 1.6},
-    "marginal": {"color": DARK, "linestyle": "--", "linewidth": 1.6},
-    "token_id": {"color": GREEN, "marker": "s"},
-    "previous_token": {"color": PURPLE, "marker": "^"},
-    "single_hop": {"color": BLUE, "marker": "o"},
-    "history_longest": {"color": ORANGE, "marker": "v"},
-    "history_selected": {"color": VERMILION, "marker": "D"},
-}
 INSIDE: dict[str, Any] = {"loc": "best", "fontsize": 8.5}
 BESIDE: dict[str, Any] = {
     "loc": "upper left",
@@ -48,7 +32,6 @@ BESIDE: dict[str, Any] = {
     "fontsize": 10,
     "labelspacing": 0.75,
 }
-BASELINES = ("uniform", "marginal")
 
 
 @overload
@@ -97,9 +80,9 @@ def prediction(
     shown = result.main if measure is None else result[measure]
     figure, axes = canvas(ax, 5.4)
     plain_axes(axes)
-    for each in shown.predictions:
-        _line(axes, each)
     hops = len(shown.hop_by_distance.value)
+    for each in shown.predictions:
+        predictor_line(axes, each.name, np.arange(1, hops + 1), each.by_hop)
     axes.set_xlim(1 - 0.02 * hops, hops * 1.02)
     axes.set_xticks(_hop_ticks(hops))
     tops = [np.nanmax(np.concatenate(list(each.by_hop))) for each in shown.predictions]
@@ -134,15 +117,6 @@ def _hop_ticks(hops: int) -> list[int]:
     """The first and the last hop, and round ones between them."""
     step = tick_step(hops, 10)
     return sorted({1, hops, *(k for k in range(step, hops, step) if hops - k >= step)})
-
-
-def _line(axes: Axes, prediction: Prediction) -> None:
-    value, low, high = (part * 100 for part in prediction.by_hop)
-    hop = np.arange(1, len(value) + 1)
-    style = STYLES[prediction.name]
-    axes.plot(hop, value, **{"linewidth": 1.8, "markersize": 3.8, **style}, label=prediction.label)
-    if prediction.name != "uniform":
-        interval(axes, hop, low, high, style["color"])
 
 
 def _name_lines(axes: Axes, predictions: Sequence[Prediction], *, inside: bool) -> None:

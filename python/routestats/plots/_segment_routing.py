@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, overload
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     BLUE,
     GREY,
     SERIES,

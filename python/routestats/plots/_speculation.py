@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from routestats.plots._predictor_lines import LOOKS
-from routestats.plots._style import (
+from routestats.plots._draw.predictors import NOT_DRAWN, OVERFITTED, predictor_point
+from routestats.plots._draw.style import (
     DARK,
     GREY,
-    SERIES,
     join,
     new_figure,
     plain_axes,
@@ -45,23 +44,21 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
     axes = figure.add_subplot()
     plain_axes(axes)
     recall = np.linspace(0, 1, 101)
-    for share, colour in zip(SHARES, SERIES, strict=False):
+    # Grey, as colours are of predictors.
+    for share, style in zip(SHARES, (":", "-.", "--"), strict=True):
         cited = " (cited for 8 GPUs)" if share == SHARES[-1] else ""
         gains = [result.speed_up_at(float(x), share) for x in recall]
-        axes.plot(recall * 100, gains, "--", color=colour, lw=1.3,
+        axes.plot(recall * 100, gains, style, color=GREY, lw=1.4,
                   label=f"if it took {share:.0%} of the MoE layer{cited}")  # fmt: skip
     measured = result.prepared_ns / result.moe_ns
     own = [result.speed_up_at(float(x)) for x in recall]
     axes.plot(recall * 100, own, color=DARK, lw=2, label=f"measured: {measured:.1%}")
     points = [case for case in result.cases if case.hop == 1 and case.over_fetch == result.top_k]
     for case in sorted(points, key=lambda case: -case.recall):
-        look = LOOKS[case.predictor]
-        if case.predictor == "history_longest":
-            continue  # overfits; `selected` stands for it
-        axes.plot(
-            case.recall * 100, case.speed_up, "o", color=look.colour, ms=7,
-            label=f"{look.label}: {case.speed_up:.3f}",
-        )  # fmt: skip
+        if case.predictor != OVERFITTED:
+            gain = f": {case.speed_up:.3f}"
+            predictor_point(axes, case.predictor, case.recall * 100, case.speed_up, label=gain)
+    overfits = NOT_DRAWN if OVERFITTED in (case.predictor for case in points) else ""
     axes.axhline(1.0, color=GREY, lw=1)
     axes.set_xlabel(f"recall@{result.top_k} one layer ahead (%)", fontsize=10)
     axes.set_ylabel("speed-up of a decoder layer", fontsize=10)
@@ -75,6 +72,7 @@ def speculation(result: Speculation, *, note: str = "") -> Figure:
             f"{result.model}, {result.steps}",
             f"prepared early: {', '.join(chosen.hides)}",
             f"overlap {chosen.overlap:g}, miss {chosen.miss_ns:g} ns, fetch {chosen.fetch_ns:g} ns",
+            overfits,
             note,
         ),
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     GREY,
     SERIES,
     join,
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 PARTS = ("gate", "topk", "dispatch", "combine", "experts", "host")
 NAMES = {"topk": "top-k", "host": "engine's own code between"}
+LINES = 4
+"""Kinds of steps that are drawn by layer."""
 WIDE_ENOUGH = 5.0
 """Percent from which a part has its number in it."""
 
@@ -66,7 +68,8 @@ def timing(result: Timing, *, note: str = "") -> Figure:
     bars.set_xlabel("share of the MoE layer (%)", fontsize=10)
     bars.legend(fontsize=8, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1.0))
     layers = np.array(result.layer_ids)
-    for group, colour in zip(_most_steps(result), SERIES, strict=False):
+    drawn = sorted(result.groups, key=lambda group: -group.steps)[:LINES]
+    for group, colour in zip(drawn, SERIES, strict=False):
         value, low, high = (part * 100 for part in group.share_of_moe["overhead"])
         lines.plot(layers, value, "o-", ms=3, lw=1.3, color=colour, label=group.label)
         if not np.isnan(low).all():
@@ -81,11 +84,10 @@ def timing(result: Timing, *, note: str = "") -> Figure:
         join(
             f"{result.model} on {result.engine.get('device', '?')}",
             f"{result.steps:,} steps, medians, {result.confidence:.0%} intervals",
+            f"by layer: the {LINES} kinds with the most steps"
+            if len(result.groups) > LINES
+            else "",
             note,
         ),
     )
     return figure
-
-
-def _most_steps(result: Timing, most: int = 4) -> list:  # type: ignore[type-arg]
-    return sorted(result.groups, key=lambda group: -group.steps)[:most]

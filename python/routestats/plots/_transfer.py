@@ -8,7 +8,7 @@ import numpy as np
 
 from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
-from routestats.plots._style import (
+from routestats.plots._draw.style import (
     DARK,
     SERIES,
     around,
@@ -97,7 +97,7 @@ def transfer(
     hop = check_integer("hop", hop, 1)
     if hop > hops:
         raise InvalidValueError(f"hop: expected 1 to {hops}, got {hop}")
-    label = measure_label(shown.name)
+    label = shown.label
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         _matrix(axes, result, shown, hop, label)
@@ -122,13 +122,6 @@ def transfer(
         ),
     )
     return figure
-
-
-def measure_label(name: str) -> str:
-    """The measure for people."""
-    if name.startswith("recall_at_"):
-        return f"recall@{name.removeprefix('recall_at_')}"
-    return {"top1_accuracy": "top-1 accuracy", "exact_set": "exact set"}[name]
 
 
 def _matrix(axes: Axes, result: Transfer, shown: TransferMeasure, hop: int, label: str) -> None:

@@ -1,29 +1,23 @@
-"""Write the report: HTML and PNGs, each by atomic rename."""
+"""Write the report: HTML, PNGs and CSV files, each by atomic rename."""
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.csv
+
 from routestats.errors import InvalidValueError, TraceError
-from routestats.report import _html as html
-from routestats.report import _inside_engine as engine
-from routestats.report import _pattern_sections as patterns
-from routestats.report import _prediction_sections as hops
-from routestats.report import _sections as sections
-from routestats.report._analysis import Analysis, analyse
-from routestats.report._comparison import (
-    Compared,
-    compare_with,
-    comparison_section,
-    draw_compared,
-)
-from routestats.report._figures import Pictures, draw_all
-from routestats.report._findings import findings
-from routestats.report._made_by import MadeBy, made_by
-from routestats.report._restrictions import restrictions
-from routestats.report._tables import comparison_tables, tables, to_csv
+from routestats.report import _frame as frame
+from routestats.report import _registry as registry
+from routestats.report._analysis import Analysis
+from routestats.report._made_by import made_by
+from routestats.report._page import Section, draw, page
+from routestats.report._part import AnyPart
+from routestats.report.sections.second_run import Compared, SecondRun, compare_with
 from routestats.trace import Trace
 
 
@@ -40,7 +34,7 @@ def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
     trace = _opened(run)
     if len(trace) == 0:
         raise InvalidValueError("run: expected at least 1 row, got 0")
-    return analyse(trace, trace if isinstance(run, Trace) else run)
+    return registry.analyse(trace, trace if isinstance(run, Trace) else run)
 
 
 def write_report(
@@ -79,7 +73,7 @@ def write_report(
         If the run has no rows, a trace without a folder comes without `out_dir`, or the runs
         cannot be compared.
     RouteStatsError
-        If matplotlib is not installed.
+        If matplotlib or Jinja is not installed.
     """
     trace = run.trace if isinstance(run, Analysis) else _opened(run)
     if out_dir is None and trace.path is None:
@@ -90,20 +84,36 @@ def write_report(
     if compared is not None and not isinstance(compared, Compared):
         compared = compare_with(trace, _opened(compared))
     analysis = run if isinstance(run, Analysis) else analyse_run(run)
-    pictures = draw_all(analysis)
+    parts: list[AnyPart] = [*registry.PARTS]
     if compared is not None:
-        draw_compared(analysis, compared, pictures)
-    made = made_by(command or "routestats.report.write_report(...)", trace.info)
-    document = _document(analysis, compared, pictures, made)
-    sheets = tables(analysis)
+        parts.append(SecondRun(compared))
+    pictures = draw(registry.figures(analysis, parts))
+    command = command or "routestats.report.write_report(...)"
+    blocks = {
+        **registry.blocks(analysis, parts),
+        "run": frame.run_blocks(analysis, made_by(command, trace.info)),
+        "missing": frame.missing_blocks(analysis),
+        "definitions": frame.definition_blocks(analysis),
+    }
+    titles = dict(registry.SECTIONS)
     if compared is not None:
-        sheets |= comparison_tables(compared)
+        titles["comparison"] = " and ".join(compared.comparison.names)
+    document = page(
+        f"Routing of {frame.model_name(trace.info)}",
+        frame.subtitle(analysis),
+        frame.banners(analysis),
+        registry.findings(analysis, parts),
+        " ".join(registry.restrictions(analysis)),
+        [Section(name, title, blocks[name]) for name, title in titles.items()],
+        pictures,
+    )
+    tables = registry.tables(analysis, parts)
     try:
         (folder / "tables").mkdir(parents=True, exist_ok=True)
         for name, picture in pictures.items():
             _replace(folder / f"{name}.png", picture.png)
-        for name, sheet in sheets.items():
-            _replace(folder / "tables" / f"{name}.csv", to_csv(sheet))
+        for name, table in tables.items():
+            _replace(folder / "tables" / f"{name}.csv", _to_csv(table))
         _replace(folder / "report.html", document.encode())
     except OSError as error:
         raise TraceError(f"{folder}: cannot write the report: {error}") from error
@@ -114,43 +124,19 @@ def _opened(run: Trace | str | os.PathLike[str]) -> Trace:
     return run if isinstance(run, Trace) else Trace.open(Path(run))
 
 
-def _document(
-    analysis: Analysis, compared: Compared | None, pictures: Pictures, made: MadeBy
-) -> str:
-    title = f"Routing of {sections.model_name(analysis.trace.info)}"
-    top = [
-        html.heading(1, title),
-        html.paragraph(sections.subtitle(analysis), "subtitle"),
-        *sections.banners(analysis),
-        html.findings(findings(analysis, compared)),
-        html.paragraph(
-            "Numbers in brackets are 95% intervals over prompts; every percentage stands beside "
-            "what chance, or a guess that does not look, would give. Tables sort by a click on a "
-            "header; CSV saves one with its unrounded numbers, shares as parts of 1.",
-            "note",
-        ),
-        *(html.paragraph(text, "note") for text in (" ".join(restrictions(analysis)),) if text),
-    ]
-    # Those of either run stand at the end, but who compares reads them first.
-    beside = [] if compared is None else comparison_section(analysis, compared, pictures)
-    parts = [
-        beside,
-        sections.run_section(analysis, made),
-        sections.verification(analysis),
-        sections.load_section(analysis, pictures),
-        hops.one_hop_section(analysis, pictures),
-        hops.many_hops_section(analysis, pictures),
-        patterns.paths_section(analysis, pictures),
-        patterns.domains_section(analysis, pictures),
-        patterns.steadiness_section(analysis, pictures),
-        engine.timing_section(analysis, pictures),
-        engine.lookahead_section(analysis, pictures),
-        engine.speculation_section(analysis, pictures),
-        sections.missing_section(analysis),
-        sections.end_matter(analysis),
-    ]
-    body = [text for part in parts for text in part]
-    return html.page(title, html.contents(body), [*top, *body])
+def _to_csv(table: pa.Table) -> bytes:
+    """`table` as CSV; lists are written as numbers with spaces between them."""
+    for i, field in enumerate(table.schema):
+        if pa.types.is_list(field.type) or pa.types.is_fixed_size_list(field.type):
+            texts = [None if v is None else _flat(v) for v in table.column(i).to_pylist()]
+            table = table.set_column(i, field.name, pa.array(texts, pa.string()))
+    buffer = io.BytesIO()
+    pyarrow.csv.write_csv(table, buffer)
+    return buffer.getvalue()
+
+
+def _flat(value: list[object]) -> str:
+    return " ".join(_flat(v) if isinstance(v, list) else str(v) for v in value)
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -7,9 +7,9 @@ from routestats.stats._agreement import agreement as agreement
 from routestats.stats._base.estimate import Estimate as Estimate
 from routestats.stats._coactivation import Coactivation as Coactivation
 from routestats.stats._coactivation import coactivation as coactivation
-from routestats.stats._compare_domains.compare import Divergence as Divergence
 from routestats.stats._compare_domains.compare import DomainDifference as DomainDifference
 from routestats.stats._compare_domains.compare import compare_domains as compare_domains
+from routestats.stats._compare_domains.divergence import Divergence as Divergence
 from routestats.stats._compare_domains.expert_difference import ExpertDifference as ExpertDifference
 from routestats.stats._confidence import Calibration as Calibration
 from routestats.stats._confidence import Confidence as Confidence

@@ -15,9 +15,10 @@ from routestats.stats._base.checks import check_confidence, checked_experts
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
-    percentile_interval,
     resampling_weights,
 )
+from routestats.stats._base.row_order import RowOrder
+from routestats.stats._base.units import Units, share_estimate
 from routestats.trace import Trace
 
 
@@ -158,18 +159,11 @@ def agreement(
     if len(rows) == 0:
         raise NoCommonTokensError("second: expected tokens that first holds too, got none")
     mine, theirs = checked_experts(first)[rows], checked_experts(second)[others]
-    _, first_row, codes = np.unique(groups, return_index=True, return_inverse=True)
-    sums = _Sums(codes)
-    strata = first.row_domains()[rows[first_row]]
-    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
+    units = Units.by_code(groups, RowOrder.of(first).domain[rows])
+    weights = resampling_weights(units.domain, resamples=bootstrap, seed=seed)
 
     def share(hits: npt.NDArray[np.number]) -> Estimate:
-        by_group = sums.of(hits)
-        value = by_group.sum(axis=0) / len(codes)
-        if weights is None:
-            return percentile_interval(value, None, confidence)
-        drawn = (weights @ by_group) / (weights @ sums.sizes)[:, None]
-        return percentile_interval(value, drawn, confidence)
+        return share_estimate(_sums(hits, units), units.tokens, weights, confidence)
 
     size = first.shape.top_k
     common = np.zeros(mine.shape[:2])
@@ -187,7 +181,7 @@ def agreement(
         layer_ids=tuple(first.layer_ids),
         pairing={"same_first": "top1", "same_set": "any", "overlap": "any"},
         tokens=len(rows),
-        groups=sums.groups,
+        groups=len(units),
         confidence=confidence,
         bootstrap=bootstrap,
         seed=seed,
@@ -200,18 +194,11 @@ def agreement(
     )
 
 
-class _Sums:
-    """Sums over the rows of each group."""
-
-    def __init__(self, codes: npt.NDArray[np.intp]) -> None:
-        self._order = np.argsort(codes, kind="stable")
-        self.sizes = np.bincount(codes).astype(np.float64)
-        self.groups = len(self.sizes)
-        self._starts = np.concatenate(([0], np.cumsum(self.sizes[:-1]))).astype(np.intp)
-
-    def of(self, values: npt.NDArray[np.number]) -> Floats:
-        sums: Floats = np.add.reduceat(values[self._order].astype(np.float64), self._starts, axis=0)
-        return sums
+def _sums(values: npt.NDArray[np.number], units: Units) -> Floats:
+    """Sums [U, ...] over the rows of each unit; rows are sorted by unit."""
+    starts = np.concatenate(([0], np.cumsum(units.tokens[:-1])))
+    sums: Floats = np.add.reduceat(values.astype(np.float64), starts, axis=0)
+    return sums
 
 
 def _shares(experts: npt.NDArray[np.integer], num_experts: int) -> Floats:
@@ -265,21 +252,20 @@ class _Rows:
     """The rows of the first request of each prompt group, keyed by group and position."""
 
     def __init__(self, trace: Trace, numbers: dict[str, int]) -> None:
-        table = trace.requests
-        group_of: dict[str, int] = {}
-        taken: set[int | None] = set()
-        for request, group in zip(
-            table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True
-        ):
-            if numbers.get(group) in taken:
+        table, order = trace.requests, RowOrder.of(trace)
+        group_of = dict(
+            zip(table["request_id"].to_pylist(), table["group"].to_pylist(), strict=True)
+        )
+        number = np.full(len(order.names), -1)
+        taken: set[int] = set()
+        for place, request in enumerate(order.names):
+            group = group_of.get(request)
+            if group is None or numbers.get(group) in taken:
                 continue
-            group_of[request] = numbers.setdefault(group, len(numbers))
-            taken.add(group_of[request])
+            number[place] = numbers.setdefault(group, len(numbers))
+            taken.add(int(number[place]))
+        groups = number[order.request]
         rows = trace.rows
-        requests = rows["request_id"].combine_chunks()
-        names = requests.dictionary.to_pylist()
-        number = np.array([group_of.get(name, -1) for name in names], np.int64)
-        groups = number[requests.indices.to_numpy()] if len(rows) else np.empty(0, np.int64)
         self.token_ids = rows["token_id"].to_numpy()
         if (self.token_ids < 0).any():
             raise InvalidValueError("token_ids: expected to be known, got -1")

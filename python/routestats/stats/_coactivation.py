@@ -14,6 +14,7 @@ from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_counts, check_integer, check_sets
 from routestats.stats._base.estimate import Floats
+from routestats.stats._base.foremost import foremost
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,11 +49,21 @@ class Coactivation(Result):
     independent: Floats
     strongest: npt.NDArray[np.int64]
 
-    def to_table(self) -> pa.Table:
-        """One row per layer and ordered pair of different experts."""
-        layer, first, second = np.nonzero(
-            np.broadcast_to(~np.eye(self.shape.num_experts, dtype=bool), self.matrix.shape)
-        )
+    def to_table(self, partners: int | None = None) -> pa.Table:
+        """One row per layer and ordered pair of different experts.
+
+        With `partners`, only as many of the largest shares of each expert: no row of another is
+        made.
+        """
+        layers, experts, _ = self.matrix.shape
+        others = experts - 1 if partners is None else partners
+        chosen = []
+        for matrix in self.matrix:
+            shares = matrix.copy()
+            np.fill_diagonal(shares, -np.inf)
+            chosen.append(foremost(shares, others))
+        first, second = (np.concatenate(part) for part in zip(*chosen, strict=True))
+        layer = np.repeat(np.arange(layers), [len(part[0]) for part in chosen])
         return pa.table(
             {
                 "layer": layer,

@@ -12,15 +12,22 @@ from routestats.counts import count
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
+from routestats.stats._base.units import Units
 from routestats.stats._lookahead.hits import NAMES
-from routestats.stats._predictors.allowed import choose_predictors
+from routestats.stats._predictors.allowed import Allowed, choose_predictors
 from routestats.stats._predictors.guesses import guesses
 from routestats.trace import Trace
 
@@ -204,25 +211,27 @@ def confidence(
     """
     check_trace(trace)
     check_order(trace, "confidence")
+    if train is not None:
+        check_trace(train, "train")
     if not trace.has_weights:
         raise InvalidValueError("trace.weights: expected gate weights, got a trace without any")
     level = check_confidence(level)
     hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2)
     if hop >= trace.shape.num_layers:
         raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
-    if margin_at not in ("target", "source"):
-        raise InvalidValueError(f"margin_at: expected 'target' or 'source', got {margin_at!r}")
-    sums, tokens, strata = _weight_sums(trace)
-    weights = resampling_weights(strata, resamples=bootstrap, seed=seed)
+    check_choice("margin_at", margin_at, ("target", "source"))
+    units = Units.whole(trace)
+    sums, tokens = _weight_sums(trace, units), units.tokens
+    weights = resampling_weights(units.domain, resamples=bootstrap, seed=seed)
 
     def mean(of: Floats) -> Estimate:
         samples = None if weights is None else (weights @ of) / (weights @ tokens)[:, None]
         return percentile_interval(of.sum(axis=0) / tokens.sum(), samples, level)
 
     fitted, test = (train, trace) if train is not None else trace.split(test=0.2, seed=seed)
-    names, left_out = choose_predictors("all", fitted, test, seed=seed)
+    allowed = choose_predictors("all", fitted, test, seed=seed)
     curves, calibration, measured, groups = _curves(
-        names,
+        allowed,
         fitted,
         test,
         hop,
@@ -249,14 +258,8 @@ def confidence(
         margin=mean(sums[2]),
         curves=curves,
         calibration=calibration,
-        left_out={name: why for name, why in left_out.items() if name != "history_longest"},
+        left_out={name: why for name, why in allowed.left_out.items() if name != "history_longest"},
     )
-
-
-def _groups(trace: Trace) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int32]]:
-    """Group of each row, and domain of each group."""
-    _, first, groups = np.unique(trace.row_groups(), return_index=True, return_inverse=True)
-    return groups, trace.row_domains()[first]
 
 
 def _margins(weights: npt.NDArray[np.float16]) -> Floats:
@@ -274,28 +277,27 @@ def _margins_by_layer(trace: Trace, layers: slice) -> npt.NDArray[np.float32]:
     places = range(trace.shape.num_layers)[layers]
     margins = np.empty((len(places), len(trace)), np.float32)
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
         margins[:, row : row + len(batch)] = _margins(batch.weights[:, layers]).T
         row += len(batch)
     return margins
 
 
-def _weight_sums(trace: Trace) -> tuple[Floats, npt.NDArray[np.int64], npt.NDArray[np.int32]]:
-    """Sums [3, G, L] of first weight, entropy and margin; tokens and domain of each group."""
-    groups, strata = _groups(trace)
-    sums = np.zeros((3, len(strata), trace.shape.num_layers))
+def _weight_sums(trace: Trace, units: Units) -> Floats:
+    """Sums [3, U, L] of first weight, entropy and margin."""
+    sums = np.zeros((3, len(units), trace.shape.num_layers))
     row = 0
-    for batch in trace.iter_batches(BATCH_ROWS):
+    for batch in trace.batches("weights", BATCH_ROWS):
         assert batch.weights is not None
-        mine = groups[row : row + len(batch)]
+        mine = units.of_row[row : row + len(batch)]
         row += len(batch)
         wide = batch.weights.astype(np.float64)
         share = wide / wide.sum(axis=2, keepdims=True)
         bits = -(share * np.log2(share, out=np.zeros_like(share), where=share > 0)).sum(axis=2)
         for index, values in enumerate((wide[:, :, 0], bits, _margins(batch.weights))):
             np.add.at(sums[index], mine, values)
-    return sums, np.bincount(groups, minlength=len(strata)).astype(np.int64), strata
+    return sums
 
 
 class _Binned:
@@ -336,7 +338,7 @@ def _ratio(part: Floats, whole: Floats) -> Floats:
 
 
 def _curves(
-    names: tuple[str, ...],
+    allowed: Allowed,
     fitted: Trace,
     test: Trace,
     hop: int,
@@ -346,7 +348,8 @@ def _curves(
     seed: int,
     level: float,
 ) -> tuple[tuple[MarginCurve, ...], tuple[Calibration, ...], int, int]:
-    groups, strata = _groups(test)
+    units = Units.whole(test)
+    groups, strata = units.of_row, units.domain
     targets = slice(hop, None)
     margins = _margins_by_layer(
         test, slice(None, test.shape.num_layers - hop) if at_source else targets
@@ -357,7 +360,9 @@ def _curves(
     by_chance: dict[str, _Binned] = {}
     first = test.experts[:, :, 0]
     counts = count(fitted, hops=(hop,), pairing="top1")
-    for name, source, guess in guesses(names, counts, fitted, test, hop, seed):
+    for name, source, guess in guesses(
+        allowed.names, counts, fitted, test, allowed.inner, hop, seed
+    ):
         hit = guess.expert == first[:, source + hop]
         curve = by_margin.setdefault(name, _Binned(inner, len(strata)))
         curve.add(margins[source], hit, groups)
@@ -368,7 +373,7 @@ def _curves(
     if layout is not None and hop in layout.hops:
         pairs = [s + hop == t for s, t in layout.pairs(test.shape.num_layers)]
         row = 0
-        for batch in test.iter_lookahead(BATCH_ROWS):
+        for batch in test.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"]):
             rows = slice(row, row + len(batch))
             row += len(batch)
             assert batch.lookahead is not None

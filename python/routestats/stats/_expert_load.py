@@ -12,6 +12,7 @@ from routestats.counts import RouteCounts
 from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_counts
+from routestats.stats._base.contingency import entropy_bits
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,9 +106,7 @@ def expert_load(counts: RouteCounts) -> ExpertLoad:
     counts = check_counts(counts)
     load = np.asarray(counts.expert, dtype=np.uint64)
     share = load / load.sum(axis=1, keepdims=True, dtype=np.uint64)
-    # 0 * log2(0) is 0: an unused expert adds nothing to the entropy.
-    logs = np.log2(share, out=np.zeros_like(share), where=share > 0)
-    entropy = np.maximum(-(share * logs).sum(axis=1), 0.0)
+    entropy = entropy_bits(load)
     return ExpertLoad(
         shape=counts.shape,
         layer_ids=tuple(int(i) for i in counts.layer_ids),

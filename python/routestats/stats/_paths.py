@@ -17,6 +17,7 @@ from routestats.shape import RouteShape
 from routestats.stats._base.checks import check_integer, check_integers, check_pairs, check_trace
 from routestats.stats._base.contingency import xlog2x
 from routestats.stats._base.estimate import Floats
+from routestats.stats._base.row_order import rows_in_order
 from routestats.trace import Trace
 
 ALL = "all"
@@ -242,6 +243,7 @@ def paths(
             # Of its own, so that a window's draws do not depend on which others are asked for.
             rng = np.random.default_rng([seed, counts.start, counts.length, number])
             codes = _layer_codes(part.experts[:, counts.start :][:, : counts.length], kind)
+            codes = codes[:, rows_in_order(part)]  # draws do not depend on the trace's order
             found.append(_window(name, counts, codes, top, simulations, rng, threads))
     return Paths(
         shape=trace.shape,

@@ -15,12 +15,13 @@ from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     Ids,
     check_confidence,
+    check_flag,
     check_order,
     check_trace,
     checked_experts,
 )
 from routestats.stats._base.estimate import Estimate, resampling_weights
-from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
+from routestats.stats._base.units import Runs, Units, share_estimate, stack_estimates
 from routestats.trace import Trace
 
 BLOCK_ROWS = 16_384
@@ -104,8 +105,7 @@ class Repetition(Result):
             lines.append(f"  {name}, random {random:.1%}")
             for d, domain in enumerate(self.domains):
                 shown = (
-                    f"layer {self.layer_ids[layer]} {percent(*(e[d, layer] for e in estimate))}"
-                    for layer in layers
+                    f"layer {self.layer_ids[layer]} {estimate.text((d, layer))}" for layer in layers
                 )
                 lines.append(f"    {domain:12s} {', '.join(shown)}")
         return "\n".join(lines)
@@ -152,7 +152,7 @@ def repetition(
     """
     trace = check_trace(trace)
     confidence = check_confidence(confidence)
-    if top1:
+    if check_flag("top1", top1):
         check_order(trace, "top1=True")
     experts = checked_experts(trace)
     units = Units.of(trace)

@@ -19,7 +19,7 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.units import Runs, Units, percent, share_estimate, stack_estimates
+from routestats.stats._base.units import Runs, Units, share_estimate, stack_estimates
 from routestats.trace import Trace
 
 
@@ -115,9 +115,9 @@ class SegmentRouting(Result):
             f"segment routing ({self.pairing}), {self.shape}: {self.windows:,} windows of "
             f"{self.m} tokens, {self.tokens:,} tokens of {self.groups} prompt groups, "
             f"{self.confidence:.0%} intervals (bootstrap {self.bootstrap}, seed {self.seed})\n"
-            f"  SRP {percent(*(float(e) for e in self.srp))} at alpha {self.alpha:.3g}, tokens "
+            f"  SRP {self.srp.text()} at alpha {self.alpha:.3g}, tokens "
             f"permuted {self.permuted_srp:.1%}; {lowest_and_highest(srp)}\n"
-            f"  SCH {percent(*(float(e) for e in self.sch))} with {self.capacity} experts per "
+            f"  SCH {self.sch.text()} with {self.capacity} experts per "
             f"layer, tokens permuted {self.permuted_sch:.1%}; {lowest_and_highest(sch)}"
         )
 

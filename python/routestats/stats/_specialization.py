@@ -19,7 +19,7 @@ from routestats.stats._base.checks import (
     checked_experts,
 )
 from routestats.stats._base.estimate import Estimate, Floats, resampling_weights
-from routestats.stats._base.units import Units, percent, share_estimate, stack_estimates
+from routestats.stats._base.units import Units, share_estimate, stack_estimates
 from routestats.trace import Trace
 
 
@@ -122,7 +122,7 @@ class Specialization(Result):
             lines.append(
                 f"  {domain:12s} {self.domain_tokens[d]:,} tokens: most at layer "
                 f"{self.layer_ids[layer]} expert {expert}, "
-                f"{percent(*(part[d, layer, expert] for part in self.share))} "
+                f"{self.share.text((d, layer, expert))} "
                 f"(all domains {self.overall[layer, expert]:.1%})"
             )
         if not len(self.token_ids):

@@ -10,11 +10,11 @@ import pyarrow as pa
 
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
-from routestats.stats._base.checks import check_trace
+from routestats.stats._base.checks import check_number, check_trace
 from routestats.stats._hop_accuracy.accuracy import HopAccuracy, hop_accuracy
-from routestats.stats._hop_accuracy.measure import Prediction
-from routestats.stats._lookahead.lookahead import lookahead
-from routestats.stats._timing.result import FIVE, Timing
+from routestats.stats._hop_accuracy.measure import HopMeasure, Prediction
+from routestats.stats._lookahead.lookahead import LookaheadMeasure, lookahead
+from routestats.stats._timing.result import OVERHEAD, Timing
 from routestats.trace import Trace
 
 SHOWN_HOPS = (1, 2, 4, 8, 16, 31)
@@ -281,28 +281,21 @@ def speculation(
             f"timing.layer_ids: expected {tuple(trace.layer_ids)} as in trace, "
             f"got {timing.layer_ids}"
         )
-    for stage in hides:
-        if stage not in FIVE or stage == "experts":
-            raise InvalidValueError(
-                f"hides: expected some of gate, topk, dispatch, combine, got {stage!r}"
-            )
-    if not 0.0 <= overlap <= 1.0:
+    hidden = _hidden(hides)
+    overlap = check_number("overlap", overlap)
+    if overlap > 1.0:
         raise InvalidValueError(f"overlap: expected between 0 and 1, got {overlap}")
-    for name, value in (("miss_ns", miss_ns), ("fetch_ns", fetch_ns), ("predict_ns", predict_ns)):
-        if value < 0:
-            raise InvalidValueError(f"{name}: expected at least 0, got {value}")
+    miss_ns = check_number("miss_ns", miss_ns)
+    fetch_ns = check_number("fetch_ns", fetch_ns)
+    predict_ns = check_number("predict_ns", predict_ns)
+    worthwhile = check_number("worthwhile", worthwhile)
+    if accuracy is not None and not isinstance(accuracy, HopAccuracy):
+        raise InvalidTypeError(f"accuracy: expected a HopAccuracy, got {type(accuracy).__name__}")
     group = timing.group(phase, rows)
-    prepared = sum(group.mean_part_ns(stage) for stage in hides) + fetch_ns
+    prepared = sum(group.mean_part_ns(stage) for stage in hidden) + fetch_ns
     layer = group.mean_part_ns("layer") + fetch_ns
     gate = group.mean_part_ns("gate")
-    assumptions = Assumptions(
-        tuple(hides),
-        float(overlap),
-        float(miss_ns),
-        float(fetch_ns),
-        float(predict_ns),
-        float(worthwhile),
-    )
+    assumptions = Assumptions(hidden, overlap, miss_ns, fetch_ns, predict_ns, worthwhile)
     cases = []
     for prediction, size in _recalls(trace, accuracy, test, seed):
         cost = predict_ns + gate * prediction.name.startswith("lookahead")
@@ -347,6 +340,15 @@ def speculation(
     )
 
 
+def _hidden(hides: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(hides, str) or not isinstance(hides, Sequence):
+        raise InvalidTypeError(f"hides: expected names of stages, got {hides!r}")
+    for stage in hides:
+        if not isinstance(stage, str) or stage not in OVERHEAD:
+            raise InvalidValueError(f"hides: expected some of {', '.join(OVERHEAD)}, got {stage!r}")
+    return tuple(hides)
+
+
 def _expected_ns(
     *,
     others_ns: float,
@@ -373,15 +375,12 @@ def _recalls(
         accuracy = hop_accuracy(train, held_out, bootstrap=0, top1=trace.ordered)
     elif accuracy.shape != trace.shape:
         raise InvalidValueError(f"accuracy.shape: expected {trace.shape}, got {accuracy.shape}")
-    found: list[tuple[Prediction, int]] = []
-    for measure in accuracy.measures:
-        if measure.name.startswith("recall_at_"):
-            size = int(measure.name.removeprefix("recall_at_"))
-            found += [(prediction, size) for prediction in measure.predictions]
+    measures: list[HopMeasure | LookaheadMeasure] = [*accuracy.measures]
     if trace.lookahead is not None:
-        ahead = lookahead(held_out, train=train, bootstrap=0, top1=trace.ordered)
-        for other in ahead.measures:
-            if other.name.startswith("recall_at_"):
-                size = int(other.name.removeprefix("recall_at_"))
-                found += [(prediction, size) for prediction in other.predictions]
-    return found
+        measures += lookahead(held_out, train=train, bootstrap=0, top1=trace.ordered).measures
+    return [
+        (prediction, measure.size)
+        for measure in measures
+        if measure.size is not None
+        for prediction in measure.predictions
+    ]

@@ -10,20 +10,30 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import RouteCounts
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_order, check_trace
+from routestats.stats._base.checks import (
+    check_choice,
+    check_confidence,
+    check_flag,
+    check_integer,
+    check_order,
+    check_trace,
+)
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._base.units import percent, stack_estimates
+from routestats.stats._base.row_order import rows_in_order
+from routestats.stats._base.units import Units, stack_estimates
 from routestats.stats._compare_domains.compare import two_domains
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
+from routestats.stats._predictors.measure import TOP1, Measure
 from routestats.trace import Trace
 
 
@@ -35,6 +45,8 @@ class TransferMeasure:
     ----------
     name : str
         ``top1_accuracy`` or ``recall_at_<K>``.
+    label : str
+        The same for people.
     uniform : float
         What guessing at random reaches.
     hop : Estimate of shape [2, 2, L - 1]
@@ -46,6 +58,7 @@ class TransferMeasure:
     """
 
     name: str
+    label: str
     uniform: float
     hop: Estimate
     marginal: Estimate
@@ -129,13 +142,13 @@ class Transfer(Result):
             lines.append(f"  {measure.name}, uniform {measure.uniform:.1%}")
             for tested, domain in enumerate(self.domains):
                 for trained in (tested, 1 - tested):
-                    value = percent(*(part[trained, tested, 0] for part in measure.hop))
+                    value = measure.hop.text((trained, tested, 0))
                     baseline = measure.marginal.value[trained, tested, 0]
                     lines.append(
                         f"    on {domain} from {self.domains[trained]}: {value}   marginal "
                         f"{baseline:.1%}"
                     )
-                loss = percent(*(part[tested, 0] for part in measure.loss))
+                loss = measure.loss.text((tested, 0))
                 lines.append(f"    on {domain} lost by training elsewhere: {loss}")
         return "\n".join(lines)
 
@@ -199,12 +212,10 @@ def transfer(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
-    if phase is not None and phase not in PHASES:
-        raise InvalidValueError(
-            f"phase: expected one of {', '.join(PHASES)} or None, got {phase!r}"
-        )
+    check_pairing(pairing)
+    if phase is not None:
+        check_choice("phase", phase, PHASES, none=" or None")
+    top1 = check_flag("top1", top1)
     if trace.shape.num_layers < 2:
         raise InvalidValueError("trace: expected at least 2 layers to predict between, got 1")
     if top1 or pairing == "top1":
@@ -212,7 +223,7 @@ def transfer(
     names = two_domains(trace, first, second)
     part = trace.filter(domain=names) if phase is None else trace.filter(domain=names, phase=phase)
     for name in names:
-        groups = len(np.unique(part.filter(domain=name).row_groups()))
+        groups = len(Units.whole(part.filter(domain=name)))
         if groups < 2:
             raise InvalidValueError(
                 f"{name}: expected at least 2 prompt groups in {phase or 'the trace'}, to train on "
@@ -262,15 +273,10 @@ def _fit(
     side: Trace, pairing: str, tokens: int, rng: np.random.Generator
 ) -> tuple[RouteCounts, int]:
     """Counts of `tokens` tokens of groups in random order, and how many groups they are of."""
-    groups = side.row_groups()
-    _, codes = np.unique(groups, return_inverse=True)
+    codes, in_order = Units.whole(side).of_row, rows_in_order(side)
     place = rng.permutation(codes.max() + 1)[codes]
-    requests = side.rows["request_id"].unify_dictionaries().combine_chunks()
-    rank = np.argsort(np.argsort(requests.dictionary.to_pylist()))
-    positions = side.rows["position"].to_numpy()
-    # By request and position, so that the order of the rows does not matter.
-    taken = np.lexsort((positions, rank[requests.indices.to_numpy()], place))[:tokens]
-    chosen = np.zeros(len(groups), bool)
+    taken = in_order[np.argsort(place[in_order], kind="stable")][:tokens]
+    chosen = np.zeros(len(codes), bool)
     chosen[taken] = True
     counts = RouteCounts.empty(
         side.shape,
@@ -297,16 +303,12 @@ def _measures(
     weights = [
         resampling_weights(tally.strata, resamples=bootstrap, seed=seed) for tally in tallies
     ]
-    chances = {
-        "top1_accuracy": 1.0 / shape.num_experts,
-        f"recall_at_{shape.top_k}": shape.top_k / shape.num_experts,
-    }
     measures = []
-    for name, uniform in chances.items():
-        if name not in tallies[0].names:
+    for measure in (TOP1, Measure.recall(shape.top_k)):
+        if measure not in tallies[0].measures:
             continue
         cells = [
-            [_Cell.of(hits[a][b], tallies[b], name, weights[b], shape) for b in range(2)]
+            [_Cell.of(hits[a][b], tallies[b], measure, weights[b], shape) for b in range(2)]
             for a in range(2)
         ]
 
@@ -317,8 +319,9 @@ def _measures(
         losses = [cells[b][b].hop.less(cells[1 - b][b].hop) for b in range(2)]
         measures.append(
             TransferMeasure(
-                name=name,
-                uniform=uniform,
+                name=measure.name,
+                label=measure.label,
+                uniform=measure.uniform(shape),
                 hop=grid("hop"),
                 marginal=grid("marginal"),
                 loss=stack_estimates(loss.estimate(confidence) for loss in losses),
@@ -353,25 +356,25 @@ class _Cell(NamedTuple):
         cls,
         hits: tuple[Hits, Hits],
         tally: Tally,
-        name: str,
+        measure: Measure,
         weights: Floats | None,
         shape: RouteShape,
     ) -> _Cell:
-        hop, marginal = _by_hop(hits, tally, name, np.ones((1, len(tally.tokens))), shape)
+        hop, marginal = _by_hop(hits, tally, measure, np.ones((1, len(tally.tokens))), shape)
         if weights is None:
             return cls(_Drawn(hop[0], None), _Drawn(marginal[0], None))
-        hops, marginals = _by_hop(hits, tally, name, weights, shape)
+        hops, marginals = _by_hop(hits, tally, measure, weights, shape)
         return cls(_Drawn(hop[0], hops), _Drawn(marginal[0], marginals))
 
 
 def _by_hop(
-    hits: tuple[Hits, Hits], tally: Tally, name: str, drawn: Floats, shape: RouteShape
+    hits: tuple[Hits, Hits], tally: Tally, measure: Measure, drawn: Floats, shape: RouteShape
 ) -> tuple[Floats, Floats]:
     """Mean shares [n, L - 1] over the layer pairs of each hop: single hop, marginal."""
-    index = tally.names.index(name)
-    source, target = np.triu_indices(shape.num_layers, 1)
+    index = tally.measures.index(measure)
+    source, target = pair_layers(shape.num_layers)
     same = (target - source - 1)[:, None] == np.arange(shape.num_layers - 1)
     average = same / same.sum(axis=0)
-    scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+    scale = (drawn @ tally.tokens)[:, None] * measure.most(shape.top_k)
     hop, marginal = (drawn @ part[index] / scale for part in hits)
     return hop @ average, marginal[:, target - 1] @ average

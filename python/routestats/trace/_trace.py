@@ -17,11 +17,11 @@ from routestats.schema import (
     DEFAULT_DOMAIN,
     PHASES,
     ROW_COLUMNS,
-    RUN_FILE,
     LookaheadLayout,
     RoutingBatch,
 )
 from routestats.shape import RouteShape
+from routestats.trace import files
 from routestats.trace._arrays import source_from_arrays
 from routestats.trace._selection import Selection, as_names, check_known
 from routestats.trace._sources import FileSource, Source
@@ -60,7 +60,7 @@ class Trace:
         """
         path = Path(path)
         if path.is_file() and path.suffix != ".parquet":
-            raise TraceError(f"{path}: expected a run's folder, with its {RUN_FILE}, got a file")
+            files.check_folder(path)
         if path.suffix == ".parquet" and not path.exists():
             raise TraceError(f"{path}: no such file")
         source = FileSource(path)
@@ -260,10 +260,14 @@ class Trace:
 
     def iter_experts(self, rows: int = BATCH_ROWS) -> Iterator[npt.NDArray[Any]]:
         """Experts ``[t, L, K]`` of at most `rows` rows at a time."""
+        if (held := self._held.get("experts")) is not None:
+            return (held[start : start + rows] for start in range(0, len(held), rows))
         return (batch.experts for batch in self.batches("experts", rows))
 
-    def iter_lookahead(self, rows: int = 4096) -> Iterator[RoutingBatch]:
-        """All columns, with what later gates would have chosen, in chunks of at most `rows` rows.
+    def iter_lookahead(
+        self, rows: int = 4096, columns: Sequence[str] | None = None
+    ) -> Iterator[RoutingBatch]:
+        """As `batches`, of a trace that has what later gates would have chosen.
 
         Raises
         ------
@@ -280,7 +284,7 @@ class Trace:
                 f"lookahead: expected a trace of all {self._source.shape.num_layers} layers, "
                 f"got one filtered to {self.shape.num_layers}"
             )
-        return self.batches(None, rows)
+        return self.batches(columns, rows)
 
     @property
     def experts(self) -> npt.NDArray[Any]:
@@ -331,6 +335,10 @@ class Trace:
         )
         names, _ = self._view.requests
         return [group_of.get(name, f"request {name}") for name in names]
+
+    def row_requests(self) -> tuple[tuple[str, ...], npt.NDArray[np.int32]]:
+        """Ids of the requests that have rows, and index into them of each row, ``[T]``."""
+        return self._view.requests
 
     def row_groups(self) -> npt.NDArray[np.int32]:
         """Group of each row, ``[T]``: rows of requests with the same prompt have the same number.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -25,7 +24,7 @@ from routestats.schema import (
 from routestats.shape import RouteShape
 from routestats.trace import files
 from routestats.trace._run_folder import RunFolder
-from routestats.trace.token_file import Footer, write_token_file
+from routestats.trace.token_file import write_token_file
 
 
 class TraceWriter:
@@ -77,8 +76,6 @@ class TraceWriter:
             raise InvalidValueError(
                 f"layer_ids: expected {shape.num_layers}, one per layer, got {len(self.layer_ids)}"
             )
-        self.capture = secrets.token_hex(8)
-        """Tells this writer's rows, numbered from 0 in the order of `write`, from all others."""
         self.rows_written = 0
         self.dropped_rows = 0
         """Rows that the source of the batches has dropped so far; kept by the caller."""
@@ -88,7 +85,6 @@ class TraceWriter:
         self._flush_rows = flush_rows
         self._flush_seconds = flush_seconds
         self._buffer: dict[str, list[RoutingBatch]] = {}
-        self._runs: dict[str, list[list[int]]] = {}  # as in `Footer`
         self._oldest: dict[str, float] = {}
         self._records: list[RequestRecord] = []
         self._drops_on_disk = 0
@@ -148,11 +144,6 @@ class TraceWriter:
         waiting = self._buffer.setdefault(batch.domain, [])
         self._oldest.setdefault(batch.domain, time.monotonic())
         waiting.append(batch)
-        runs = self._runs.setdefault(batch.domain, [])
-        if runs and sum(runs[-1]) == self.rows_written:
-            runs[-1][1] += len(batch)
-        else:
-            runs.append([self.rows_written, len(batch)])
         self.rows_written += len(batch)
         if sum(map(len, waiting)) >= self._flush_rows:
             self._flush_domain(batch.domain)
@@ -254,10 +245,9 @@ class TraceWriter:
         batches = self._buffer.pop(domain)
         del self._oldest[domain]
         drops = self.dropped_rows - self._drops_on_disk
-        footer = Footer(drops, self.capture, self._runs.pop(domain))
         self._write_part(
             files.domain_dir(self.run_dir, domain),
-            lambda file: write_token_file(file, self._schema, batches, footer),
+            lambda file: write_token_file(file, self._schema, batches, drops),
         )
         self._drops_on_disk = self.dropped_rows
 

@@ -1,15 +1,15 @@
-"""The live feed of a run: its newest rows and counters, for whoever wants to look on.
+"""The live feed of a run: its newest rows and its totals, for live views and metrics.
 
 A run's Parquet files appear seconds after their rows. The feed is one small file of fixed size,
-``live/feed.bin``, a ring of the newest rows that the writer overwrites without asking anyone. Any
-number of readers follow it read-only; one that falls behind skips rows and knows how many. The
-file goes when the run is closed; what a killed writer leaves behind shows by its age.
+``live/feed.bin``: a ring in which the newest rows overwrite the oldest. Any number of readers
+follow it. A reader that is too slow skips rows and knows how many. The writer removes the file
+when the capture ends; a killed writer leaves it there, and its last sign of life tells its age.
 
 Layout: a page with a JSON description, ending in a block of counters; then `capacity` rows of
-`row_dtype`. The block begins and ends with one sequence number, and says how far the writer has
-*reserved* and how far it has *published*, so that a reader can tell what was overwritten while it
-was reading (a seqlock). Everything goes through ``pwrite`` and ``pread``: nobody is killed by a
-file that was cut short, and a disk that is full is an error like any other.
+`row_dtype`. The block begins and ends with one sequence number, and says how many rows the writer
+has *reserved* and how many it has *published*, so that a reader can tell what was overwritten
+while it was reading (a seqlock). All access is by ``pwrite`` and ``pread``, not by a memory map:
+there a file that was cut short would kill the reader, and a full disk the writer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import json
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -32,19 +32,14 @@ from routestats.schema import FEED_FILE, RoutingBatch
 from routestats.shape import RouteShape
 from routestats.trace.files import one_line
 
-_MAGIC = b"RSFEED01"
+_MAGIC = b"RSFEED02"
 _PAGE = 16_384
-_FIELDS = (
-    "sequence", "reserved", "published", "rows", "dropped", "waiting", "beat_ns", "closed", "again",
-)  # fmt: skip
-_BLOCK_BYTES = 8 * len(_FIELDS)
-_BLOCK_AT = _PAGE - _BLOCK_BYTES
 _TARGET_BYTES = 8 << 20
 _LEAST_ROWS, _MOST_ROWS = 1_024, 65_536
 
 
 def feed_path(run_dir: str | Path) -> Path:
-    """Where the feed of a run lies."""
+    """Path of a run's feed."""
     return Path(run_dir) / FEED_FILE
 
 
@@ -65,12 +60,16 @@ def row_dtype(shape: RouteShape) -> np.dtype[np.void]:
 
 
 def request_number(request_id: str) -> int:
-    """32 bits that stand for a request id, to tell requests apart on a screen."""
+    """A 32-bit hash of a request id, to tell requests apart on a screen."""
     return crc32(request_id.encode())
 
 
+FEED_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
+"""What `rows_of_batch` needs of a batch."""
+
+
 def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
-    """The last rows of a batch as rows of a feed."""
+    """The rows of a batch as rows of `row_dtype`."""
     numbers = np.array([request_number(name) for name in batch.request_ids], np.uint32)
     rows = np.zeros(len(batch), dtype)
     rows["request"] = numbers[batch.request_index]
@@ -83,7 +82,7 @@ def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[
 
 @dataclass(frozen=True, slots=True)
 class FeedCounters:
-    """What the writer says of the run.
+    """The run's totals, up to the last row that is published.
 
     Attributes
     ----------
@@ -92,9 +91,11 @@ class FeedCounters:
     waiting : int
         Rows that the engine has handed over and that are not in the feed yet.
     beat_ns : int
-        When the writer last said so, by ``time.time_ns``.
+        Time of the writer's last sign of life, as by ``time.time_ns``.
     closed : bool
-        No more will come.
+        The feed has ended: no more rows will come.
+    illegal_domain_requests : int
+        Requests of the whole run whose id named no legal domain.
     """
 
     rows: int
@@ -102,10 +103,16 @@ class FeedCounters:
     waiting: int
     beat_ns: int
     closed: bool
+    illegal_domain_requests: int = 0
+
+
+# Sequence number, rows reserved, rows published, the counters, sequence number again.
+_BLOCK_BYTES = 8 * (3 + len(FeedCounters.__slots__) + 1)
+_BLOCK_AT = _PAGE - _BLOCK_BYTES
 
 
 class FeedWriter:
-    """Publishes rows, newest over oldest. One thread of one process uses it.
+    """Publishes rows; the newest overwrite the oldest. One thread of one process uses it.
 
     Parameters
     ----------
@@ -113,10 +120,8 @@ class FeedWriter:
         A run's folder, which exists.
     shape : RouteShape
     layer_ids : sequence of int, length L
-    capture : str
-        `TraceWriter.capture` of whoever writes the same rows, in the same order, to files.
     tokenizer : str, optional
-        Where the model's tokenizer is to be had: a folder or a hub id.
+        Folder or hub id of the model's tokenizer.
     capacity : int, optional
         Rows held; by default about 8 MiB of them.
 
@@ -132,7 +137,6 @@ class FeedWriter:
         shape: RouteShape,
         *,
         layer_ids: Sequence[int],
-        capture: str,
         tokenizer: str | None = None,
         capacity: int | None = None,
     ) -> None:
@@ -142,11 +146,11 @@ class FeedWriter:
         self.capacity = capacity or fitting
         self._published = 0
         self._sequence = 0
+        self._counters = FeedCounters(0, 0, 0, time.time_ns(), False)
         description = {
             "shape": asdict(shape),
             "layer_ids": [int(i) for i in layer_ids],
             "tokenizer": tokenizer,
-            "capture": capture,
             "capacity": self.capacity,
             "row_bytes": self.dtype.itemsize,
         }
@@ -154,7 +158,7 @@ class FeedWriter:
         if len(text) > _BLOCK_AT - 16:
             raise TraceError(f"{self.path}: its description takes {len(text)} bytes")
         head = _MAGIC + len(text).to_bytes(8, "little") + text
-        # A reader must never find a feed half made, so it appears by renaming.
+        # It appears by renaming, so no reader finds half a feed.
         temporary = self.path.with_name(f".tmp-{self.path.name}-{os.getpid()}")
         try:
             self.path.parent.mkdir(exist_ok=True)
@@ -166,7 +170,7 @@ class FeedWriter:
                 else:
                     os.ftruncate(self._file, size)
                 os.pwrite(self._file, head, 0)
-                self._write_block(0, FeedCounters(0, 0, 0, time.time_ns(), False))
+                self._write_block(0)
                 temporary.replace(self.path)
             except OSError:
                 os.close(self._file)
@@ -176,32 +180,49 @@ class FeedWriter:
             raise TraceError(f"{self.path}: cannot be written: {one_line(error)}") from None
 
     def publish(
-        self, batches: Sequence[RoutingBatch], *, rows: int, dropped: int, waiting: int
+        self,
+        batches: Sequence[RoutingBatch],
+        *,
+        rows: int,
+        dropped: int,
+        waiting: int,
+        illegal_domain_requests: int = 0,
     ) -> None:
-        """Add the rows of `batches`, and say how the run stands; without rows a sign of life.
+        """Add the rows of `batches`, and the run's totals; without rows it is a sign of life.
+
+        Parameters
+        ----------
+        batches : sequence of RoutingBatch
+        rows, dropped, waiting, illegal_domain_requests : int
+            As in `FeedCounters`, with `batches` included.
 
         Raises
         ------
         TraceError
             If the file cannot be written.
         """
-        counters = FeedCounters(rows, dropped, waiting, time.time_ns(), False)
-        count = sum(map(len, batches))
         try:
-            if count:
-                self._write_block(self._published + count, counters)
+            if count := sum(map(len, batches)):
+                # Still with the old totals: a reader must not count rows that it cannot have yet.
+                self._write_block(self._published + count)
                 for batch in batches:
                     self._write_rows(rows_of_batch(batch, self.dtype))
-            self._write_block(self._published, counters)
+            self._counters = FeedCounters(
+                rows, dropped, waiting, time.time_ns(), False, illegal_domain_requests
+            )
+            self._write_block(self._published)
         except OSError as error:
             raise TraceError(f"{self.path}: cannot be written: {one_line(error)}") from None
 
-    def close(self, *, rows: int, dropped: int) -> None:
-        """Tell readers that this was all, and take the file away."""
+    def close(self, *, rows: int, dropped: int, illegal_domain_requests: int = 0) -> None:
+        """Tell readers that the feed has ended, and remove the file."""
         if self._file < 0:
             return
-        with contextlib.suppress(OSError):  # whoever looks on can do without it
-            self._write_block(self._published, FeedCounters(rows, dropped, 0, time.time_ns(), True))
+        self._counters = FeedCounters(
+            rows, dropped, 0, time.time_ns(), True, illegal_domain_requests
+        )
+        with contextlib.suppress(OSError):  # the run is complete without it
+            self._write_block(self._published)
         file, self._file = self._file, -1
         with contextlib.suppress(OSError):
             os.close(file)
@@ -217,29 +238,17 @@ class FeedWriter:
         for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
             if len(part):
                 _write_all(self._file, part.tobytes(), _PAGE + place * self.dtype.itemsize)
-        self._published = published  # not before: half of a batch is none
+        self._published = published  # only now: half a batch does not count
 
-    def _write_block(self, reserved: int, counters: FeedCounters) -> None:
+    def _write_block(self, reserved: int) -> None:
         self._sequence += 1
-        block = np.array(
-            [
-                self._sequence,
-                reserved,
-                self._published,
-                counters.rows,
-                counters.dropped,
-                counters.waiting,
-                counters.beat_ns,
-                counters.closed,
-                self._sequence,
-            ],
-            "<u8",
-        )
-        _write_all(self._file, block.tobytes(), _BLOCK_AT)
+        ends = self._sequence
+        block = [ends, reserved, self._published, *map(int, astuple(self._counters)), ends]
+        _write_all(self._file, np.array(block, "<u8").tobytes(), _BLOCK_AT)
 
 
 class FeedReader:
-    """Follows a feed from its oldest row that is still there.
+    """Follows a feed from the oldest row that is still in it.
 
     Parameters
     ----------
@@ -247,11 +256,8 @@ class FeedReader:
 
     Attributes
     ----------
-    capture : str
-        Whose rows these are.
     position : int
-        Number of the next row to be read, of all rows since the feed's first. Set it to go on
-        where another reader of the same capture was.
+        Rows of this feed that were read or skipped: the number of the next row.
     shape : RouteShape
     layer_ids : tuple of int
     tokenizer : str or None
@@ -286,7 +292,6 @@ class FeedReader:
             self.shape = RouteShape(**description["shape"])
             self.layer_ids = tuple(int(i) for i in description["layer_ids"])
             self.tokenizer: str | None = description["tokenizer"]
-            self.capture = str(description["capture"])
             self.capacity = int(description["capacity"])
             self.dtype = row_dtype(self.shape)
             size = os.fstat(self._file).st_size
@@ -301,13 +306,13 @@ class FeedReader:
         Parameters
         ----------
         limit : int, optional
-            Take no more than this many; the newest.
+            Take at most this many, the newest.
 
         Returns
         -------
         rows : structured ndarray of `row_dtype`
         skipped : int
-            Rows that were overwritten, or beyond `limit`, before they were read.
+            Rows since the last call that were overwritten or beyond `limit`.
         counters : FeedCounters
 
         Raises
@@ -319,7 +324,7 @@ class FeedReader:
         most = self.capacity if limit is None else min(limit, self.capacity)
         start = max(self.position, end - most)
         rows = self._rows(start, end)
-        reserved, _, _ = self._block()  # what was overwritten in the meantime is not to be had
+        reserved, _, _ = self._block()  # some rows may have been overwritten while they were read
         lost = min(max(reserved - self.capacity - start, 0), len(rows))
         rows = rows[lost:]
         skipped = start + lost - self.position
@@ -333,15 +338,20 @@ class FeedReader:
         return rows, skipped, counters
 
     @property
+    def closed(self) -> bool:
+        """Whether the feed has ended. Raises `TraceError` if the file is damaged."""
+        return self._block()[2].closed
+
+    @property
     def replaced(self) -> bool:
-        """Whether the run's feed is another file by now, or none."""
+        """Whether the run has another feed now, or none."""
         try:
             return not os.path.samestat(self.path.stat(), os.fstat(self._file))
         except OSError:
             return True
 
     def close(self) -> None:
-        """Let go of the file; may be called any number of times."""
+        """Close the file; may be called any number of times."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -372,13 +382,10 @@ class FeedReader:
                 raise TraceError(f"{self.path}: is damaged: it was cut short")
             sequence, reserved, published, *rest, again = np.frombuffer(data, "<u8").tolist()
             if sequence == again:
-                rows, dropped, waiting, beat_ns, closed = rest
-                return (
-                    reserved,
-                    published,
-                    FeedCounters(rows, dropped, waiting, beat_ns, bool(closed)),
-                )
-        raise TraceError(f"{self.path}: is damaged: its counters do not come to rest")
+                rows, dropped, waiting, beat_ns, closed, illegal = rest
+                counters = FeedCounters(rows, dropped, waiting, beat_ns, bool(closed), illegal)
+                return reserved, published, counters
+        raise TraceError(f"{self.path}: is damaged: its counters change all the time")
 
 
 def _write_all(file: int, data: bytes, place: int) -> None:

@@ -91,11 +91,18 @@ def write_json(path: Path, value: dict[str, Any]) -> None:
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
+def check_folder(run_dir: Path) -> None:
+    """Raise `TraceError` if there is no such folder."""
+    if run_dir.is_file():
+        raise TraceError(f"{run_dir}: expected a run's folder, with its {RUN_FILE}, got a file")
+    if not run_dir.is_dir():
+        raise TraceError(f"{run_dir}: no such folder")
+
+
 def read_run_file(run_dir: Path) -> dict[str, Any]:
     """Contents of ``run.json``; `TraceError` if the folder is no run that can be read."""
     path = run_dir / RUN_FILE
-    if not run_dir.is_dir():
-        raise TraceError(f"{run_dir}: no such folder")
+    check_folder(run_dir)
     if not path.is_file():
         raise TraceError(f"{run_dir}: is no run: it has no {RUN_FILE}")
     try:

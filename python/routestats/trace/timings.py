@@ -250,8 +250,7 @@ def read_timings(run_dir: str | Path, source: str = "hooks") -> StepTimes:
     if source not in SOURCES:
         raise InvalidValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
     run = Path(run_dir)
-    if not run.is_dir():
-        raise TraceError(f"{run}: no such folder")
+    files.check_folder(run)
     paths = sorted((run / FOLDER).glob(f"{source}-*.parquet"))
     if not paths:
         flag = "--timing --torch-profiler" if source == "profiler" else "--timing"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,41 +23,16 @@ BATCH_ROWS = 65_536
 
 FIGURES_KEY = b"routestats.file"
 """Key of a file's own figures (rows, dropped rows) in its Parquet footer."""
-CAPTURE_KEY = b"routestats.capture"
-"""Key of what tells a file's rows from all others: the capture's id, and their numbers in it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Footer:
-    """What a file says of its rows.
-
-    Attributes
-    ----------
-    dropped_rows : int
-        Rows that the capture dropped since its last file.
-    capture : str
-        Id of the capture.
-    runs : list of [first, count]
-        The numbers of its rows in the capture, which counts them from 0.
-    """
-
-    dropped_rows: int
-    capture: str
-    runs: list[list[int]]
-
-    def metadata(self, rows: int) -> dict[bytes, str]:
-        """As the file's key-value metadata."""
-        about = {"id": self.capture, "runs": self.runs}
-        return {
-            FIGURES_KEY: json.dumps({"rows": rows, "dropped_rows": self.dropped_rows}),
-            CAPTURE_KEY: json.dumps(about, separators=(",", ":")),
-        }
 
 
 def write_token_file(
-    file: BinaryIO, schema: pa.Schema, batches: Sequence[RoutingBatch], footer: Footer
+    file: BinaryIO, schema: pa.Schema, batches: Sequence[RoutingBatch], dropped_rows: int
 ) -> None:
-    """Write the rows of `batches`, which have the columns of `schema`, a `token_schema`."""
+    """Write the rows of `batches`, which have the columns of `schema`, a `token_schema`.
+
+    `dropped_rows` are those that the capture dropped since its file before.
+    """
+    figures = {"rows": sum(map(len, batches)), "dropped_rows": dropped_rows}
     columns = [_encoded(ROW_COLUMNS[field.name], field.type, batches) for field in schema]
     writer = pq.ParquetWriter(
         file,
@@ -69,7 +43,7 @@ def write_token_file(
     )
     with writer:
         writer.write_table(pa.Table.from_arrays(columns, schema=schema), row_group_size=BATCH_ROWS)
-        writer.add_key_value_metadata(footer.metadata(sum(map(len, batches))))
+        writer.add_key_value_metadata({FIGURES_KEY: json.dumps(figures)})
 
 
 def _encoded(column: RowColumn, kind: pa.DataType, batches: Sequence[RoutingBatch]) -> pa.Array:
@@ -134,7 +108,7 @@ class TokenFile:
         self._file = files.open_parquet(path)
         self.num_rows = int(self._file.metadata.num_rows)
         self._schema: pa.Schema = self._file.schema_arrow
-        self._notes: dict[bytes, bytes] = self._file.metadata.metadata or {}
+        notes = self._file.metadata.metadata or {}
         try:
             meta = files.file_metadata(self._file)
             if "num_layers" not in meta:
@@ -142,17 +116,14 @@ class TokenFile:
             self.shape = RouteShape(meta["num_layers"], meta["num_experts"], meta["top_k"])
             self.layer_ids = tuple(int(i) for i in meta["layer_ids"])
             self.lookahead = LookaheadLayout.from_dict(meta.get("lookahead"))
-            figures = json.loads(self._notes.get(FIGURES_KEY, b"{}"))
+            figures = json.loads(notes.get(FIGURES_KEY, b"{}"))
             self.dropped_rows = int(figures.get("dropped_rows", 0))
             self._noted_rows = int(figures.get("rows", 0))
-            self._capture = json.loads(self._notes.get(CAPTURE_KEY, b"null"))
         except TraceError:
             raise
         except (ValueError, KeyError, TypeError, AttributeError, RouteStatsError) as error:
-            raise self._damaged(error) from None
-
-    def _damaged(self, error: BaseException) -> TraceError:
-        return TraceError(f"{self.path}: its footer is not a trace's: {files.one_line(error)}")
+            problem = files.one_line(error)
+            raise TraceError(f"{path}: its footer is not a trace's: {problem}") from None
 
     @property
     def noted_rows(self) -> int:
@@ -163,24 +134,6 @@ class TokenFile:
     def columns(self) -> tuple[str, ...]:
         """Which of `ROW_COLUMNS` it has."""
         return tuple(name for name in ROW_COLUMNS if name in self._schema.names)
-
-    def rows_from(self, seen: Mapping[str, int]) -> int:
-        """How many of its rows, the last ones, are not among those `seen`.
-
-        Parameters
-        ----------
-        seen : mapping of str to int
-            By capture, the number of its first row that was not seen. Of a capture that is not in
-            it, and of a file that does not say what it is of, nothing was seen.
-        """
-        if self._capture is None:
-            return self.num_rows
-        try:
-            start = seen.get(self._capture["id"], 0)
-            runs = [(int(first), int(count)) for first, count in self._capture["runs"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._damaged(error) from None
-        return sum(max(0, first + count - max(first, start)) for first, count in runs)
 
     def next_step(self) -> int:
         """The largest step of its rows, plus 1; 0 where none is known."""

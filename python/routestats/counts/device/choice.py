@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from routestats import _core
+from routestats.arguments import check_choice
 from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
 
 
@@ -24,8 +25,7 @@ def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
     InvalidValueError
         For any other name.
     """
-    if device not in ("auto", "cpu", "cuda"):
-        raise InvalidValueError(f"device: expected 'auto', 'cpu' or 'cuda', got {device!r}")
+    check_choice("device", device, ("auto", "cpu", "cuda"))
     if device == "cpu" and data_on_cuda:
         raise InvalidTypeError(
             "experts: expected an array in the host's memory for device 'cpu', got one in a CUDA "
@@ -40,7 +40,13 @@ def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
 
 
 def why_no_cuda() -> str | None:
-    """Why nothing can be counted or captured on a CUDA device here, or None if it can."""
+    """Say why nothing can be counted or captured on a CUDA device here.
+
+    Returns
+    -------
+    str or None
+        The reason; None if it can.
+    """
     try:
         from routestats import _cuda
     except ImportError:

@@ -45,20 +45,20 @@ def shuffle_rows(
     *,
     seed: int,
     stream: int,
-    first_class: int = 0,
+    first_group: int = 0,
 ) -> npt.NDArray[np.uint32]:
-    """`rows` [n], permuted within classes and anew for each layer: [layers, n].
+    """`rows` [n], permuted within groups, with a new permutation for each layer: [layers, n].
 
-    Class c is ``rows[starts[c]:starts[c + 1]]``. Its generator starts from `seed`, `stream`, the
-    layer and ``first_class + c``.
+    Group g is ``rows[starts[g]:starts[g + 1]]``. Its generator starts from `seed`, `stream`, the
+    layer and ``first_group + g``.
     """
     stream_key = mix((mix((seed + _GAMMA) & _WORD) + stream) & _WORD)
     orders = np.tile(rows, (layers, 1))
     for layer in range(layers):
         layer_key = mix((stream_key + layer) & _WORD)
-        for c in range(len(starts) - 1):
-            random = SplitMix64(mix((layer_key + first_class + c) & _WORD))
-            begin, end = int(starts[c]), int(starts[c + 1])
+        for g in range(len(starts) - 1):
+            random = SplitMix64(mix((layer_key + first_group + g) & _WORD))
+            begin, end = int(starts[g]), int(starts[g + 1])
             for n in range(end - begin, 1, -1):
                 i, j = begin + n - 1, begin + random.below(n)
                 orders[layer, [i, j]] = orders[layer, [j, i]]

@@ -11,9 +11,8 @@ from types import TracebackType
 from typing import Any
 from uuid import uuid4
 
-from routestats.engines.recorder_options import Outcome, RecorderOptions
-from routestats.errors import CaptureError, InvalidValueError
-from routestats.schema import check_domain
+from routestats.engines.recorder_options import Outcome, RecorderOptions, labels
+from routestats.errors import CaptureError
 
 
 class VllmCapture:
@@ -36,10 +35,10 @@ class VllmCapture:
     def __init__(self, llm: Any, run_dir: Path, domain: str, options: RecorderOptions) -> None:
         self._llm = llm
         self.run_dir = run_dir.absolute()
-        self._domain = check_domain(domain)
+        self._domain = domain
         self._options = options
         self._outcomes: dict[tuple[str, int], Outcome] = {}
-        # The worker writes here why the capture failed; to look for a file costs a step nothing.
+        # The worker writes here why the capture failed; looking for a file costs a step nothing.
         self._alarm = Path(gettempdir()) / f"routestats-{uuid4().hex}"
         self.summary: dict[str, Any] = {}
 
@@ -118,20 +117,11 @@ class VllmCapture:
 
         Raises
         ------
-        InvalidValueError
-            If the lengths differ.
+        InvalidTypeError, InvalidValueError
+            If the lengths differ, or a label is no string.
         """
-        for name, values in (("task_ids", task_ids), ("groups", groups)):
-            if values is not None and len(values) != len(outputs):
-                raise InvalidValueError(
-                    f"{name}: expected {len(outputs)}, one per output, got {len(values)}"
-                )
-        for i, output in enumerate(outputs):
-            known = Outcome()
-            if task_ids is not None:
-                known["task_id"] = task_ids[i]
-            if groups is not None:
-                known["group"] = groups[i]
+        said = labels(len(outputs), task_ids, groups)
+        for output, known in zip(outputs, said, strict=True):
             for sample in output.outputs:
                 self._known(output.request_id, sample.index).update(known)
 
@@ -151,7 +141,7 @@ class VllmCapture:
         return outputs
 
     def _abort_requests(self) -> None:
-        """Leave the engine with nothing to do, so that its next user starts afresh."""
+        """Abort the engine's requests, because its next user must not get them."""
         engine = self._llm.llm_engine
         unfinished = list(engine.output_processor.request_states)
         engine.abort_request(unfinished, internal=True)

@@ -1,9 +1,9 @@
 """The entry point that vLLM loads in each of its processes (group ``vllm.general_plugins``).
 
-It always adds a few methods that ``collective_rpc`` can name to the worker wrapper, which costs
-nothing until they are called. Only when capture was asked for, by ``routestats.enable()`` or
-``ROUTESTATS_RUN``, does it follow the worker's start-up. With the latter, the process that serves
-``/metrics`` serves the run's there, too.
+It always adds a few methods for ``collective_rpc`` to the worker wrapper; they cost nothing until
+they are called. It follows the worker's start-up only when capture was asked for, by
+``routestats.enable()`` or ``ROUTESTATS_RUN``. With ``ROUTESTATS_RUN``, a server's ``/metrics`` also
+has the run's metrics.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from typing import Any
 from routestats.errors import CaptureError, RouteStatsError
 
 ENABLE_VARIABLE = "ROUTESTATS_ENABLE"
+"""Set to 1 by `routestats.enable`; processes that an engine starts inherit it."""
 RUN_VARIABLE = "ROUTESTATS_RUN"
+"""Folder of the run that a server captures into, with no code of its own."""
 _AGENT = "_routestats_agent"
 
 
@@ -66,13 +68,15 @@ def _agent(wrapper: Any) -> Any:
 
 
 def _answer(call: Any) -> dict[str, Any]:
-    """Errors travel as values: an engine wraps exceptions beyond recognition."""
+    """Errors travel as values: an engine changes exceptions, and may end because of one."""
     try:
         return call() or {}
     except RouteStatsError as error:
         return {"refused": str(error)}
     except OSError as error:
         return {"refused": f"{error.filename or 'capture'}: {error.strerror or error}"}
+    except Exception as error:
+        return {"refused": f"routestats failed: {type(error).__name__}: {error}"}
 
 
 def _start(self: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -109,35 +113,21 @@ _RPC = {
 }
 
 
-def probe() -> dict[str, Any]:
-    """What of vLLM the hooks need, and whether it is there.
-
-    Returns
-    -------
-    dict
-        ``vllm`` (version), ``plugin`` (whether the entry point is installed) and ``hooks``
-        (whether every feature that capture attaches to exists).
+def binds() -> bool:
+    """Whether this vLLM has every feature that capture attaches to.
 
     Raises
     ------
     CaptureError
         If vLLM cannot be imported.
     """
-    from importlib.metadata import entry_points
-
     try:
-        import vllm
         from vllm.model_executor.layers.fused_moe.router.base_router import BaseRouter
         from vllm.v1.worker.worker_base import WorkerWrapperBase
     except ImportError as error:
         raise CaptureError(f"vllm: cannot be imported: {error}") from None
-    found = any(
-        entry.value == "routestats.engines.vllm.plugin:register"
-        for entry in entry_points(group="vllm.general_plugins")
-    )
-    hooks = (
+    return (
         hasattr(BaseRouter, "_compute_routing")
         and hasattr(BaseRouter, "set_capture_fn")
         and hasattr(WorkerWrapperBase, "init_device")
     )
-    return {"vllm": vllm.__version__, "plugin": found, "hooks": hooks}

@@ -105,7 +105,7 @@ def outline_functions(modules: LayerModules) -> Iterator[tuple[Any, str, str]]:
 
 
 def _alone(runner: Any) -> bool:
-    """Whether the runner has nobody to send to and no shared experts, so that those do nothing."""
+    """Whether the runner has one device and no shared experts: then its stages do nothing."""
     config = getattr(runner, "moe_config", None)
     sizes = [getattr(config, f"{kind}_size", None) for kind in ("tp", "dp", "ep", "pcp")]
     return sizes == [1] * len(sizes) and getattr(runner, "_shared_experts", 0) is None

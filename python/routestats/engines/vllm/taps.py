@@ -1,51 +1,59 @@
-"""How a routed layer's ids and weights get from the model's forward pass into the ring.
+"""How a routed layer's ids and weights get from the forward pass into the ring.
 
-On the CPU they are written at once (`HostTap`). On a CUDA device our own kernels write them into
-a ring there, which is fetched behind the engine's back (`DeviceTap`). On any other accelerator the
-forward pass, which may be a replayed graph, copies them into staging tensors, which are read after
-the step (`StagedTap`).
+On the CPU they are written at once (`HostTap`). On a CUDA device kernels write them into a ring in
+its memory, which another thread fetches (`DeviceTap`). On any other accelerator the forward pass,
+which may be a replayed graph, copies them into staging tensors, which are read after the step
+(`StagedTap`).
 """
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from routestats._core import CaptureRing
-from routestats.engines._assembler import StepRows
-from routestats.engines._ring import Ring
+from routestats.engines._rings import Ring, host_ring
 from routestats.engines.device_ring import ID_TYPES, WEIGHT_TYPES, DeviceMemory, DeviceRing
 from routestats.engines.recorder_options import RecorderOptions
-from routestats.engines.vllm.steps import read_inputs
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
+Ids = npt.NDArray[np.int32]
+
 
 class Tap(Protocol):
-    """Between the wrapped routers and the ring of the step that is under way."""
+    """Between the wrapped routers and the ring of the capture under way, which it owns."""
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
         """Called by the router of each layer, also outside steps."""
 
-    def new_ring(self, options: RecorderOptions) -> Ring | None:
-        """The ring to record into, or None for the recorder's own."""
+    def begin(self, options: RecorderOptions) -> Ring:
+        """A capture begins: make the ring that it is recorded into."""
 
-    def open(self, ring: Ring) -> None:
+    def end(self) -> None:
+        """The capture is over: let go of its ring."""
+
+    def open(self) -> None:
         """The routers' next calls belong to the ring's open step."""
 
     def close(self, rows: int) -> None:
         """The forward pass of a step of `rows` rows has returned."""
 
-    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
-        """Positions and token ids of the step's rows, in buffers that the next step changes."""
+    def take_inputs(self, rows: int, positions: Any, token_ids: Any) -> tuple[Ids, Ids] | None:
+        """Positions and token ids of the step's rows, from buffers that the next step changes.
+
+        None if they go into the ring, and come with the routing.
+        """
 
     def abandon(self) -> None:
         """The forward pass failed."""
 
 
-# The ring of the step under way in this process. Compiled code can only refer to an operator by
-# name, and a process runs one step at a time, so there is one.
+# The ring of the step under way. Compiled code can refer to an operator by name alone, so it is a
+# global; a process runs one step at a time.
 _ring: CaptureRing | None = None
 
 
@@ -68,8 +76,8 @@ def _write(layer: int, ids: Any, weights: Any) -> None:
     )
 
 
-# An operator is opaque to torch.compile, which would otherwise trace into the callback. It claims
-# to change `ids`, which it only reads: that is what keeps it from being left out as unused.
+# torch.compile does not trace into an operator, as it would into the callback. The operator claims
+# to change `ids`, which it only reads: otherwise torch.compile would leave it out as unused.
 _library = torch.library.Library("routestats", "DEF")
 _library.define("record(Tensor(a!) ids, Tensor weights, int layer) -> ()")
 
@@ -86,17 +94,31 @@ _library.impl("record", _record_cpu, "CPU")
 _library.impl("record", _record_meta, "Meta")
 
 
-class _HostRing:
-    """What the taps that fill the recorder's own ring have in common."""
+class _HostRingTap:
+    """The part common to taps whose ring is in the host's memory."""
 
-    def new_ring(self, options: RecorderOptions) -> Ring | None:
-        return None
+    def __init__(self, shape: RouteShape) -> None:
+        self._shape = shape
+        self._ring: CaptureRing | None = None
 
-    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
-        read_inputs(step, positions, token_ids)
+    def begin(self, options: RecorderOptions) -> Ring:
+        self._ring = host_ring(self._shape, options)
+        return self._ring
+
+    def end(self) -> None:
+        self._ring = None
+
+    def take_inputs(self, rows: int, positions: Any, token_ids: Any) -> tuple[Ids, Ids] | None:
+        return _on_host(positions, rows), _on_host(token_ids, rows)
 
 
-class HostTap(_HostRing):
+def _on_host(tensor: Any, rows: int) -> Ids:
+    # A copy in any case: the runner writes its next step into the same buffer.
+    host: Ids = tensor[:rows].cpu().numpy().astype(np.int32, copy=True)
+    return host
+
+
+class HostTap(_HostRingTap):
     """Routing computed on the CPU goes straight into the ring."""
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
@@ -105,9 +127,9 @@ class HostTap(_HostRing):
         else:
             _write(layer, ids, weights)
 
-    def open(self, ring: Ring) -> None:
+    def open(self) -> None:
         global _ring
-        _ring = cast(CaptureRing, ring)
+        _ring = self._ring
 
     def close(self, rows: int) -> None:
         self.abandon()
@@ -117,22 +139,22 @@ class HostTap(_HostRing):
         _ring = None
 
 
-class StagedTap(_HostRing):
+class StagedTap(_HostRingTap):
     """Routing computed on an accelerator is staged there and fetched once per step.
 
-    The copies are part of whatever graph the model is captured into, so they run on replay too.
-    Each layer's copy is stamped with the number of the step, which lies in a tensor that only the
-    host changes: a layer whose stamp is old was not routed through the bound router.
+    The copies are part of the graph that the model is captured into, so they also run on replay.
+    Each layer's copy is stamped with the number of the step, from a tensor that only the host
+    changes. A layer with an old stamp was not routed through the wrapped router.
     """
 
     def __init__(self, shape: RouteShape, max_rows: int, device: Any) -> None:
+        super().__init__(shape)
         extents = (shape.num_layers, max_rows, shape.top_k)
         self._ids = torch.zeros(extents, dtype=torch.int32, device=device)
         self._weights = torch.zeros(extents, dtype=torch.float32, device=device)
         self._stamps = torch.zeros(shape.num_layers, dtype=torch.int64, device=device)
         self._step = torch.zeros(1, dtype=torch.int64, device=device)
         self._number = 0
-        self._ring: CaptureRing | None = None
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
         rows = min(ids.shape[0], self._ids.shape[1])
@@ -140,31 +162,28 @@ class StagedTap(_HostRing):
         self._weights[layer, :rows] = weights[:rows]
         self._stamps[layer : layer + 1] = self._step
 
-    def open(self, ring: Ring) -> None:
-        self._ring = cast(CaptureRing, ring)
+    def open(self) -> None:
         self._number += 1
         self._step.fill_(self._number)
 
     def close(self, rows: int) -> None:
-        ring, self._ring = self._ring, None
-        if ring is None:
-            return
+        assert self._ring is not None
         ids = self._ids[:, :rows].cpu().numpy()
         weights = self._weights[:, :rows].cpu().numpy()
         for layer, stamp in enumerate(self._stamps.tolist()):
             if stamp == self._number:  # the ring itself reports the layers that are missing
-                ring.write_layer(layer, ids[layer], weights[layer])
+                self._ring.write_layer(layer, ids[layer], weights[layer])
 
     def abandon(self) -> None:
-        self._ring = None
+        pass  # the next step has another number
 
 
 class DeviceTap:
     """Routing computed on a CUDA device goes into a ring in its memory, one kernel per layer.
 
-    The kernels become part of whatever graph the model is captured into. Where a replay writes, and
-    how many of its rows are real, they read from the device's memory, where the ring's open step
-    says so; outside a step they write nothing. Nothing here waits for the device.
+    The kernels are part of the graph that the model is captured into. They read from the device's
+    memory where to write and how many rows are real, as the ring's open step says. Outside a step
+    they write nothing. Nothing here waits for the device.
     """
 
     def __init__(self, shape: RouteShape, rows: int, device: Any) -> None:
@@ -174,23 +193,28 @@ class DeviceTap:
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
         self.memory.capture(layer, ids, weights)
 
-    def new_ring(self, options: RecorderOptions) -> Ring | None:
-        return DeviceRing(
+    def begin(self, options: RecorderOptions) -> Ring:
+        self._ring = DeviceRing(
             self.memory,
             capacity=options.ring_rows,
             weights=options.weights,
             block=options.policy == "block",
         )
+        return self._ring
 
-    def open(self, ring: Ring) -> None:
-        self._ring = cast(DeviceRing, ring)
+    def end(self) -> None:
+        self._ring = None
+
+    def open(self) -> None:
+        pass  # the ring's begin has said so on the device
 
     def close(self, rows: int) -> None:
         pass  # the ring's commit takes its place in the stream
 
-    def take_inputs(self, step: StepRows, positions: Any, token_ids: Any) -> None:
+    def take_inputs(self, rows: int, positions: Any, token_ids: Any) -> tuple[Ids, Ids] | None:
         assert self._ring is not None
         self._ring.tag(positions, token_ids)
+        return None
 
     def abandon(self) -> None:
-        self._ring = None
+        pass

@@ -89,7 +89,6 @@ class LoadMap:
             ratio = imbalance(load)
             worst = int(ratio.argmax())
             self.layout.title.text = (
-                f"Expert load of the last {len(state.window):,} tokens: busiest expert "
-                f"{ratio[worst]:.1f}× even (layer {state.layer_ids[worst]}, "
-                f"expert {int(load[worst].argmax())})"
+                f"Expert load, last {len(state.window):,} tokens: at most {ratio[worst]:.1f}× even "
+                f"(layer {state.layer_ids[worst]}, expert {int(load[worst].argmax())})"
             )

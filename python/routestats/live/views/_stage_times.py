@@ -53,7 +53,7 @@ class StageTimes:
         self.update(state)
 
     def update(self, state: LiveState) -> None:
-        """Show the run's timings; without any the panel is away."""
+        """Show the run's timings; without any the panel is hidden."""
         times = state.timing()
         if times is self._shown:
             return

@@ -11,7 +11,7 @@ from routestats.live.views._style import BLUE, FONT, VERMILION, panel
 
 _HEIGHT = 210
 POINTS = 1_200
-"""Ten minutes of two a second; older ones are let go."""
+"""Ten minutes at two points a second; older points go."""
 
 
 class Throughput:

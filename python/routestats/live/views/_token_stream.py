@@ -43,7 +43,7 @@ _FEW = (BLUE, ORANGE, GREEN, PURPLE, VERMILION, SKY, YELLOW, "#404040")
 
 
 def expert_palette(num_experts: int) -> list[str]:
-    """One colour per expert: apart where they are few, along the rainbow where they are many."""
+    """One colour per expert: distinct for few experts, from a rainbow for many."""
     if num_experts <= len(_FEW):
         return list(_FEW[:num_experts])
     return list(interp_palette(Turbo256, num_experts)) if num_experts <= 256 else list(Turbo256)
@@ -65,7 +65,7 @@ class TokenStream:
         self.experts = ColumnDataSource({}, name="token-experts")
 
         text = panel(
-            "Newest tokens (grey: prompt)",
+            "Tokens (grey: prompt)",
             _HEIGHT,
             x_range=Range1d(0, 1),
             y_range=rows,

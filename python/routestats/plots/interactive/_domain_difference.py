@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots._load_difference import LEVEL, VEIL, VEIL_ALPHA
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
     cell_plot,
@@ -22,6 +21,7 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
+from routestats.plots._draw.style import LEVEL, VEIL, VEIL_ALPHA
 
 if TYPE_CHECKING:
     from routestats.stats import DomainDifference

@@ -7,7 +7,7 @@ import uuid
 from html import escape
 from typing import Any
 
-from routestats.plots.interactive._style import require_bokeh
+from routestats.plots._draw.bokeh import require_bokeh
 
 # Of BokehJS's bundles those that the figures use; WebGL, tables and MathJax would triple the size.
 COMPONENTS = ("bokeh", "bokeh-widgets")

@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots._load_by_domain import MAX_DOMAINS
-from routestats.plots._style import pairing_text
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     TAKE,
     add_hover,
     caption,
@@ -26,6 +24,8 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
+from routestats.plots._draw.load_panels import MAX_DOMAINS
+from routestats.plots._draw.style import pairing_text
 
 if TYPE_CHECKING:
     from routestats.stats import ExpertLoad

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.errors import InvalidTypeError
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
     cell_plot,
@@ -21,7 +21,10 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
+from routestats.plots._draw.predictors import BASELINES
+from routestats.plots._draw.style import BLUE
 from routestats.stats import Correlation, HopAccuracy, Information
+from routestats.stats._predictors.table import PREDICTORS
 
 if TYPE_CHECKING:
     from routestats.stats import Estimate
@@ -38,6 +41,12 @@ mapper.low = ranges[at][0];
 mapper.high = ranges[at][1];
 line_plot.y_range.end = ranges[at][2];
 bar.title = line_plot.left[0].axis_label = units[at];
+const [colour, marker, dash] = looks[at];
+curve.glyph.line_color = {value: colour};
+curve.glyph.line_dash = {value: dash};
+band.glyph.fill_color = {value: colour};
+points.glyph.fill_color = points.glyph.line_color = {value: colour};
+points.glyph.marker = {value: marker};
 cells.change.emit();
 """
 _ROW = """
@@ -60,6 +69,8 @@ class View(NamedTuple):
     low: Floats
     high: Floats
     baseline: Floats
+    look: tuple[str, str, str] = (BLUE, "circle", "solid")
+    """Colour, marker and line of one row."""
 
 
 def layer_pairs(result: HopAccuracy | Information | Correlation, *, layer: int = 0) -> Any:
@@ -121,12 +132,19 @@ def layer_pairs(result: HopAccuracy | Information | Correlation, *, layer: int =
         f"from layer {result.layer_ids[layer]}", 430, 420, "target layer", views[0].unit,
         x_range=Range1d(-0.5, layers - 0.5), y_range=Range1d(0, ranges[0][2]),
     )  # fmt: skip
-    line_plot.varea("target", "low", "high", source=row, alpha=0.25, color="#0072B2")
-    line_plot.line("target", "value", source=row, color="#0072B2", line_width=2)
-    points = line_plot.scatter("target", "value", source=row, color="#0072B2", size=5)
-    line_plot.line(
-        "target", "baseline", source=row, color="#6B6B6B", line_dash="dotted", line_width=2
+    colour, marker, dash = views[0].look
+    band = line_plot.varea("target", "low", "high", source=row, alpha=0.25, color=colour)
+    curve = line_plot.line(
+        "target", "value", source=row, color=colour, line_width=2, line_dash=dash, name="value"
     )
+    points = line_plot.scatter(
+        "target", "value", source=row, color=colour, size=5, marker=marker, name="points"
+    )
+    beside = PREDICTORS["marginal" if isinstance(result, HopAccuracy) else "uniform"]
+    line_plot.line(
+        "target", "baseline", source=row, color=beside.colour, line_dash=beside.line,
+        line_width=2, name="baseline",
+    )  # fmt: skip
     for axis in (plot.xaxis, plot.yaxis, line_plot.xaxis):
         number_axis(axis, result.layer_ids, 16)
     tips = [("value", "@value{0.0000} [@low{0.0000}, @high{0.0000}]"), (note, "@baseline{0.0000}")]
@@ -152,6 +170,8 @@ def layer_pairs(result: HopAccuracy | Information | Correlation, *, layer: int =
         args={
             "select": select, "cells": cells, "mapper": mapper, "bar": bar, "ranges": ranges,
             "units": [view.unit for view in views], "line_plot": line_plot,
+            "looks": [list(view.look) for view in views], "curve": curve, "band": band,
+            "points": points,
         },
         code=_SHOW,
     )  # fmt: skip
@@ -159,7 +179,7 @@ def layer_pairs(result: HopAccuracy | Information | Correlation, *, layer: int =
     slider.js_on_change("value", move)
     return stack(
         title.lower(), headline(title), [select, slider], [plot, line_plot],
-        caption(f"pairing: {result.pairing}", str(result.shape), f"dotted: {note}"),
+        caption(f"pairing: {result.pairing}", str(result.shape), f"{beside.line}: {note}"),
     )  # fmt: skip
 
 
@@ -194,10 +214,12 @@ def _predictions(result: HopAccuracy) -> list[View]:
             each.matrix.low * 100,
             each.matrix.high * 100,
             (each.matrix.value - each.gain.value) * 100,
+            (look.colour, look.marker, look.line),
         )
         for measure in dict.fromkeys((result.main, recall))
         for each in sorted(measure.predictions, key=lambda each: each.name != "single_hop")
-        if each.name not in ("uniform", "marginal")
+        if each.name not in BASELINES
+        for look in (PREDICTORS[each.name],)
     ]
 
 

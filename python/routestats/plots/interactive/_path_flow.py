@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
     colour_of,

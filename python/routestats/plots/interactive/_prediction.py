@@ -7,18 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from routestats.errors import InvalidValueError
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
-    colour_of,
-    dash_of,
     headline,
-    marker_of,
     new_plot,
     require_bokeh,
     small,
     stack,
 )
+from routestats.plots._draw.predictors import mark
+from routestats.stats._predictors.table import PREDICTORS
 
 if TYPE_CHECKING:
     from routestats.stats import HopAccuracy, Lookahead, Prediction
@@ -78,12 +77,12 @@ def prediction(
 
     hops = np.arange(1, accuracy.shape.num_layers)
     lines: list[tuple[str, Any, dict[str, Prediction]]] = [
-        (p.label, hops, {m.name: m[p.name] for m in measures}) for p in shown.predictions
+        (p.name, hops, {m.name: m[p.name] for m in measures}) for p in shown.predictions
     ]
     if lookahead is not None:
         there_hops = np.array(lookahead.hops)
         lines += [
-            (p.label, there_hops, {m.name: lookahead[m.name][p.name] for m in measures})
+            (p.name, there_hops, {m.name: lookahead[m.name][p.name] for m in measures})
             for p in lookahead[shown.name].predictions
         ]
     plot = new_plot(
@@ -93,7 +92,9 @@ def prediction(
     step = max(1, -(-len(hops) // 31))
     plot.xaxis.ticker = FixedTicker(ticks=hops[::step].tolist())
     sources = []
-    for place, (label, at, by_measure) in enumerate(lines):
+    for predictor, at, by_measure in lines:
+        look = PREDICTORS[predictor]
+        label = look.label
         data: dict[str, Any] = {"hop": at, "name": [label] * len(at)}
         for name, found in by_measure.items():
             for field, part in zip(("value", "low", "high"), found.by_hop, strict=True):
@@ -103,23 +104,30 @@ def prediction(
             data[field] = data[f"{field}_{shown.name}"]
         source = ColumnDataSource(data, name=label)
         sources.append(source)
-        colour = "#6B6B6B" if label == "uniform guess" else colour_of(max(place - 1, 0))
         band = plot.varea(
-            "hop", "low", "high", source=source, alpha=0.2, color=colour, name=f"{label}, interval"
+            "hop",
+            "low",
+            "high",
+            source=source,
+            alpha=0.2,
+            color=look.colour,
+            name=f"{label}, interval",
         )
         plot.line(
-            "hop", "value", source=source, color=colour, line_width=2, legend_label=label,
-            line_dash="dotted" if label == "uniform guess" else dash_of(max(place - 1, 0)),
+            "hop", "value", source=source, color=look.colour, line_width=2, legend_label=label,
+            line_dash=look.line,
         )  # fmt: skip
         points = plot.scatter(
             "hop",
             "value",
             source=source,
-            color=colour,
+            color=look.colour,
+            # A baseline's line has no marks; what cannot be seen still answers the mouse.
             size=6,
+            alpha=1.0 if look.marker else 0.0,
             legend_label=label,
             name=label,
-            marker=marker_of(max(place - 1, 0)),
+            marker=mark(look),
         )  # fmt: skip
         points.js_link("visible", band, "visible")  # hidden by the legend, which has no band
         add_hover(

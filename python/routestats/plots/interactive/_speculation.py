@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
-    colour_of,
     headline,
-    marker_of,
     new_plot,
     require_bokeh,
     stack,
 )
+from routestats.plots._draw.predictors import mark
+from routestats.stats._predictors.table import PREDICTORS
 
 if TYPE_CHECKING:
     from routestats.stats import Speculation
@@ -42,6 +42,7 @@ cases.forEach((c) => {
   if (c.hop !== ahead || c.over_fetch !== Number(fetched.value)) return;
   const cost = predict + (c.predictor.startsWith("lookahead") ? gate_ns : 0);
   view.predictor.push(c.predictor);
+  view.label.push(c.label);
   view.recall.push(c.recall * 100);
   view.speed_up.push(whole / time(c.recall, cost));
   view.colour.push(c.colour);
@@ -50,7 +51,7 @@ cases.forEach((c) => {
 points.change.emit();
 const best = view.speed_up.reduce((b, s, i) => s > view.speed_up[b] ? i : b, 0);
 verdict.text = view.speed_up.length === 0 ? "No predictor was measured here." :
-  `Best here: ${view.predictor[best]}, ${((view.speed_up[best] - 1) * 100).toFixed(2)}% of `
+  `Best here: ${view.label[best]}, ${((view.speed_up[best] - 1) * 100).toFixed(2)}% of `
   + `${((whole / others - 1) * 100).toFixed(2)}% that a free and perfect predictor gains.`;
 plot.y_range.start = Math.min(0.98, Math.min(...line.speed_up, ...view.speed_up) - 0.01);
 plot.y_range.end = Math.max(1.02, Math.max(...line.speed_up, ...view.speed_up) + 0.01);
@@ -84,9 +85,6 @@ def speculation(result: Speculation) -> Any:
 
     chosen = result.assumptions
     prepared = result.prepared_ns
-    names = list(dict.fromkeys(case.predictor for case in result.cases))
-    colours = {name: colour_of(place) for place, name in enumerate(names)}
-    markers = {name: marker_of(place) for place, name in enumerate(names)}
     hops = sorted({case.hop for case in result.cases})
     sizes = sorted({case.over_fetch for case in result.cases})
     size = result.top_k if result.top_k in sizes else sizes[0]
@@ -103,8 +101,9 @@ def speculation(result: Speculation) -> Any:
             "predictor": [case.predictor for case in shown],
             "recall": [case.recall * 100 for case in shown],
             "speed_up": [case.speed_up for case in shown],
-            "colour": [colours[case.predictor] for case in shown],
-            "marker": [markers[case.predictor] for case in shown],
+            "label": [PREDICTORS[case.predictor].label for case in shown],
+            "colour": [PREDICTORS[case.predictor].colour for case in shown],
+            "marker": [mark(PREDICTORS[case.predictor]) for case in shown],
         },
         name="predictors",
     )
@@ -118,8 +117,15 @@ def speculation(result: Speculation) -> Any:
     line = plot.line("recall", "speed_up", source=curve, color="#1A1A1A", line_width=2)
     marks = plot.scatter(
         "recall", "speed_up", source=points, size=11, marker="marker", fill_color="colour",
-        line_color="white", legend_group="predictor", name="predictors",
+        line_color="colour", name="predictors",
     )  # fmt: skip
+    # Entries of their own: the points come and go as menus are used, in any number.
+    measured = {case.predictor for case in result.cases}
+    for look in (look for name, look in PREDICTORS.items() if name in measured):
+        plot.scatter(
+            [np.nan], [np.nan], size=11, marker=mark(look), color=look.colour,
+            legend_label=look.label,
+        )  # fmt: skip
     plot.legend.label_text_font_size = "11px"
     plot.add_layout(plot.legend[0], "below")
     plot.legend.ncols = 4
@@ -128,7 +134,7 @@ def speculation(result: Speculation) -> Any:
         plot,
         [marks],
         [
-            ("predictor", "@predictor"),
+            ("predictor", "@label"),
             ("recall, measured", "@recall{0.0}%"),
             ("speed-up", "@speed_up{0.0000}"),
         ],
@@ -161,8 +167,8 @@ def speculation(result: Speculation) -> Any:
         width=300,
         name="verdict",
         text="No predictor was measured here." if best is None else (
-            f"Best here: {best.predictor}, {best.speed_up - 1:.2%} of {result.bound - 1:.2%} that "
-            "a free and perfect predictor gains."
+            f"Best here: {PREDICTORS[best.predictor].label}, {best.speed_up - 1:.2%} of "
+            f"{result.bound - 1:.2%} that a free and perfect predictor gains."
         ),
     )  # fmt: skip
     move = CustomJS(
@@ -173,8 +179,9 @@ def speculation(result: Speculation) -> Any:
             "measured_ns": prepared, "gate_ns": result.gate_ns, "top_k": result.top_k,
             "cases": [
                 {"predictor": c.predictor, "hop": c.hop, "over_fetch": c.over_fetch,
-                 "recall": c.recall, "colour": colours[c.predictor],
-                 "marker": markers[c.predictor]}
+                 "recall": c.recall, "label": PREDICTORS[c.predictor].label,
+                 "colour": PREDICTORS[c.predictor].colour,
+                 "marker": mark(PREDICTORS[c.predictor])}
                 for c in result.cases
             ],
         },

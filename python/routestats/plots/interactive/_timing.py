@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from routestats.plots.interactive._style import (
+from routestats.plots._draw.bokeh import (
     add_hover,
     caption,
     colour_of,
@@ -17,12 +17,12 @@ from routestats.plots.interactive._style import (
     small,
     stack,
 )
-from routestats.stats._timing.result import FIVE
+from routestats.stats._timing.result import MOE_STAGES
 
 if TYPE_CHECKING:
     from routestats.stats import Timing
 
-STACKED = (*FIVE, "host")  # of the MoE block; host: the engine's own code between them
+STACKED = (*MOE_STAGES, "host")  # of the MoE block; host: the engine's own code between them
 COLOURS = (*(colour_of(i) for i in range(5)), "#9A9A9A")
 
 _SHOW = """

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routestats.arguments import check_choice as check_choice
+from routestats.arguments import check_flag as check_flag
 from routestats.arguments import check_integer as check_integer
 from routestats.arguments import check_integers as check_integers
+from routestats.arguments import check_number as check_number
 from routestats.arguments import check_share
 from routestats.counts import RouteCounts
 from routestats.errors import InvalidTypeError, InvalidValueError
@@ -19,12 +22,12 @@ from routestats.trace import Trace
 Ids = npt.NDArray[np.integer[Any]]
 
 
-def check_trace(trace: object) -> Trace:
+def check_trace(trace: object, name: str = "trace") -> Trace:
     """`trace`, if it is one and holds tokens."""
     if not isinstance(trace, Trace):
-        raise InvalidTypeError(f"trace: expected a Trace, got {type(trace).__name__}")
+        raise InvalidTypeError(f"{name}: expected a Trace, got {type(trace).__name__}")
     if len(trace) == 0:
-        raise InvalidValueError("trace: expected at least 1 token, got 0")
+        raise InvalidValueError(f"{name}: expected at least 1 token, got 0")
     return trace
 
 

@@ -44,10 +44,28 @@ def xlog2x_sums(tables: Iterable[npt.NDArray[np.uint64]]) -> Floats:
 
 def entropy_bits(counts: npt.NDArray[np.number], axis: int = -1) -> Floats:
     """Plug-in entropy in bits of the distributions along `axis`; NaN where all counts are 0."""
-    total = counts.sum(axis=axis, dtype=np.float64)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        entropy: Floats = np.log2(total) - xlog2x(counts).sum(axis=axis) / total
+    with np.errstate(invalid="ignore"):
+        shares = counts / counts.sum(axis=axis, keepdims=True, dtype=np.float64)
+    # Rounding alone takes it below zero.
+    entropy: Floats = np.maximum(-xlog2x(shares).sum(axis=axis), 0.0)
     return entropy
+
+
+def information_bits(joint: Floats, margins: Floats, total: Floats) -> Floats:
+    """Plug-in mutual information in bits from sums of ``n log2 n``; NaN where `total` is 0.
+
+    Parameters
+    ----------
+    joint, margins : ndarray
+        Sums over the cells of a table, and over its rows' and columns' totals together.
+    total : ndarray
+        Sum of the table.
+    """
+    with np.errstate(invalid="ignore", divide="ignore"):
+        information = (joint - margins) / total + np.log2(total)
+    # Rounding alone takes it below zero.
+    positive: Floats = np.maximum(information, 0.0)
+    return positive
 
 
 def mutual_information_bits(tables: npt.NDArray[np.number]) -> Floats:
@@ -56,11 +74,7 @@ def mutual_information_bits(tables: npt.NDArray[np.number]) -> Floats:
     rows, columns = tables.sum(axis=-1), tables.sum(axis=-2)
     joint = xlog2x(tables).sum(axis=(-2, -1))
     margins = xlog2x(rows).sum(axis=-1) + xlog2x(columns).sum(axis=-1)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        information = (joint - margins) / total + np.log2(total)
-    # Rounding alone takes it below zero.
-    positive: Floats = np.maximum(information, 0.0)
-    return positive
+    return information_bits(joint, margins, total)
 
 
 def miller_madow_bits(tables: npt.NDArray[np.number]) -> Floats:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from routestats.arguments import check_integer
 
 Floats = npt.NDArray[np.float64]
+Place = int | tuple[int, ...]
 
 
 class Estimate(NamedTuple):
@@ -27,6 +28,43 @@ class Estimate(NamedTuple):
     value: Floats
     low: Floats
     high: Floats
+
+    def at(self, place: Place = ()) -> tuple[float, float, float]:
+        """Value, low and high of one entry."""
+        value, low, high = (float(np.asarray(part)[place]) for part in self)
+        return value, low, high
+
+    def text(
+        self,
+        place: Place = (),
+        form: str = ".1%",
+        *,
+        scale: float = 1.0,
+        unit: str = "",
+        comma: str = ", ",
+    ) -> str:
+        """One entry with its interval if there is one, such as ``12.3% [11.0%, 13.5%]``.
+
+        Parameters
+        ----------
+        place : int or tuple of int
+            Index of the entry.
+        form : str
+            Format of the three numbers, which are multiplied by `scale` before.
+        unit, comma : str
+            What follows the value, and what parts the bounds.
+        """
+        value, bounds = self.at(place)[0], self.bounds(place, form, scale=scale, comma=comma)
+        return f"{value * scale:{form}}{unit}" + (f" {bounds}" if bounds else "")
+
+    def bounds(
+        self, place: Place = (), form: str = ".1%", *, scale: float = 1.0, comma: str = ", "
+    ) -> str:
+        """The interval of one entry alone, as `text` has it; nothing where there is none."""
+        _, low, high = self.at(place)
+        if np.isnan(low):
+            return ""
+        return f"[{low * scale:{form}}{comma}{high * scale:{form}}]"
 
 
 def resampling_weights(

@@ -10,14 +10,16 @@ import numpy.typing as npt
 
 from routestats.errors import InvalidValueError
 from routestats.stats._base.estimate import Estimate, Floats, percentile_interval
+from routestats.stats._base.row_order import RowOrder
 from routestats.trace import Trace
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Units:
-    """What is drawn when prompt groups are resampled within their domains.
+    """What is drawn when prompt groups are resampled within their domains, in `RowOrder`.
 
-    A prompt that several domains hold is a unit in each.
+    A prompt that several domains hold is one unit in each for a statistic by domain (`of`), and
+    one unit in the first of them for a statistic over all tokens (`whole`).
 
     Attributes
     ----------
@@ -25,17 +27,35 @@ class Units:
         Unit 0..U-1 of each row.
     domain : ndarray of intp, shape [U]
         Index of each unit's domain into the trace's.
+    tokens : ndarray of int64, shape [U]
     """
 
     of_row: npt.NDArray[np.intp]
     domain: npt.NDArray[np.intp]
+    tokens: npt.NDArray[np.int64]
 
     @classmethod
     def of(cls, trace: Trace) -> Units:
-        number = len(trace.domains)
-        keys = trace.row_groups().astype(np.int64) * number + trace.row_domains()
-        unique, of_row = np.unique(keys, return_inverse=True)
-        return cls(of_row.astype(np.intp), (unique % number).astype(np.intp))
+        """Prompts, parted by domain."""
+        order, number = RowOrder.of(trace), max(len(trace.domains), 1)
+        keys, of_row, tokens = np.unique(
+            order.group * number + order.domain, return_inverse=True, return_counts=True
+        )
+        return cls(of_row, keys % number, tokens)
+
+    @classmethod
+    def whole(cls, trace: Trace) -> Units:
+        """Prompts, each in the first domain that holds it."""
+        order = RowOrder.of(trace)
+        return cls.by_code(order.group, order.domain)
+
+    @classmethod
+    def by_code(cls, codes: npt.NDArray[np.integer], domains: npt.NDArray[np.integer]) -> Units:
+        """Units of equal `codes` [T], each in the first of its rows' `domains` [T]."""
+        _, of_row, tokens = np.unique(codes, return_inverse=True, return_counts=True)
+        domain = np.full(len(tokens), np.iinfo(np.intp).max)
+        np.minimum.at(domain, of_row, domains)
+        return cls(of_row, domain, tokens)
 
     def __len__(self) -> int:
         return len(self.domain)
@@ -67,8 +87,7 @@ class Runs:
         InvalidValueError
             If a request has a position twice.
         """
-        table = trace.rows
-        request = table["request_id"].combine_chunks().indices.to_numpy()
+        table, request = trace.rows, RowOrder.of(trace).request
         position = table["position"].to_numpy()
         rows = np.lexsort((position, request, units.of_row))
         request, position, unit = request[rows], position[rows], units.of_row[rows]
@@ -126,9 +145,3 @@ def share_estimate(
 def stack_estimates(parts: Iterable[Estimate]) -> Estimate:
     """Estimates of one shape as one of shape [n, ...]."""
     return Estimate(*(np.stack(columns) for columns in zip(*parts, strict=True)))
-
-
-def percent(value: float, low: float = np.nan, high: float = np.nan) -> str:
-    """A share in percent, with its interval if there is one."""
-    interval = "" if np.isnan(low) else f" [{low:.1%}, {high:.1%}]"
-    return f"{value:.1%}{interval}"

@@ -10,12 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    check_choice,
     check_integer,
     check_integers,
     check_pairs,
@@ -24,6 +26,12 @@ from routestats.stats._base.checks import (
 )
 from routestats.stats._base.contingency import divergence_bits
 from routestats.stats._base.estimate import Floats
+from routestats.stats._base.units import Units
+from routestats.stats._compare_domains.divergence import (
+    DIVERGENCE_COLUMNS,
+    Divergence,
+    tested,
+)
 from routestats.stats._compare_domains.expert_difference import (
     ExpertDifference,
     adjusted,
@@ -36,43 +44,6 @@ BLOCK_CELLS = 1 << 23
 # Cells whose divergences are computed at once: 1 MB, which stays in the cache.
 CACHED_CELLS = 1 << 17
 MAX_THREADS = 4
-DIVERGENCE_COLUMNS = ("bits", "null_mean_bits", "p_value", "q_value")
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Divergence(Result):
-    """Observed divergences and what permuted prompts give.
-
-    Attributes
-    ----------
-    bits : ndarray, shape [n]
-        Jensen-Shannon divergence in bits.
-    null_mean_bits : ndarray, shape [n]
-        Mean under permutation of prompt groups between the domains.
-    p_value : ndarray, shape [n]
-        ``(1 + b) / (1 + B)``, b the permutations that reach the observed value.
-    q_value : ndarray, shape [n]
-        Benjamini and Hochberg's adjusted p over the n. Values without a divergence have no p.
-    """
-
-    bits: Floats
-    null_mean_bits: Floats
-    p_value: Floats
-    q_value: Floats
-
-    def to_table(self) -> pa.Table:
-        """One row per question."""
-        return pa.table({name: getattr(self, name) for name in DIVERGENCE_COLUMNS})
-
-    def summary(self, level: float = 0.05, places: str = "places") -> str:
-        """One line: the mean, that of the null, and how many are beyond chance."""
-        if not np.isfinite(self.bits).any():
-            return "divergence not known"
-        return (
-            f"divergence {np.nanmean(self.bits):.4f} bits (permuted prompts "
-            f"{np.nanmean(self.null_mean_bits):.4f}), beyond chance in "
-            f"{int((self.q_value <= level).sum())} of {len(self.bits)} {places} at q <= {level}"
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -218,8 +189,7 @@ def compare_domains(
     trace = check_trace(trace)
     permutations = check_integer("permutations", permutations, 1)
     seed = check_integer("seed", seed, 0)
-    if phase not in PHASES:
-        raise InvalidValueError(f"phase: expected one of {', '.join(PHASES)}, got {phase!r}")
+    check_choice("phase", phase, PHASES)
     names = two_domains(trace, first, second)
     layers, experts = trace.shape.num_layers, trace.shape.num_experts
     chosen = _pairs_of(hops, layers) if pairs is None else _checked_pairs(pairs, layers)
@@ -240,15 +210,9 @@ def compare_domains(
     difference, null_mean_abs, p_value = (
         np.stack(parts) for parts in zip(*differences, strict=True)
     )
-    # NumPy lets other threads run meanwhile; each holds its own tables.
     with ThreadPoolExecutor(min(MAX_THREADS, choose_threads(None))) as pool:
-        affinity = _test(
-            list(
-                pool.map(
-                    lambda pair: _affinity_divergence(columns, pair, groups, labels, experts),
-                    chosen,
-                )
-            )
+        affinity = tested(
+            [_affinity_divergence(columns, pair, groups, labels, experts, pool) for pair in chosen]
         )
     tokens = np.bincount(sides[groups], minlength=2)
     return DomainDifference(
@@ -262,7 +226,7 @@ def compare_domains(
         permutations=permutations,
         seed=seed,
         load_share=share / share.sum(axis=2, keepdims=True),
-        load=_test(divergences),
+        load=tested(divergences),
         experts=ExpertDifference(
             tuple(trace.layer_ids),
             difference,
@@ -287,20 +251,18 @@ def two_domains(trace: Trace, first: str | None, second: str | None) -> tuple[st
             )
         return known[0], known[1]
     for name, value in (("first", first), ("second", second)):
-        if value not in known:
-            raise InvalidValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        check_choice(name, value, known)
     if first == second:
         raise InvalidValueError(f"second: expected another domain than {first!r}")
     return str(first), str(second)
 
 
 def _pairs_of(hops: Sequence[int], layers: int) -> list[tuple[int, int]]:
-    """Layer pairs of these hops, by hop and then by source."""
     checked = check_integers("hops", hops, 1)
     for hop in checked:
         if hop >= layers:
             raise InvalidValueError(f"hops: expected 1 to {layers - 1}, got {hop}")
-    return [(src, src + hop) for hop in checked for src in range(layers - hop)]
+    return list(layer_pairs(layers, checked))
 
 
 def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[int, int]]:
@@ -317,20 +279,16 @@ def _checked_pairs(pairs: Iterable[tuple[int, int]], layers: int) -> list[tuple[
 def _groups(
     part: Trace, names: tuple[str, str], phase: str
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
-    """Group 0..G-1 of each row, and the side (0 or 1) of each group.
-
-    A prompt that both domains hold counts as a group in each.
-    """
-    side = np.asarray([names.index(d) for d in part.domains])[part.row_domains()]
-    keys = part.row_groups().astype(np.int64) * 2 + side
-    unique, groups = np.unique(keys, return_inverse=True)
-    sides = (unique % 2).astype(np.intp)
+    """Group 0..G-1 of each row, and the side (0 or 1) of each group: see `Units.of`."""
+    units = Units.of(part)
+    side_of = np.array([names.index(domain) for domain in part.domains])
+    sides = side_of[units.domain]
     for i, name in enumerate(names):
         if (sides == i).sum() < 2:
             raise InvalidValueError(
                 f"{name}: expected at least 2 prompt groups in {phase}, got {(sides == i).sum()}"
             )
-    return groups, sides
+    return units.of_row, sides
 
 
 def _labels(sides: npt.NDArray[np.intp], permutations: int, seed: int) -> Floats:
@@ -356,6 +314,7 @@ def _affinity_divergence(
     groups: npt.NDArray[np.intp],
     labels: Floats,
     experts: int,
+    pool: ThreadPoolExecutor,
 ) -> Floats:
     """Divergence [1 + B] of the affinity of one layer pair between the sides of each labelling.
 
@@ -373,14 +332,16 @@ def _affinity_divergence(
         cells = (rows[:, None] * experts + target[token]).ravel()
         table = np.bincount(cells, minlength=num_groups * width * experts)
         by_group = table.reshape(num_groups, width * experts).astype(np.float64)
-        parts = _row_divergences(by_group, labels, experts)
+        parts = _row_divergences(by_group, labels, experts, pool)
         weighted += parts[0]
         weight += parts[1]
     with np.errstate(invalid="ignore"):
         return weighted / weight
 
 
-def _row_divergences(by_group: Floats, labels: Floats, experts: int) -> tuple[Floats, Floats]:
+def _row_divergences(
+    by_group: Floats, labels: Floats, experts: int, pool: ThreadPoolExecutor
+) -> tuple[Floats, Floats]:
     """Per labelling [1 + B]: divergences of rows weighed by pooled load, and the weights, summed.
 
     `by_group` [G, rows * E] are pair counts. A row that one side never chose has no weight.
@@ -391,36 +352,14 @@ def _row_divergences(by_group: Floats, labels: Floats, experts: int) -> tuple[Fl
     step = max(1, BLOCK_CELLS // (4 * total.size))
     for begin in range(0, len(labels), step):
         some = slice(begin, begin + step)
+        # The product has its own threads (BLAS), so the pool's threads wait meanwhile.
         first = (labels[some] @ by_group).reshape(-1, *total.shape)
         few = max(1, CACHED_CELLS // total.size)
+        parts = [first[i : i + few] for i in range(0, len(first), few)]
         rows = np.concatenate(
-            [
-                divergence_bits(part, total - part)
-                for part in (first[i : i + few] for i in range(0, len(first), few))
-            ]
+            list(pool.map(lambda part: divergence_bits(part, total - part), parts))
         )
         known = np.isfinite(rows)
         weighted[some] = np.where(known, rows, 0.0) @ load
         weight[some] = known @ load
     return weighted, weight
-
-
-def _test(divergences: list[Floats]) -> Divergence:
-    """Observed value (index 0) against the permuted ones, for each of n questions."""
-    if not divergences:
-        none = np.empty(0)
-        return Divergence(none, none, none, none)
-    values = np.stack(divergences)
-    observed, null = values[:, 0], values[:, 1:]
-    # Equal sums in another order differ in the last digits: these reach the observed value too.
-    # So does a permutation without a value: it cannot speak for a difference.
-    reach = (~(null < observed[:, None] - 1e-12)).sum(axis=1)
-    p = np.where(np.isnan(observed), np.nan, (1 + reach) / (1 + null.shape[1]))
-    valued = np.isfinite(null)
-    mean = np.divide(
-        np.where(valued, null, 0.0).sum(axis=1),
-        valued.sum(axis=1),
-        out=np.full_like(p, np.nan),
-        where=valued.any(axis=1),
-    )
-    return Divergence(observed, mean, p, adjusted(p))

@@ -12,7 +12,9 @@ import pyarrow as pa
 from routestats.arguments import check_integer
 from routestats.counts import _source
 from routestats.counts._history import Context, check_context
+from routestats.counts._plan import layer_pairs
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.result import Result, plain
 from routestats.shape import RouteShape
 from routestats.stats._base.contingency import Floats
 from routestats.trace import Trace
@@ -27,7 +29,7 @@ class ResolvedContext(NamedTuple):
     tokens: npt.NDArray[np.intp]
 
 
-class History:
+class History(Result):
     """Predicts later layers from a token's history; made by `history`.
 
     Attributes
@@ -158,13 +160,16 @@ class History:
 
     def to_table(
         self,
-        source: int,
-        target: int,
+        source: int | None = None,
+        target: int | None = None,
         *,
         order: int | None = None,
         min_support: int | None = None,
     ) -> pa.Table:
         """The fitted table from layer `source` to layer `target`: `contexts`, and what came next.
+
+        Without layers it is the whole distribution: the tables of all layer pairs, by hop and then
+        by source, with the columns ``source`` and ``target`` before theirs.
 
         Returns
         -------
@@ -176,8 +181,13 @@ class History:
         Raises
         ------
         InvalidTypeError, InvalidValueError
-            As of `contexts`, and if `target` is not a layer after `source`.
+            As of `contexts`, and if `target` is not a layer after `source`, or one is given alone.
         """
+        if source is None and target is None:
+            return self._of_all_pairs(order, min_support)
+        if source is None or target is None:
+            alone = "source" if target is None else "target"
+            raise InvalidTypeError(f"{alone}: expected both source and target, or neither")
         source = _layer("source", source, self.shape)
         target = _layer("target", target, self.shape)
         if target <= source:
@@ -193,6 +203,22 @@ class History:
         return table.append_column(
             "target_expert", pa.array(experts, pa.list_(pa.int32()))
         ).append_column("target_tokens", pa.array(counts, pa.list_(pa.int64())))
+
+    def _of_all_pairs(self, order: int | None, min_support: int | None) -> pa.Table:
+        tables = []
+        for source, target in layer_pairs(self.shape.num_layers):
+            table = self.to_table(source, target, order=order, min_support=min_support)
+            table = table.add_column(0, "target", pa.array(np.full(len(table), target)))
+            tables.append(table.add_column(0, "source", pa.array(np.full(len(table), source))))
+        if not tables:
+            raise InvalidValueError("history: expected at least 2 layers, got 1")
+        return pa.concat_tables(tables)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the model is, and the rows of `to_table` as ``contexts``."""
+        names = ("shape", "layer_ids", "context", "order", "min_support", "train_tokens")
+        values = {name: plain(getattr(self, name)) for name in names}
+        return {**values, "contexts": self.to_table().to_pylist()}
 
     def _context_rows(
         self, source: int, order: int | None, min_support: int | None
@@ -227,8 +253,6 @@ class History:
             f"history ({self.context}), {self.shape}: {longest} layers, at least "
             f"{self.min_support} training tokens, fitted on {self.train_tokens:,}"
         )
-
-    __str__ = summary
 
     def _check_prefix(self, prefix: npt.ArrayLike) -> Ids:
         """`prefix` as symbols [N + 1, 1 or K]."""
@@ -321,6 +345,8 @@ def history(
     array([0.5, 0. , 0.5])
     """
     context = check_context(context)
+    if num_experts is not None:
+        num_experts = check_integer("num_experts", num_experts, 1)
     layer_ids: Sequence[int]
     if isinstance(train, Trace):
         if not train.ordered:
@@ -329,7 +355,7 @@ def history(
                 "got a trace of unknown order"
             )
         shape, layer_ids, experts = train.shape, train.layer_ids, train.experts
-        if num_experts is not None and num_experts != shape.num_experts:
+        if num_experts not in (None, shape.num_experts):
             raise InvalidValueError(
                 f"num_experts: the trace has {shape.num_experts}, got {num_experts}"
             )

@@ -18,9 +18,13 @@ from routestats.counts._history import (
     history_group_hits,
     history_totals,
 )
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
+from routestats.stats._base.row_order import rows_within
+from routestats.stats._base.units import Units
+from routestats.stats._predictors.measure import EXACT, TOP1, Measure
 from routestats.trace import Trace
 
 ORDERS = (1, 2, 3, 4, 6, 8, 12, 16, 24)  # and all layers
@@ -32,8 +36,8 @@ INNER_TEST = 0.2
 class HistoryHits(Result):
     """Hits of prediction from history; made by `history_hits`.
 
-    The P = L * (L - 1) / 2 layer pairs are in the order of ``numpy.triu_indices(L, 1)``, the G
-    groups in that of ``numpy.unique(test.row_groups())``.
+    The P = L * (L - 1) / 2 layer pairs are by hop, then by source: (0, 1), (1, 2),
+    ..., (0, 2), ...; the G groups by domain, then by the id of their first request (2 before 10).
 
     Attributes
     ----------
@@ -82,7 +86,7 @@ class HistoryHits(Result):
 
     def to_table(self) -> pa.Table:
         """One row per layer pair: source, target, selected order and support, and hits."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
+        source, target = pair_layers(self.shape.num_layers)
         columns = {
             "source": source,
             "target": target,
@@ -96,7 +100,7 @@ class HistoryHits(Result):
 
     def summary(self) -> str:
         """A few lines for a terminal: the means over adjacent layers."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
+        source, target = pair_layers(self.shape.num_layers)
         adjacent = target - source == 1
         lines = [
             f"prediction from history ({self.context}), {self.shape}: fitted on "
@@ -104,7 +108,8 @@ class HistoryHits(Result):
             "layers"
         ]
         for index, name in enumerate(self.names):
-            scale = self.test_tokens * (self.shape.top_k if name.startswith("recall") else 1)
+            measure = Measure.named(name)
+            scale = self.test_tokens * (measure.most(self.shape.top_k) if measure else 1)
             longest, selected = (
                 hits[index].sum(axis=0)[adjacent].mean() / scale
                 for hits in (self.longest, self.selected)
@@ -118,8 +123,6 @@ class HistoryHits(Result):
         )
         lines.append(f"  selected, median: {order} layers, at least {support} training tokens")
         return "\n".join(lines)
-
-    __str__ = summary
 
 
 def history_hits(
@@ -168,19 +171,41 @@ def history_hits(
     context = check_context(context)
     seed = check_integer("seed", seed, 0)
     inner_test = check_share("inner_test", inner_test)
-    if isinstance(names, str) or not isinstance(names, Iterable):
-        raise InvalidTypeError(f"names: expected names of measures, got {names!r}")
-    names = tuple(names)
-    _check(train, test, context, names)
-    shape = test.shape
-    orders = (*(m for m in ascending("orders", orders) if m < shape.num_layers), shape.num_layers)
-    supports = ascending("supports", (1, *check_integers("supports", supports, 1)))
-    question = _question(shape, context, names)
+    measures = _check(train, test, context, names)
+    layers = test.shape.num_layers
+    return measure_history(
+        train,
+        test,
+        train.split(test=inner_test, seed=seed),
+        context=context,
+        measures=measures,
+        seed=seed,
+        orders=(*(m for m in ascending("orders", orders) if m < layers), layers),
+        supports=ascending("supports", (1, *check_integers("supports", supports, 1))),
+        threads=threads,
+    )
 
-    inner, held_out = train.split(test=inner_test, seed=seed)
-    order, support = _select(inner, held_out, shape, context, names[0], orders, supports, threads)
-    _, groups = np.unique(test.row_groups(), return_inverse=True)
-    rows = _rows_of(names, question)
+
+def measure_history(
+    train: Trace,
+    test: Trace,
+    inner: tuple[Trace, Trace],
+    *,
+    context: Context,
+    measures: Sequence[Measure],
+    seed: int,
+    orders: Sequence[int] | None = None,
+    supports: Sequence[int] = SUPPORTS,
+    threads: int | None = None,
+) -> HistoryHits:
+    """`history_hits` of arguments that were checked, with the inner split of `train` given."""
+    shape = test.shape
+    if orders is None:
+        orders = (*(m for m in ORDERS if m < shape.num_layers), shape.num_layers)
+    question = _question(shape, context, measures)
+    order, support = _select(train, inner, context, measures[0], orders, supports, threads)
+    units = Units.whole(test)
+    rows = [_place(measure, question) for measure in measures]
 
     def hits(
         order: npt.NDArray[np.int64],
@@ -196,8 +221,8 @@ def history_hits(
             supports=supports,
             chosen_order=order,
             chosen_support=support,
-            groups=groups,
-            num_groups=int(groups.max()) + 1,
+            groups=units.of_row,
+            num_groups=len(units),
             threads=threads,
         )
 
@@ -209,14 +234,14 @@ def history_hits(
         shape=shape,
         layer_ids=tuple(int(i) for i in test.layer_ids),
         context=context,
-        pairing={name: "top1" if name == "top1_accuracy" else "any" for name in names},
-        names=names,
+        pairing={measure.name: measure.pairing for measure in measures},
+        names=tuple(measure.name for measure in measures),
         train_tokens=len(train),
         test_tokens=len(test),
-        inner_test_tokens=len(held_out),
+        inner_test_tokens=len(inner[1]),
         seed=seed,
-        orders=orders,
-        supports=supports,
+        orders=tuple(orders),
+        supports=tuple(supports),
         longest=longest[rows],
         selected=selected[rows],
         selected_order=order,
@@ -226,50 +251,50 @@ def history_hits(
 
 
 def _select(
-    inner: Trace,
-    held_out: Trace,
-    shape: RouteShape,
+    train: Trace,
+    inner: tuple[Trace, Trace],
     context: Context,
-    name: str,
+    measure: Measure,
     orders: Sequence[int],
     supports: Sequence[int],
     threads: int | None,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Order and support with most hits of measure `name` for each layer pair, each [P]."""
-    question = _question(shape, context, (name,))
+    """Order and support with most hits of `measure` for each layer pair, each [P]."""
+    question = _question(train.shape, context, (measure,))
+    # Taken of what is held: reading the two parts would decode the training side twice again.
+    fitted, held_out = (train.experts[rows_within(train, side)] for side in inner)
     hits, _ = history_totals(
-        inner.experts, held_out.experts, question, orders=orders, supports=supports, threads=threads
+        fitted, held_out, question, orders=orders, supports=supports, threads=threads
     )
-    of_name = hits[:, :, _rows_of((name,), question)[0]]
+    of_measure = hits[:, :, _place(measure, question)]
     # Preferred settings first, since argmax takes the first of equals: small m, then great support.
-    preferred = of_name[::-1].transpose(1, 0, 2).reshape(len(orders) * len(supports), -1)
+    preferred = of_measure[::-1].transpose(1, 0, 2).reshape(len(orders) * len(supports), -1)
     best = preferred.argmax(axis=0)
     order = np.array(orders, np.int64)[best // len(supports)]
     support = np.array(supports, np.int64)[::-1][best % len(supports)]
     return order, support
 
 
-def _question(shape: RouteShape, context: Context, names: tuple[str, ...]) -> HistoryQuestion:
-    sizes = {_size(name) for name in names if name.startswith("recall_at_")}
-    if sizes or "exact_set" in names:
+def _question(shape: RouteShape, context: Context, measures: Sequence[Measure]) -> HistoryQuestion:
+    sizes = {measure.size for measure in measures if measure.size is not None}
+    if sizes or EXACT in measures:
         sizes.add(shape.top_k)
     best = (shape.top_k, *sorted(sizes - {shape.top_k})) if sizes else ()
-    return HistoryQuestion(shape.num_experts, context, "top1_accuracy" in names, best)
+    return HistoryQuestion(shape.num_experts, context, TOP1 in measures, best)
 
 
-def _rows_of(names: tuple[str, ...], question: HistoryQuestion) -> list[int]:
-    """Where each of `names` stands among the measures of `question`."""
-    places = {"top1_accuracy": 0, "exact_set": question.measures - 1}
-    for index, size in enumerate(question.best):
-        places[f"recall_at_{size}"] = int(question.top1) + index
-    return [places[name] for name in names]
+def _place(measure: Measure, question: HistoryQuestion) -> int:
+    """Where `measure` stands among those of `question`."""
+    if measure.size is not None:
+        return int(question.top1) + question.best.index(measure.size)
+    return 0 if measure == TOP1 else question.measures - 1
 
 
-def _size(name: str) -> int:
-    return int(name.removeprefix("recall_at_"))
-
-
-def _check(train: Trace, test: Trace, context: str, names: tuple[str, ...]) -> None:
+def _check(train: Trace, test: Trace, context: str, names: Sequence[str]) -> tuple[Measure, ...]:
+    """The measures that `names` name, where everything else is in order as well."""
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise InvalidTypeError(f"names: expected names of measures, got {names!r}")
+    names = tuple(names)
     for side, trace in (("train", train), ("test", test)):
         if not isinstance(trace, Trace):
             raise InvalidTypeError(f"{side}: expected a Trace, got {type(trace).__name__}")
@@ -284,17 +309,18 @@ def _check(train: Trace, test: Trace, context: str, names: tuple[str, ...]) -> N
         )
     if not names:
         raise InvalidValueError("names: expected at least one measure, got none")
+    measures = []
     for name in names:
-        size = str(name).removeprefix("recall_at_")
-        recall = size != name and size.isdecimal() and 0 < int(size) <= test.shape.num_experts
-        if not recall and name not in ("top1_accuracy", "exact_set"):
+        measure = Measure.named(str(name))
+        if measure is None or (measure.size or 0) > test.shape.num_experts:
             raise InvalidValueError(
                 f"names: expected top1_accuracy, recall_at_<M> (M from 1 to "
                 f"{test.shape.num_experts} experts) or exact_set, got {name!r}"
             )
+        measures.append(measure)
     if len(set(names)) < len(names):
         raise InvalidValueError(f"names: expected each measure once, got {', '.join(names)}")
-    need_order = context == "top1" or "top1_accuracy" in names
+    need_order = context == "top1" or TOP1 in measures
     for side, trace in (("train", train), ("test", test)):
         if len(trace) == 0:
             raise InvalidValueError(f"{side}: expected at least 1 token, got 0")
@@ -303,3 +329,4 @@ def _check(train: Trace, test: Trace, context: str, names: tuple[str, ...]) -> N
                 f"{side}.ordered: expected experts in order of weight, which first choices need, "
                 "got a trace of unknown order (context='set' without top1_accuracy does without)"
             )
+    return tuple(measures)

@@ -11,16 +11,19 @@ import pyarrow as pa
 
 from routestats.counts import RouteCounts, count
 from routestats.counts._history import check_context
+from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer
+from routestats.stats._base.checks import check_confidence, check_flag, check_integer
 from routestats.stats._base.estimate import resampling_weights
-from routestats.stats._history.hits import history_hits
+from routestats.stats._history.hits import measure_history
 from routestats.stats._hop_accuracy.measure import HopMeasure, estimate_measure
 from routestats.stats._hop_accuracy.text import measures_table, table_by_hop
 from routestats.stats._predictors.allowed import choose_predictors
 from routestats.stats._predictors.hits import Hits, Tally, hop_hits
+from routestats.stats._predictors.measure import Measure
+from routestats.stats._predictors.table import ALWAYS
 from routestats.stats._predictors.token_hits import previous_token_hits, token_id_hits
 from routestats.trace import Trace
 
@@ -107,7 +110,7 @@ class HopAccuracy(Result):
             f"{self.test_groups:,} prompt groups",
             f"in %, means over the layer pairs of a hop{self._interval_note()}",
         ]
-        recall = self[f"recall_at_{self.shape.top_k}"]
+        recall = self[Measure.recall(self.shape.top_k).name]
         for measure in dict.fromkeys((self.main, recall)):
             lines += table_by_hop(measure)
         if self.history_context is not None:
@@ -218,13 +221,18 @@ def hop_accuracy(
     confidence = check_confidence(confidence)
     check_integer("bootstrap", bootstrap, 0)
     seed = check_integer("seed", seed, 0)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
+    top1 = check_flag("top1", top1)
     context = check_context(
         ("set" if pairing == "any" else "top1") if history_context is None else history_context
     )
     _check_traces(train, test, need_order=top1 or "top1" in (pairing, history_context))
-    names, left_out = choose_predictors(predictors, train, test, seed=seed)
+    names, left_out, inner = choose_predictors(predictors, train, test, seed=seed)
+    if not set(names) <= set(ALWAYS):
+        # Decoded once a side and held, so that the passes below read memory.
+        for side in (train, test):
+            if isinstance(side, Trace):
+                _ = side.experts
     fitted = train
     if not isinstance(fitted, RouteCounts):
         fitted = count(fitted, hops=range(1, test.shape.num_layers), pairing=pairing)
@@ -245,20 +253,16 @@ def hop_accuracy(
             fitted, test, tally
         )
     order = support = None
-    if "history_selected" in names and isinstance(train, Trace):
-        history = history_hits(
-            train,
-            test,
-            context=context,
-            names=tally.names,
-            seed=seed,
+    if inner is not None and isinstance(train, Trace):
+        history = measure_history(
+            train, test, inner, context=context, measures=tally.measures, seed=seed
         )
         hits["history_longest"], hits["history_selected"] = history.longest, history.selected
         order = _matrix(history.selected_order, test.shape)
         support = _matrix(history.selected_support, test.shape)
     measures = tuple(
         estimate_measure(index, tally, hits, names, weights, confidence, test.shape)
-        for index in range(len(tally.names))
+        for index in range(len(tally.measures))
     )
     domains = test.domains
     return HopAccuracy(
@@ -283,9 +287,9 @@ def hop_accuracy(
 
 
 def _matrix(of_pairs: npt.NDArray[np.int64], shape: RouteShape) -> npt.NDArray[np.int64]:
-    """Values of the layer pairs in the order of ``numpy.triu_indices`` as [L, L], else 0."""
+    """Values of the layer pairs as [L, L], 0 where target <= source."""
     matrix = np.zeros((shape.num_layers, shape.num_layers), dtype=np.int64)
-    matrix[np.triu_indices(shape.num_layers, 1)] = of_pairs
+    matrix[pair_layers(shape.num_layers)] = of_pairs
     return matrix
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from math import comb
 from typing import NamedTuple
 
 import numpy as np
 
+from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
 from routestats.stats._base.estimate import Estimate, Floats, percentile_interval
-from routestats.stats._predictors.allowed import LABELS
 from routestats.stats._predictors.hits import Hits, Tally
+from routestats.stats._predictors.table import PREDICTORS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +58,8 @@ class HopMeasure:
         ``top1_accuracy``, ``recall_at_<M>`` or ``exact_set``.
     label : str
         The same for people.
+    size : int or None
+        M of a recall, else None.
     hop : Estimate of shape [L, L]
         Single hop, ``[source, target]``; NaN where target <= source.
     marginal : Estimate of shape [L]
@@ -75,6 +77,7 @@ class HopMeasure:
 
     name: str
     label: str
+    size: int | None
     hop: Estimate
     marginal: Estimate
     uniform: float
@@ -110,13 +113,13 @@ def estimate_measure(
     weights : ndarray of float64, shape [B, G], or None
         See `resampling_weights`; the same for all predictors, so that differences are paired.
     """
-    name = tally.names[index]
-    uniform = uniform_share(name, shape)
-    marginal = _shares(tally, index, hits["marginal"], weights)
+    measure = tally.measures[index]
+    uniform = measure.uniform(shape)
+    marginal = _shares(tally, index, hits["marginal"], weights, shape.top_k)
     shares = {"uniform": _constant(uniform, marginal), "marginal": marginal}
     for predictor in predictors:
         if predictor not in shares:
-            shares[predictor] = _shares(tally, index, hits[predictor], weights)
+            shares[predictor] = _shares(tally, index, hits[predictor], weights, shape.top_k)
     predictions = [
         _predict(predictor, shares[predictor], marginal, shape.num_layers, confidence)
         for predictor in predictors
@@ -125,8 +128,9 @@ def estimate_measure(
     hop = found["single_hop"]
     per_target = percentile_interval(marginal.value[0], marginal.samples, confidence)
     return HopMeasure(
-        name=name,
-        label=measure_label(name),
+        name=measure.name,
+        label=measure.label,
+        size=measure.size,
         hop=hop.matrix,
         marginal=Estimate(*(np.concatenate(([np.nan], part)) for part in per_target)),
         uniform=uniform,
@@ -138,21 +142,6 @@ def estimate_measure(
     )
 
 
-def measure_label(name: str) -> str:
-    if name.startswith("recall_at_"):
-        return f"recall@{name.removeprefix('recall_at_')}"
-    return {"top1_accuracy": "top-1 accuracy", "exact_set": "exact set"}[name]
-
-
-def uniform_share(name: str, shape: RouteShape) -> float:
-    """Expected value of a guess drawn evenly from all experts, or sets of experts."""
-    if name == "top1_accuracy":
-        return 1.0 / shape.num_experts
-    if name == "exact_set":
-        return 1.0 / comb(shape.num_experts, shape.top_k)
-    return int(name.removeprefix("recall_at_")) / shape.num_experts
-
-
 class _Shares(NamedTuple):
     """Shares of layer pairs, or of target layers 1..L-1, as columns."""
 
@@ -160,9 +149,9 @@ class _Shares(NamedTuple):
     samples: Floats | None  # [B, n]
 
 
-def _shares(tally: Tally, index: int, hits: Hits, weights: Floats | None) -> _Shares:
+def _shares(tally: Tally, index: int, hits: Hits, weights: Floats | None, top_k: int) -> _Shares:
     def of(drawn: Floats) -> Floats:
-        scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+        scale = (drawn @ tally.tokens)[:, None] * tally.measures[index].most(top_k)
         shares: Floats = drawn @ hits[index] / scale
         return shares
 
@@ -178,7 +167,7 @@ def _constant(value: float, like: _Shares) -> _Shares:
 def _predict(
     name: str, own: _Shares, marginal: _Shares, num_layers: int, level: float
 ) -> Prediction:
-    source, target = np.triu_indices(num_layers, 1)
+    source, target = pair_layers(num_layers)
     hop = target - source - 1
     cells_of_hop = np.arange(num_layers - 1, 0, -1)
     in_hop = np.zeros((len(source), num_layers - 1))
@@ -213,7 +202,7 @@ def _predict(
 
     return Prediction(
         name=name,
-        label=LABELS[name],
+        label=PREDICTORS[name].label,
         matrix=matrix(estimate(lambda x, m: x)),
         gain=matrix(estimate(lambda x, m: x - m[:, less])),
         by_hop=estimate(lambda x, m: mean(x)),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs
 from routestats.stats._base.estimate import Estimate
 from routestats.stats._hop_accuracy.measure import HopMeasure
 
@@ -34,7 +35,8 @@ def measures_table(measures: Iterable[HopMeasure]) -> pa.Table:
     parts = [SCHEMA.empty_table()]
     for measure in measures:
         layers = len(measure.marginal.value)
-        source, target = np.triu_indices(layers, 1)
+        # As one reads a matrix, row by row.
+        source, target = np.array(sorted(layer_pairs(layers))).T
         for prediction in measure.predictions:
             pairs = [part[source, target] for part in (*prediction.matrix, *prediction.gain)]
             means = [*prediction.by_hop, *prediction.gain_by_hop]
@@ -63,16 +65,18 @@ def table_by_hop(measure: HopMeasure) -> list[str]:
     lines = [f"  {measure.label:17s}{head}".rstrip()]
     for prediction in measure.predictions:
         exact = prediction.name == "uniform"
-        cells = "".join(f"  {_cell(prediction.by_hop, hop, exact):<16s}" for hop in hops)
-        lines.append(f"  {prediction.label:17s}{cells}".rstrip())
-    gains = "".join(f"  {_cell(measure.gain_by_distance, hop, False):<16s}" for hop in hops)
-    lines.append(f"  {'hop - marginal':17s}{gains}".rstrip())
-    return lines
+        cells = cells_by_hop(prediction.by_hop, hops, intervals=not exact)
+        lines.append(f"  {prediction.label:17s}{cells}")
+    gains = cells_by_hop(measure.gain_by_distance, hops)
+    return [*lines, f"  {'hop - marginal':17s}{gains}"]
 
 
-def _cell(estimate: Estimate, hop: int, exact: bool) -> str:
-    """Percent at one hop with its interval, which an exact value has not."""
-    value, low, high = (float(part[hop - 1]) * 100 for part in estimate)
-    if exact or np.isnan(low):
-        return f"{value:.1f}"
-    return f"{value:.1f} [{low:.1f},{high:.1f}]"
+def cells_by_hop(estimate: Estimate, hops: Sequence[int], *, intervals: bool = True) -> str:
+    """Percents at some hops in columns, with intervals where there are any."""
+    cells = [
+        estimate.text(hop - 1, ".1f", scale=100, comma=",")
+        if intervals
+        else f"{estimate.value[hop - 1] * 100:.1f}"
+        for hop in hops
+    ]
+    return "".join(f"  {cell:<16s}" for cell in cells).rstrip()

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.counts import GroupedRows, count
+from routestats.counts._plan import check_pairing, layer_pairs
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -23,6 +24,8 @@ from routestats.stats._base.checks import (
     check_trace,
 )
 from routestats.stats._base.estimate import Estimate, Floats
+from routestats.stats._base.row_order import RowOrder, rows_in_order
+from routestats.stats._base.units import Units
 from routestats.stats._information.levels import Null, Permutable
 from routestats.stats._information.without_groups import (
     Jackknifed,
@@ -166,20 +169,19 @@ class Information(Result):
             f"pairs, {self.confidence:.0%} intervals"
         ]
         for i, hop in enumerate(self.hops):
+            bounds, excess_bounds = (
+                estimate.bounds(i, ".4f") or "(no interval)"
+                for estimate in (self.mean_by_hop, self.request_excess_by_hop)
+            )
             lines.append(
                 f"  hop {hop:2d}: plug-in {self.mean_by_hop.value[i]:.4f}, less its bias "
-                f"{self.jackknife_by_hop[i]:.4f} {_bounds(self.mean_by_hop, i)}   permuted within "
+                f"{self.jackknife_by_hop[i]:.4f} {bounds}   permuted within "
                 f"requests {self.request_null_by_hop[i]:.4f}, excess "
-                f"{self.request_excess_by_hop.value[i]:+.4f} "
-                f"{_bounds(self.request_excess_by_hop, i)}, p {self.request_p_by_hop[i]:.3f}   "
-                f"within token ids {self.token_null_by_hop[i]:.4f}, p {self.token_p_by_hop[i]:.3f}"
+                f"{self.request_excess_by_hop.value[i]:+.4f} {excess_bounds}, p "
+                f"{self.request_p_by_hop[i]:.3f}   within token ids "
+                f"{self.token_null_by_hop[i]:.4f}, p {self.token_p_by_hop[i]:.3f}"
             )
         return "\n".join(lines)
-
-
-def _bounds(estimate: Estimate, index: int) -> str:
-    low, high = estimate.low[index], estimate.high[index]
-    return "(no interval)" if np.isnan(low) else f"[{low:.4f}, {high:.4f}]"
 
 
 def information(
@@ -205,8 +207,7 @@ def information(
     null_draws : int
         Permutations per null; 0 for none (NaN).
     seed : int
-        Of the permutations, 0 or more. They move rows, so that the same trace with its rows in
-        another order has other draws.
+        Of the permutations, 0 or more.
     confidence : float
         Level of the jackknife intervals.
 
@@ -225,9 +226,9 @@ def information(
     Notes
     -----
     Intervals are of the delete-a-group jackknife over prompt groups, within each domain (a group
-    belongs to the domain of its first row), with the estimated bias taken off: see
-    ``stats._jackknife``. They are NaN where a domain has one group only. Simulated with groups
-    whose tokens correlate by 0.3, nominal 95 % cover 93 to 98 % for tables of up to 8 x 8 cells
+    belongs to the first domain that holds it), with the estimated bias taken off: see `jackknife`.
+    They are NaN where a domain has one group only. Simulated with groups whose tokens correlate by
+    0.3, nominal 95 % cover 93 to 98 % for tables of up to 8 x 8 cells
     (``bench/interval_coverage.py``). They cover 79 to 86 % where the information is hardly more
     than its own error, since it is never negative and its estimate is far from normal there: then
     read the nulls' p. With many cells and few tokens none would hold, because no bias can be
@@ -243,15 +244,18 @@ def information(
     chosen = _check(trace, pairing, hops, null_draws, seed, confidence)
     counts = count(trace, hops=chosen, pairing=pairing)
     experts = trace.experts
-    _, first_row, codes = np.unique(trace.row_groups(), return_index=True, return_inverse=True)
-    strata = trace.row_domains()[first_row]
+    units = Units.whole(trace)
+    codes, strata = units.of_row, units.domain
+    order = RowOrder.of(trace)
     sums = cell_sums(counts)
     mi = information_of(counts, sums)
     without = information_without_groups(experts, counts, sums, GroupedRows.of(codes))
-    request, token = _nulls(trace, Permutable(experts, counts, seed), codes, null_draws)
+    request, token = _nulls(
+        trace, Permutable(experts, counts, rows_in_order(trace), seed), codes, order, null_draws
+    )
 
     layers = trace.shape.num_layers
-    places = [(src, src + hop) for hop in chosen for src in range(layers - hop)]
+    places = layer_pairs(layers, chosen)
     by_hop = _averager(places, chosen)
     top1 = pairing == "top1"
     missing = np.full(len(places), np.nan)
@@ -327,8 +331,7 @@ def _check(
 ) -> tuple[int, ...]:
     """The hops, checked as all the other arguments are."""
     trace = check_trace(trace)
-    if pairing not in ("any", "top1"):
-        raise InvalidValueError(f"pairing: expected 'any' or 'top1', got {pairing!r}")
+    check_pairing(pairing)
     check_confidence(confidence)
     check_integer("null_draws", null_draws, 0)
     check_integer("seed", seed, 0)
@@ -364,14 +367,15 @@ def _averager(places: Sequence[tuple[int, int]], hops: Sequence[int]) -> Floats:
 
 
 def _nulls(
-    trace: Trace, permutable: Permutable, groups: npt.NDArray[np.intp], draws: int
+    trace: Trace,
+    permutable: Permutable,
+    groups: npt.NDArray[np.intp],
+    order: RowOrder,
+    draws: int,
 ) -> tuple[Null, Null]:
     """The null within requests, and that within token ids (without draws if they are unknown)."""
-    rows = trace.rows
-    # One dictionary over all chunks, so that a request has one code.
-    requests = rows["request_id"].unify_dictionaries().combine_chunks().indices.to_numpy()
-    token_ids = rows["token_id"].to_numpy()
+    token_ids = trace.rows["token_id"].to_numpy()
     return (
-        permutable.within_requests(groups, requests, draws),
+        permutable.within_requests(groups, order.request, draws),
         permutable.within_token_ids(token_ids, draws if (token_ids >= 0).all() else 0),
     )

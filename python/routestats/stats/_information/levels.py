@@ -19,9 +19,9 @@ from routestats.stats._information.without_groups import (
     information_without_groups,
 )
 
-# Rows whose permutations are held at once, as 4 bytes per layer: at least so many, and at most an
-# eighth of a longer trace, which every part of it costs one check of all ids.
-PART_ROWS = 262_144
+# Rows whose permutations are held at once, 4 bytes per row and layer. Of a longer trace an eighth
+# is held, because every part costs one check of all ids.
+HELD_ROWS = 262_144
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -70,11 +70,14 @@ class Permutable:
     experts : integer array, shape [T, L, K]
     counts : RouteCounts
         Of the trace as it is; they name the pairing and the hops.
+    order : integer array, shape [T]
+        All rows in an order that does not depend on the trace's; draws follow it.
     seed : int
     """
 
     experts: npt.NDArray[np.integer]
     counts: RouteCounts
+    order: npt.NDArray[np.integer]
     seed: int
 
     @property
@@ -96,23 +99,23 @@ class Permutable:
         if draws == 0:
             return self.no_draws()
         by_group = GroupedRows.of(groups)
-        classes = GroupedRows.of(groups * (np.int64(requests.max()) + 1) + requests)
+        by_request = GroupedRows.of(groups * (np.int64(requests.max()) + 1) + requests, self.order)
         # The same rows, so sorted that requests lie side by side within their group.
-        by_group = GroupedRows(classes.rows, by_group.starts)
+        by_group = GroupedRows(by_request.rows, by_group.starts)
         parts = list(by_group.parts(self._part_rows()))
         ends = np.cumsum([0] + [len(part.rows) for part in parts])
-        class_ends = np.searchsorted(classes.starts, ends)
-        shuffles = [classes.part(int(first), int(last)) for first, last in pairwise(class_ends)]
+        requests_end = np.searchsorted(by_request.starts, ends)
+        shuffles = [by_request.part(int(a), int(b)) for a, b in pairwise(requests_end)]
         found: list[Floats] = []
         without = np.zeros((len(by_group), self._pairs))
         for draw in range(draws):
-            held = [] if len(parts) > 1 else [self._order(shuffles[0], 2 * draw)]
-            counts = self._count(held or (self._order(s, 2 * draw) for s in shuffles))
+            held = [] if len(parts) > 1 else [self._shuffled(shuffles[0], 2 * draw)]
+            counts = self._count(held or (self._shuffled(s, 2 * draw) for s in shuffles))
             sums = cell_sums(counts)
             found.append(information(counts, sums))
             # Drawn again, not kept, where there are several parts.
             for part, shuffle in zip(parts, shuffles, strict=True):
-                order = held[0] if held else self._order(shuffle, 2 * draw)
+                order = held[0] if held else self._shuffled(shuffle, 2 * draw)
                 rows = slice(part.first_group, part.first_group + len(part))
                 without[rows] += information_without_groups(self.experts, counts, sums, part, order)
         return Null(np.stack(found), without / draws)
@@ -121,20 +124,20 @@ class Permutable:
         """Tokens permuted among equal token ids over the whole trace, anew for each layer."""
         if draws == 0:
             return self.no_draws()
-        classes = GroupedRows.of(token_ids)
+        by_id = GroupedRows.of(token_ids, self.order)
         found = []
         for draw in range(draws):
             counts = self._count(
-                self._order(part, 2 * draw + 1) for part in classes.parts(self._part_rows())
+                self._shuffled(part, 2 * draw + 1) for part in by_id.parts(self._part_rows())
             )
             found.append(information(counts, cell_sums(counts)))
         return Null(np.stack(found))
 
     def _part_rows(self) -> int:
-        return max(PART_ROWS, len(self.experts) // 8)
+        return max(HELD_ROWS, len(self.experts) // 8)
 
-    def _order(self, classes: GroupedRows, stream: int) -> npt.NDArray[np.uint32]:
-        return classes.shuffled(self.counts.shape.num_layers, seed=self.seed, stream=stream)
+    def _shuffled(self, groups: GroupedRows, stream: int) -> npt.NDArray[np.uint32]:
+        return groups.shuffled(self.counts.shape.num_layers, seed=self.seed, stream=stream)
 
     def _count(self, orders: Iterable[npt.NDArray[np.uint32]]) -> RouteCounts:
         return reduce(

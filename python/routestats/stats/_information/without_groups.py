@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import GroupedRows, RouteCounts, sum_changes_without_groups
-from routestats.stats._base.contingency import xlog2x, xlog2x_sums
+from routestats.counts._plan import layer_pairs, pair_layers
+from routestats.stats._base.contingency import information_bits, xlog2x, xlog2x_sums
 from routestats.stats._base.estimate import Estimate, Floats
 
 
@@ -34,20 +35,18 @@ class CellSums(NamedTuple):
 def cell_sums(counts: RouteCounts) -> CellSums:
     """Those of all counted pairs, table by table: no copy of the tables is made."""
     return CellSums(
-        xlog2x_sums(counts.pair(src, dst) for src, dst in _places(counts)),
+        xlog2x_sums(
+            counts.pair(src, dst) for src, dst in layer_pairs(counts.shape.num_layers, counts.hops)
+        ),
         xlog2x(counts.expert * np.uint64(_slots(counts))).sum(axis=1),
     )
 
 
 def information(counts: RouteCounts, sums: CellSums) -> Floats:
     """Plug-in mutual information in bits of all counted pairs, [P]."""
-    source, target = np.transpose(_places(counts))
-    total = np.float64(_slots(counts) ** 2 * counts.tokens)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        bits = (sums.joint - (sums.margin[source] + sums.margin[target])) / total + np.log2(total)
-    # Rounding alone takes it below zero.
-    positive: Floats = np.maximum(bits, 0.0)
-    return positive
+    source, target = pair_layers(counts.shape.num_layers, counts.hops)
+    total = np.array(_slots(counts) ** 2 * counts.tokens, np.float64)
+    return information_bits(sums.joint, sums.margin[source] + sums.margin[target], total)
 
 
 def information_without_groups(
@@ -79,9 +78,9 @@ def information_without_groups(
     ndarray of float64, shape [G, P]
         In the order of the pairs of `counts`: by hop, then by source. NaN where no token is left.
     """
-    source, target = np.transpose(_places(counts))
+    source, target = pair_layers(counts.shape.num_layers, counts.hops)
     joint, margin = sum_changes_without_groups(experts, counts, groups, row_order)
-    # In place: with many groups and pairs these are the largest arrays.
+    # As `information_bits`, but in place: with many groups and pairs these are the largest arrays.
     joint += sums.joint
     margin += sums.margin
     joint -= margin[:, source]
@@ -93,11 +92,6 @@ def information_without_groups(
     # Not the infinities that rounding makes of nothing.
     joint[total[:, 0] == 0] = np.nan
     return joint
-
-
-def _places(counts: RouteCounts) -> list[tuple[int, int]]:
-    layers = counts.shape.num_layers
-    return [(src, src + hop) for hop in counts.hops for src in range(layers - hop)]
 
 
 def _slots(counts: RouteCounts) -> int:

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
+from routestats.counts._plan import layer_pairs, pair_layers
+from routestats.result import Result
 from routestats.schema import LOOKAHEAD_VARIANTS, RoutingBatch
-from routestats.stats._base.checks import check_order
+from routestats.shape import RouteShape
+from routestats.stats._base.checks import check_flag, check_order, check_trace
 from routestats.stats._predictors.hits import Hits, Tally
+from routestats.stats._predictors.measure import TOP1
+from routestats.stats._predictors.table import LOOKAHEAD, PREDICTORS
 from routestats.trace import Trace
 
-NAMES = dict(zip(LOOKAHEAD_VARIANTS, ("lookahead", "lookahead_renormed"), strict=True))
+NAMES = dict(zip(LOOKAHEAD_VARIANTS, LOOKAHEAD, strict=True))
 BATCH_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class LookaheadHits:
+class LookaheadHits(Result):
     """Hits of lookahead, summed per prompt group, in the layout of the other predictors' hits.
 
     Attributes
@@ -25,15 +32,43 @@ class LookaheadHits:
     tally : Tally
         Of the same trace; its measures are those that enough ranks were kept for.
     hits : dict of ndarray of int64, shape [m, G, P]
-        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs in the
-        order of ``numpy.triu_indices(L, 1)``; 0 for pairs that were not captured.
+        Of ``lookahead`` and ``lookahead_renormed``, for the P = L * (L - 1) / 2 layer pairs by hop,
+        then by source; 0 for pairs that were not captured.
     captured : ndarray of bool, shape [P]
         The pairs that were captured.
+    shape : RouteShape
     """
 
     tally: Tally
     hits: dict[str, Hits]
     captured: npt.NDArray[np.bool_]
+    shape: RouteShape
+
+    def to_table(self) -> pa.Table:
+        """One row per captured layer pair: source, target and hits of each predictor's measures."""
+        source, target = (part[self.captured] for part in pair_layers(self.shape.num_layers))
+        columns: dict[str, npt.NDArray[Any]] = {"source": source, "target": target}
+        for predictor, hits in self.hits.items():
+            for measure, found in zip(self.tally.measures, hits, strict=True):
+                of_pairs = found.sum(axis=0)[self.captured]
+                columns[f"{predictor}_{measure.name}_hits"] = of_pairs
+        return pa.table(columns)
+
+    def summary(self) -> str:
+        """Shares of every measure, means over the captured pairs."""
+        tokens = int(self.tally.tokens.sum())
+        lines = [
+            f"hits of later gates, {self.shape}: {tokens:,} tokens of {len(self.tally.tokens):,} "
+            f"prompt groups; means over {int(self.captured.sum())} layer pairs"
+        ]
+        for predictor, hits in self.hits.items():
+            shares = []
+            for measure, found in zip(self.tally.measures, hits, strict=True):
+                of_pairs = found.sum(axis=0)[self.captured]
+                share = of_pairs.mean() / (tokens * measure.most(self.shape.top_k))
+                shares.append(f"{measure.label} {share:.1%}")
+            lines.append(f"  {PREDICTORS[predictor].label}: {', '.join(shares)}")
+        return "\n".join(lines)
 
 
 def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
@@ -41,22 +76,25 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
 
     Raises
     ------
+    InvalidTypeError
+        If `trace` is none.
     InvalidValueError
         If the trace has no lookahead, or its order is not known and first choices are needed.
     """
-    batches = trace.iter_lookahead(BATCH_ROWS)
+    check_trace(trace)
+    top1 = check_flag("top1", top1)
+    batches = trace.iter_lookahead(BATCH_ROWS, ["experts", "lookahead"])
     layout = trace.lookahead
     assert layout is not None
     if top1:
         check_order(trace, "top-1 accuracy")
     shape = trace.shape
     tally = _kept(Tally.of(trace, top1=top1), layout.ranks)
-    source, target = np.array(layout.pairs(shape.num_layers)).T
-    column_of = np.full((shape.num_layers, shape.num_layers), -1)
-    upper = np.triu_indices(shape.num_layers, 1)
-    column_of[upper] = np.arange(len(upper[0]))
-    columns = column_of[source, target]
-    extents = (len(tally.names), len(tally.tokens), len(upper[0]))
+    held = layout.pairs(shape.num_layers)
+    target = np.array([dst for _, dst in held])
+    place = {pair: number for number, pair in enumerate(layer_pairs(shape.num_layers))}
+    columns = [place[pair] for pair in held]
+    extents = (len(tally.measures), len(tally.tokens), len(place))
     hits = {NAMES[variant]: np.zeros(extents, np.int64) for variant in layout.variants}
     row = 0
     for batch in batches:
@@ -68,22 +106,15 @@ def lookahead_hits(trace: Trace, *, top1: bool = True) -> LookaheadHits:
             for group in np.unique(groups):
                 mine = groups == group
                 into[:, group, columns] += measured[:, mine].sum(axis=1, dtype=np.int64)
-    captured = np.zeros(len(upper[0]), np.bool_)
+    captured = np.zeros(len(place), np.bool_)
     captured[columns] = True
-    return LookaheadHits(tally, hits, captured)
+    return LookaheadHits(tally, hits, captured, shape)
 
 
 def _kept(tally: Tally, ranks: int) -> Tally:
     """The tally without recalls at more experts than were kept."""
-    keep = [not n.startswith("recall_at_") or int(n[10:]) <= ranks for n in tally.names]
-    return Tally(
-        names=tuple(n for n, kept in zip(tally.names, keep, strict=True) if kept),
-        sizes=tuple(size for size in tally.sizes if size <= ranks),
-        trials=tally.trials[keep],
-        group_of=tally.group_of,
-        tokens=tally.tokens,
-        strata=tally.strata,
-    )
+    kept = (m for m in tally.measures if m.size is None or m.size <= ranks)
+    return replace(tally, measures=tuple(kept))
 
 
 def _measured(
@@ -116,9 +147,9 @@ def _score(
 
 def marginal_hits(trace: Trace, tally: Tally, load: npt.NDArray[np.uint64]) -> Hits:
     """Hits [m, G, L - 1] of the experts used most at each target layer."""
-    top1 = tally.names[0] == "top1_accuracy"
+    top1 = TOP1 in tally.measures
     best = np.argsort(-load.astype(np.float64), axis=1, kind="stable")[1:, : max(tally.sizes)]
-    hits = np.zeros((len(tally.names), len(tally.tokens), len(best)), np.int64)
+    hits = np.zeros((len(tally.measures), len(tally.tokens), len(best)), np.int64)
     row = 0
     for experts in trace.iter_experts(rows=65_536):
         groups = tally.group_of[row : row + len(experts)].astype(np.intp)

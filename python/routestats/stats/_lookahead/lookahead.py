@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from routestats.counts import count
+from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
@@ -18,13 +19,13 @@ from routestats.stats._base.estimate import (
     percentile_interval,
     resampling_weights,
 )
-from routestats.stats._hop_accuracy.measure import Prediction, measure_label, uniform_share
-from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS
+from routestats.stats._hop_accuracy.measure import Prediction
+from routestats.stats._hop_accuracy.text import SCHEMA, SHOWN_HOPS, cells_by_hop
 from routestats.stats._lookahead.hits import LookaheadHits, lookahead_hits, marginal_hits
 from routestats.stats._predictors.hits import Hits
+from routestats.stats._predictors.measure import Measure
+from routestats.stats._predictors.table import PREDICTORS
 from routestats.trace import Trace
-
-LABELS = {"lookahead": "lookahead", "lookahead_renormed": "lookahead, renormed"}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +38,8 @@ class LookaheadMeasure:
         ``top1_accuracy``, ``recall_at_<M>`` or ``exact_set``.
     label : str
         The same for people.
+    size : int or None
+        M of a recall, else None.
     uniform : float
         What guessing at random reaches.
     marginal : Estimate of shape [L]
@@ -50,6 +53,7 @@ class LookaheadMeasure:
 
     name: str
     label: str
+    size: int | None
     uniform: float
     marginal: Estimate
     marginal_by_hop: Estimate
@@ -110,20 +114,19 @@ class Lookahead(Result):
     @property
     def recall(self) -> LookaheadMeasure:
         """Recall at K."""
-        return self[f"recall_at_{self.shape.top_k}"]
+        return self[Measure.recall(self.shape.top_k).name]
 
     def to_table(self) -> pa.Table:
         """Rows as `HopAccuracy.to_table` has them, of the pairs and hops that were captured."""
-        source, target = np.triu_indices(self.shape.num_layers, 1)
         rows = []
         for measure in self.measures:
             for prediction in measure.predictions:
                 start = {"measure": measure.name, "predictor": prediction.name}
-                for s, t in zip(source.tolist(), target.tolist(), strict=True):
-                    if t - s in self.hops:
-                        values = _cells(prediction.matrix, prediction.gain, (s, t))
-                        place = {"kind": "pair", "source": s, "target": t, "hop": t - s}
-                        rows.append({**start, **place, **values})
+                # As one reads a matrix, row by row.
+                for s, t in sorted(layer_pairs(self.shape.num_layers, self.hops)):
+                    values = _cells(prediction.matrix, prediction.gain, (s, t))
+                    place = {"kind": "pair", "source": s, "target": t, "hop": t - s}
+                    rows.append({**start, **place, **values})
                 for hop in self.hops:
                     values = _cells(prediction.by_hop, prediction.gain_by_hop, (hop - 1,))
                     rows.append({**start, "kind": "hop", "hop": hop, **values})
@@ -142,11 +145,12 @@ class Lookahead(Result):
             f"  {'uniform guess':21s}"
             + "".join(f"  {measure.uniform * 100:<16.1f}" for _ in shown).rstrip(),
             f"  {f'marginal ({self.marginal_of})':21s}"
-            + "".join(f"  {_cell(measure.marginal_by_hop, hop):<16s}" for hop in shown).rstrip(),
+            + cells_by_hop(measure.marginal_by_hop, shown),
         ]
-        for prediction in measure.predictions:
-            cells = "".join(f"  {_cell(prediction.by_hop, hop):<16s}" for hop in shown)
-            lines.append(f"  {prediction.label:21s}{cells}".rstrip())
+        lines += [
+            f"  {prediction.label:21s}{cells_by_hop(prediction.by_hop, shown)}"
+            for prediction in measure.predictions
+        ]
         return "\n".join(lines)
 
 
@@ -154,11 +158,6 @@ def _cells(value: Estimate, gain: Estimate, at: tuple[int, ...]) -> dict[str, fl
     names = ("value", "low", "high", "gain", "gain_low", "gain_high")
     parts = [float(part[at]) for part in (*value, *gain)]
     return {n: None if np.isnan(x) else x for n, x in zip(names, parts, strict=True)}
-
-
-def _cell(estimate: Estimate, hop: int) -> str:
-    value, low, high = (float(part[hop - 1]) * 100 for part in estimate)
-    return f"{value:.1f}" if np.isnan(low) else f"{value:.1f} [{low:.1f},{high:.1f}]"
 
 
 def lookahead(
@@ -202,7 +201,7 @@ def lookahead(
     """
     check_trace(trace)
     confidence = check_confidence(confidence)
-    fitted = trace if train is None else check_trace(train)
+    fitted = trace if train is None else check_trace(train, "train")
     if fitted.shape != trace.shape:
         raise InvalidValueError(f"train.shape: expected {trace.shape}, got {fitted.shape}")
     sums = lookahead_hits(trace, top1=top1)
@@ -226,7 +225,7 @@ def lookahead(
         seed=int(seed),
         measures=tuple(
             _measure(index, sums, marginal, weights, confidence, trace.shape)
-            for index in range(len(sums.tally.names))
+            for index in range(len(sums.tally.measures))
         ),
     )
 
@@ -240,14 +239,15 @@ def _measure(
     shape: RouteShape,
 ) -> LookaheadMeasure:
     tally, layers = sums.tally, shape.num_layers
-    source, target = np.triu_indices(layers, 1)
+    measure = tally.measures[index]
+    source, target = pair_layers(layers)
     in_hop = np.zeros((len(source), layers - 1))
     in_hop[np.arange(len(source)), target - source - 1] = sums.captured
     cells = in_hop.sum(axis=0)
     there = sums.captured
 
     def shares(hits: Hits, drawn: Floats) -> Floats:
-        scale = (drawn @ tally.tokens)[:, None] * tally.trials[index]
+        scale = (drawn @ tally.tokens)[:, None] * measure.most(shape.top_k)
         of: Floats = drawn @ hits[index] / scale
         return of
 
@@ -282,7 +282,7 @@ def _measure(
         predictions.append(
             Prediction(
                 name=name,
-                label=LABELS[name],
+                label=PREDICTORS[name].label,
                 matrix=matrix(estimate(own)),
                 gain=matrix(estimate(less)),
                 by_hop=estimate([None if o is None else by_hop(o) for o in own]),
@@ -292,9 +292,10 @@ def _measure(
     per_target = estimate(base)
     at_pairs = [None if b is None else by_hop(b[:, target - 1]) for b in base]
     return LookaheadMeasure(
-        name=tally.names[index],
-        label=measure_label(tally.names[index]),
-        uniform=uniform_share(tally.names[index], shape),
+        name=measure.name,
+        label=measure.label,
+        size=measure.size,
+        uniform=measure.uniform(shape),
         marginal=Estimate(*(np.concatenate(([np.nan], part)) for part in per_target)),
         marginal_by_hop=estimate(at_pairs),
         predictions=tuple(predictions),

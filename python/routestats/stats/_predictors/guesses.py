@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts
+from routestats.counts._plan import layer_pairs
 from routestats.stats._base.estimate import Floats
-from routestats.stats._history.hits import history_hits
+from routestats.stats._history.hits import measure_history
+from routestats.stats._predictors.measure import TOP1
 from routestats.stats._predictors.token_hits import previous_rows
 from routestats.trace import Trace
 
@@ -35,7 +37,13 @@ class Guesses(NamedTuple):
 
 
 def guesses(
-    names: tuple[str, ...], counts: RouteCounts, train: Trace, test: Trace, hop: int, seed: int
+    names: tuple[str, ...],
+    counts: RouteCounts,
+    train: Trace,
+    test: Trace,
+    inner: tuple[Trace, Trace] | None,
+    hop: int,
+    seed: int,
 ) -> Iterator[tuple[str, int, Guesses]]:
     """Guesses of the named predictors from each source layer in turn; ties go to the lowest id.
 
@@ -46,9 +54,11 @@ def guesses(
     counts : RouteCounts
         Of `train`, of first choices, with `hop`.
     train, test : Trace
+    inner : tuple of two Trace, or None
+        `train` parted in two, on which history is selected.
     hop : int
     seed : int
-        Of the inner split that history is selected on.
+        Of that split.
 
     Yields
     ------
@@ -77,8 +87,9 @@ def guesses(
         elif name == "previous_token":
             of_source = _previous_token(first_test, previous_rows(test), marginal, hop)
         elif name == "history_selected":
-            chosen = history_hits(
-                train, test, context="top1", names=("top1_accuracy",), seed=seed, inner_test=0.2
+            assert inner is not None
+            chosen = measure_history(
+                train, test, inner, context="top1", measures=(TOP1,), seed=seed
             )
             order, support = chosen.selected_order, chosen.selected_support
             of_source = _history(first_train, first_test, hop, order, support, counts)
@@ -140,10 +151,9 @@ def _history(
 ) -> Iterator[Guesses]:
     """By the longest context of at most `order` layers that `support` training tokens share."""
     layers, experts = counts.shape.num_layers, counts.shape.num_experts
-    of_pair = np.zeros((layers, layers), np.intp)
-    of_pair[np.triu_indices(layers, 1)] = np.arange(len(order))
+    pairs = layer_pairs(layers)
     for source in range(layers - hop):
-        pair = of_pair[source, source + hop]
+        pair = pairs.index((source, source + hop))
         expert, chance = np.empty(len(test), np.intp), np.empty(len(test))
         fitted, asked = np.arange(len(train)), np.arange(len(test))
         context = np.zeros(len(train) + len(test), np.intp)  # of both sides' tokens, by number

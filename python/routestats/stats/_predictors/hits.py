@@ -8,7 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.counts import RouteCounts, rank_hits
+from routestats.counts._plan import pair_layers
 from routestats.stats._base.checks import check_ids
+from routestats.stats._base.units import Units
+from routestats.stats._predictors.measure import EXACT, TOP1, Measure
 from routestats.stats._predictors.scores import ScoreTables, marginal_scores, single_hop_scores
 from routestats.trace import Trace
 
@@ -23,43 +26,42 @@ class Tally:
 
     Attributes
     ----------
-    names : tuple of str, length m
-        Measures: ``top1_accuracy`` (unless left out), ``recall_at_<M>``, ``exact_set``.
-    sizes : tuple of int
-        The M of the recalls.
-    trials : ndarray of float64, shape [m]
-        What one token can score at most: K for a recall, else 1.
+    measures : tuple of Measure, length m
+        Top-1 accuracy (unless left out), recalls, exact set.
     group_of : ndarray of uint32, shape [T]
         Group (0..G-1) of each test token.
     tokens : ndarray of int64, shape [G]
         Test tokens of each group.
-    strata : ndarray of int32, shape [G]
-        Domain of each group, that of its first row.
+    strata : ndarray of intp, shape [G]
+        Domain of each group: see `Units.whole`.
     """
 
-    names: tuple[str, ...]
-    sizes: tuple[int, ...]
-    trials: npt.NDArray[np.float64]
+    measures: tuple[Measure, ...]
     group_of: npt.NDArray[np.uint32]
     tokens: npt.NDArray[np.int64]
-    strata: npt.NDArray[np.int32]
+    strata: npt.NDArray[np.intp]
 
     @classmethod
     def of(cls, test: Trace, *, top1: bool) -> Tally:
         size, experts = test.shape.top_k, test.shape.num_experts
         sizes = tuple(m for m in (size, 2 * size, 4 * size) if m == size or m < experts)
-        recalls = [f"recall_at_{m}" for m in sizes]
-        _, first_row, groups, tokens = np.unique(
-            test.row_groups(), return_index=True, return_inverse=True, return_counts=True
-        )
+        recalls = map(Measure.recall, sizes)
+        units = Units.whole(test)
         return cls(
-            names=tuple(["top1_accuracy"] * top1 + recalls + ["exact_set"]),
-            sizes=sizes,
-            trials=np.array([1.0] * top1 + [float(size)] * len(sizes) + [1.0]),
-            group_of=groups.astype(np.uint32),
-            tokens=tokens.astype(np.int64),
-            strata=test.row_domains()[first_row],
+            measures=(*[TOP1] * top1, *recalls, EXACT),
+            group_of=units.of_row.astype(np.uint32),
+            tokens=units.tokens,
+            strata=units.domain,
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(measure.name for measure in self.measures)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The M of the recalls."""
+        return tuple(measure.size for measure in self.measures if measure.size is not None)
 
     def hits(
         self,
@@ -79,7 +81,7 @@ class Tally:
             num_groups=len(self.tokens),
         )
         # The core always measures the first choice; it means nothing where the order is unknown.
-        return hits.transpose(2, 1, 0)[2 + len(self.sizes) - len(self.names) :]
+        return hits.transpose(2, 1, 0)[2 + len(self.sizes) - len(self.measures) :]
 
 
 def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits]:
@@ -88,7 +90,7 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     Returns
     -------
     single_hop : ndarray of int64, shape [m, G, P]
-        Hits of the P = L * (L - 1) / 2 layer pairs, in the order of ``numpy.triu_indices(L, 1)``.
+        Hits of the P = L * (L - 1) / 2 layer pairs, by hop, then by source.
     marginal : ndarray of int64, shape [m, G, L - 1]
         Hits at target layers 1..L-1.
 
@@ -99,8 +101,9 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
     """
     shape = test.shape
     layers = shape.num_layers
-    measures, groups = len(tally.names), len(tally.tokens)
-    single_hop = np.zeros((measures, groups, layers * (layers - 1) // 2), dtype=np.int64)
+    measures, groups = len(tally.measures), len(tally.tokens)
+    sources, _ = pair_layers(layers)
+    single_hop = np.zeros((measures, groups, len(sources)), dtype=np.int64)
     marginal = np.zeros((measures, groups, layers - 1), dtype=np.int64)
     slots = shape.top_k if fitted.pairing == "any" else 1
     marginal_tables = marginal_scores(fitted)
@@ -114,10 +117,8 @@ def hop_hits(fitted: RouteCounts, test: Trace, tally: Tally) -> tuple[Hits, Hits
         chosen = layer_major(batch[order])
         no_rows = np.empty((1, len(batch), 0), dtype=np.uint32)
         marginal += tally.hits(marginal_tables, no_rows, chosen[1:], group_of)
-        column = 0
         for src in range(layers - 1):
-            columns = slice(column, column + layers - 1 - src)
-            column = columns.stop
+            columns = np.flatnonzero(sources == src)  # targets ascending, as the hops are
             rows = chosen[src : src + 1, :, :slots]
             scores = single_hop_scores(fitted, src)
             single_hop[:, :, columns] += tally.hits(scores, rows, chosen[src + 1 :], group_of)

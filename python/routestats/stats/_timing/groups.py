@@ -6,7 +6,14 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats.stats._base.estimate import Estimate, Floats
-from routestats.stats._timing.result import FIVE, HOST, OVERHEAD, PARTS, PartAgreement, StepGroup
+from routestats.stats._timing.result import (
+    HOST,
+    MOE_STAGES,
+    OVERHEAD,
+    PARTS,
+    PartAgreement,
+    StepGroup,
+)
 from routestats.trace.timings import StepTimes
 
 INSIDE = PARTS[:-1]
@@ -137,5 +144,5 @@ def agreement_of(
         )
         for group in hooks
         if kind(group) in others
-        for part in FIVE
+        for part in MOE_STAGES
     )

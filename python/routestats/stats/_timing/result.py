@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
+from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.stats._base.estimate import Estimate
@@ -15,7 +15,7 @@ from routestats.trace.timings import STAGES
 
 PARTS = STAGES
 """What a decoder layer's time is made of; see `routestats.trace.timings.STAGES`."""
-FIVE, HOST = PARTS[:5], PARTS[5:8]
+MOE_STAGES, HOST = PARTS[:5], PARTS[5:8]
 """The stages of a MoE layer, and the engine's own code on the way from one to the next."""
 OVERHEAD = ("gate", "topk", "dispatch", "combine")
 """Routing, dispatch and combine: all stages of a MoE layer that compute no expert."""
@@ -157,10 +157,13 @@ class Timing(Result):
         InvalidValueError
             If there is none.
         """
+        if rows is not None:
+            rows = check_integer("rows", rows, 0)
         found = [
             group
             for group in self.groups
-            if group.phase == phase and (rows is None or group.rows_low <= rows <= group.rows_high)
+            if group.phase == str(phase)
+            and (rows is None or group.rows_low <= rows <= group.rows_high)
         ]
         if not found:
             there = "; ".join(group.label for group in self.groups)
@@ -193,7 +196,7 @@ class Timing(Result):
 
     def summary(self) -> str:
         """A table for a terminal: shares of the MoE block, per kind of step."""
-        shown = (*FIVE, *HOST)
+        shown = (*MOE_STAGES, *HOST)
         lines = [
             f"{self.model} on {self.engine.get('device', '?')}, {len(self.layer_ids)} MoE layers, "
             f"{self.steps:,} steps by {self.source} ({self.warm_up_steps:,} of warm-up left out); "
@@ -204,15 +207,15 @@ class Timing(Result):
         ]
         for group in self.groups:
             share, whole = group.total_share_of_moe, group.total_share_of_layer
-            left = "-" if group.unexplained is None else with_bounds(group.unexplained)
+            left = "-" if group.unexplained is None else group.unexplained.text(0)
             lines.append(
                 f"{group.label:<24}{group.steps:>6}{group.mean_part_ns('moe') / 1e3:>9.1f}"
                 + "".join(f"{_first(share[part]):>10.1%}" for part in shown)
-                + f"{left:>22}{with_bounds(share['overhead']):>28}"
+                + f"{left:>22}{share['overhead'].text(0):>28}"
                 + f"{_first(whole['overhead']):>10.1%}"
             )
         lines.append(
-            f"{', '.join(FIVE)} take {1 - self.outside_stages:.1%} of all MoE time; "
+            f"{', '.join(MOE_STAGES)} take {1 - self.outside_stages:.1%} of all MoE time; "
             f"{', '.join(HOST)} are the engine's own code between them, {self.outside_stages:.1%}"
         )
         if self.unexplained is not None:
@@ -222,10 +225,10 @@ class Timing(Result):
                 "per clocked call"
             )
         if self.clock_cost is not None:
-            low, high = float(self.clock_cost.low[0]), float(self.clock_cost.high[0])
+            value, low, high = self.clock_cost.at(0)
             lines.append(
-                f"the clocks themselves: {_first(self.clock_cost) - 1:+.1%} "
-                f"[{low - 1:+.1%}, {high - 1:+.1%}] of the time, {self.clock_pairs} pairs"
+                f"the clocks themselves: {value - 1:+.1%} [{low - 1:+.1%}, {high - 1:+.1%}] of the "
+                f"time, {self.clock_pairs} pairs"
             )
         if self.agreement:
             worst = max(self.agreement, key=lambda part: part.difference)
@@ -236,22 +239,13 @@ class Timing(Result):
             )
         return "\n".join(lines)
 
-    def __str__(self) -> str:
-        return self.summary()
-
 
 def _first(estimate: Estimate) -> float:
     return float(estimate.value[0])
 
 
-def with_bounds(estimate: Estimate) -> str:
-    """An estimate of shape [1] in percent, with its interval where it has one."""
-    value, low, high = (float(part[0]) for part in estimate)
-    return f"{value:.1%}" if np.isnan(low) else f"{value:.1%} [{low:.1%}, {high:.1%}]"
-
-
 def _named(name: str, estimate: Estimate | None, index: int) -> dict[str, float | None]:
     if estimate is None:
         return {name: None, f"{name}_low": None, f"{name}_high": None}
-    value, low, high = (float(part[index]) for part in estimate)
+    value, low, high = estimate.at(index)
     return {name: value, f"{name}_low": low, f"{name}_high": high}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from routestats.errors import InvalidTypeError, InvalidValueError, TraceError
+from routestats.stats._base.checks import check_choice, check_confidence, check_integer
 from routestats.stats._base.estimate import Floats
 from routestats.stats._timing.groups import (
     agreement_of,
@@ -69,12 +70,9 @@ def timing(
     inside is measured on other steps of the same work, which are clocked from outside alone.
     """
     folder = _folder(run)
-    if not 0.0 < confidence < 1.0:
-        raise InvalidValueError(f"confidence: expected between 0 and 1, got {confidence}")
-    if source not in STAGE_SOURCES:
-        raise InvalidValueError(
-            f"source: expected one of {', '.join(STAGE_SOURCES)}, got {source!r}"
-        )
+    confidence = check_confidence(confidence)
+    min_steps = check_integer("min_steps", min_steps, 1)
+    check_choice("source", source, STAGE_SOURCES)
     times = read_timings(folder, source)
     there = timing_sources(folder)
     outline = read_timings(folder, "outline") if "outline" in there and source == "hooks" else None

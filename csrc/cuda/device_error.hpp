@@ -1,0 +1,12 @@
+#pragma once
+
+#include <stdexcept>
+
+namespace routestats::cuda {
+
+// The CUDA runtime refused something; what() says what, and why.
+class DeviceError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+}  // namespace routestats::cuda

@@ -1,0 +1,103 @@
+"""New requests of an engine, and what can be read from a request's id."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+from routestats.schema import is_domain
+
+# vLLM appends "-" and eight characters to a request's id, and puts "<index>_" before it when the
+# request asks for several samples. Ids come from clients, and `int` refuses very long numbers.
+_SAMPLE = r"(?:(?P<sample>[0-9]{1,9})_)?"
+_ENGINE_ID = re.compile(rf"{_SAMPLE}(?P<external>.+)-[0-9a-f]{{8}}", re.DOTALL)
+# What vLLM's servers put before a client's id.
+_SERVERS = (
+    "cmpl",
+    "chatcmpl",
+    "generate-tokens",
+    "decision",
+    "generative-scoring",
+    "transcribe",
+    "translate",
+)
+_NAMES_DOMAIN = re.compile(rf"{_SAMPLE}(?:(?:{'|'.join(_SERVERS)})-)?rs:(?:(?P<domain>[^:]*):)?")
+_LONGEST_ID = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """A request at its first scheduling.
+
+    Attributes
+    ----------
+    request_id : str
+        The engine's. A part of it comes from a client, so it may hold any text.
+    domain : str
+        The capture's; the id may name another.
+    prompt_token_ids : ndarray of int32
+    stop_ids : frozenset of int
+        Token ids that end it.
+    last_position : int or None
+        The largest position that can be run, by the request's own limits.
+    """
+
+    request_id: str
+    domain: str
+    prompt_token_ids: npt.NDArray[np.int32]
+    stop_ids: frozenset[int] = frozenset()
+    last_position: int | None = None
+
+
+def external_id(request_id: str) -> tuple[str, int]:
+    """The id under which the caller knows an engine's request, and the index of the sample."""
+    match = _ENGINE_ID.fullmatch(request_id)
+    if match is None:
+        return request_id, 0
+    return match["external"], int(match["sample"] or 0)
+
+
+def named_domain(request_id: str) -> str | None:
+    """The text that an id gives as its domain, legal or not; None if it gives none.
+
+    An id gives one as ``rs:<domain>:<anything>``, at its start or after what vLLM puts there.
+
+    >>> named_domain("cmpl-rs:humaneval:17-0-1a2b3c4d")
+    'humaneval'
+    """
+    match = _NAMES_DOMAIN.match(request_id)
+    return None if match is None else match["domain"] or ""
+
+
+def domain_of(request_id: str, default: str) -> str:
+    """The domain that a request id names; `default` if it names none, or an illegal one.
+
+    >>> domain_of("rs:my-code:17-1a2b3c4d", "default")
+    'my-code'
+    """
+    named = named_domain(request_id)
+    return named if named is not None and is_domain(named) else default
+
+
+def id_for_files(request_id: str) -> str:
+    """`request_id` as files hold it: valid UTF-8 of limited length.
+
+    Different ids keep different names.
+    """
+    name = request_id.encode("utf-8", "backslashreplace").decode()
+    if len(name) <= _LONGEST_ID:
+        return name
+    return f"{name[:_LONGEST_ID]}...{blake2b(name.encode(), digest_size=8).hexdigest()}"
+
+
+def prompt_group(token_ids: npt.ArrayLike) -> str:
+    """The group of a request, a name for its prompt: 16 hexadecimal digits of a BLAKE2b hash.
+
+    The token ids are hashed as little-endian int32, so every engine gives a prompt the same name.
+    """
+    tokens = np.ascontiguousarray(token_ids, dtype="<i4")
+    return blake2b(tokens.tobytes(), digest_size=8).hexdigest()

@@ -1,0 +1,1 @@
+"""Capture of Hugging Face transformers models, for users without vLLM."""

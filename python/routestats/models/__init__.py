@@ -1,0 +1,5 @@
+"""Models for machines without a hub, and what the command line's ``MODEL`` means."""
+
+from routestats.models.built_in import tiny_model as tiny_model
+
+__all__ = ["tiny_model"]

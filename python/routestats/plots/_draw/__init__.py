@@ -1,0 +1,1 @@
+"""What several figures share: looks, panels, and the geometry of lines."""
