@@ -18,7 +18,7 @@ from routestats.counts._path_counts import (
     check_window,
     path_text,
 )
-from routestats.counts._source import Source, as_ids, open_source
+from routestats.counts._source import Source, open_source
 from routestats.counts.device.choice import choose_threads
 from routestats.errors import InvalidValueError
 from routestats.result import Result, plain
@@ -163,13 +163,7 @@ def count_ngrams(
     chosen_threads = choose_threads(threads)
     shape = opened.shape
     counter = _core.NgramCounter(layers=shape.num_layers, num_experts=shape.num_experts)
-    for chunk in opened.chunks:
-        experts = as_ids(chunk)
-        if experts.shape[1:] != (shape.num_layers, shape.top_k):
-            raise InvalidValueError(
-                f"experts: expected chunks of shape [t, {shape.num_layers}, {shape.top_k}], got "
-                f"{list(experts.shape)}"
-            )
+    for experts in opened.on_host():
         counter.add(experts, threads=chosen_threads, first_token=counter.tokens)
     most = MAX_LISTED_BYTES // (shape.num_layers**2 * (8 + 2 * shape.num_layers))
     if min(top, counter.paths) > most:

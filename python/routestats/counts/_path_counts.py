@@ -11,9 +11,9 @@ import pyarrow as pa
 
 from routestats import _core
 from routestats.arguments import check_choice, check_integer
-from routestats.counts._source import Chunks, Source, as_ids, open_source
+from routestats.counts._source import Chunks, Source, open_source
 from routestats.counts.device.choice import choose_device, choose_threads
-from routestats.counts.device.counts import DeviceIds, count_paths_on_cuda
+from routestats.counts.device.counts import count_paths_on_cuda
 from routestats.counts.device.paths import fill_table
 from routestats.errors import InvalidValueError
 from routestats.result import Result
@@ -253,27 +253,16 @@ def count_paths(
     shape = opened.shape
     chosen_device = choose_device(device, data_on_cuda=opened.on_cuda)
     table = new_table(shape, chosen, first, layers)
-    chunks = (_checked_chunk(chunk, shape) for chunk in opened.chunks)
     if chosen_device == "cuda":
-        found = count_paths_on_cuda(chunks, shape, kind=chosen, start=first, length=layers)
+        found = count_paths_on_cuda(opened.chunks, shape, kind=chosen, start=first, length=layers)
         fill_table(table, shape, first, *found, threads=chosen_threads)
     else:
         first_token = 0
-        for experts in map(as_ids, chunks):
+        for experts in opened.on_host():
             table.add(experts, threads=chosen_threads, first_token=first_token)
             first_token += len(experts)
     layer_ids = opened.layer_ids or tuple(range(shape.num_layers))
     return finish_paths(table, shape, layer_ids, chosen, first, layers, top, device=chosen_device)
-
-
-def _checked_chunk(chunk: Ids | DeviceIds, shape: RouteShape) -> Ids | DeviceIds:
-    experts = chunk if isinstance(chunk, DeviceIds) else as_ids(chunk)
-    if experts.shape[1:] != (shape.num_layers, shape.top_k):
-        raise InvalidValueError(
-            f"experts: expected chunks of shape [t, {shape.num_layers}, {shape.top_k}], got "
-            f"{list(experts.shape)}"
-        )
-    return experts
 
 
 def check_kind(kind: str, opened: Chunks) -> PathKind:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 from routestats import _core
 from routestats.counts import _file
 from routestats.counts._plan import Hops, Pairing, PairPlan, check_hops, check_pairing
-from routestats.counts._source import Chunks, Ids, Source, as_ids, open_source
+from routestats.counts._source import Chunks, Ids, Source, open_source
 from routestats.counts.device.choice import choose_device, choose_threads
-from routestats.counts.device.counts import DeviceIds, count_on_cuda
+from routestats.counts.device.counts import count_on_cuda
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.shape import RouteShape
 
@@ -178,7 +178,7 @@ class RouteCounts:
         self._check_source(opened)
         if chosen_device == "cuda":
             self.tokens += count_on_cuda(
-                map(self._checked_chunk, opened.chunks),
+                opened.chunks,
                 self.shape,
                 slots=self._counted_slots,
                 layer_pairs=self._plan.pairs,
@@ -193,21 +193,9 @@ class RouteCounts:
     def _counted_slots(self) -> int:
         return 1 if self.pairing == "top1" else self.shape.top_k
 
-    def _checked_chunk(self, chunk: npt.ArrayLike | DeviceIds) -> Ids | DeviceIds:
-        experts = chunk if isinstance(chunk, DeviceIds) else as_ids(chunk)
-        got = experts.shape[1:]
-        if got != (self.shape.num_layers, self.shape.top_k):
-            raise InvalidValueError(
-                f"experts: expected chunks of shape [t, {self.shape.num_layers}, "
-                f"{self.shape.top_k}], got [t, {got[0]}, {got[1]}]"
-            )
-        return experts
-
     def _count_chunks(self, opened: Chunks, threads: int) -> None:
         first_token = 0
-        for chunk in opened.chunks:
-            experts = self._checked_chunk(chunk)
-            assert not isinstance(experts, DeviceIds)  # choose_device saw to that
+        for experts in opened.on_host():
             self._count_array(experts, threads, first_token)
             first_token += len(experts)
             self.tokens += len(experts)

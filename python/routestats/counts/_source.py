@@ -53,6 +53,7 @@ class Chunks:
     on_cuda : bool
         Whether the chunks lie in a CUDA device's memory.
     chunks : iterator of ndarray or DeviceIds, each [t, L, K]
+        Checked, and in the machine's byte order.
     """
 
     shape: RouteShape
@@ -61,6 +62,11 @@ class Chunks:
     single: bool
     on_cuda: bool
     chunks: Iterator[Ids] | Iterator[DeviceIds]
+
+    def on_host(self) -> Iterator[Ids]:
+        """The chunks; `InvalidTypeError` if they lie in a device's memory."""
+        for chunk in self.chunks:
+            yield as_ids(chunk) if isinstance(chunk, DeviceIds) else chunk
 
 
 def open_source(source: Source, num_experts: int | None) -> Chunks:
@@ -87,7 +93,7 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
             bool(getattr(source, "ordered", True)),
             False,
             False,
-            source.iter_experts(CHUNK_ROWS),
+            (_checked(chunk, shape) for chunk in source.iter_experts(CHUNK_ROWS)),
         )
     if num_experts is None:
         raise InvalidTypeError(
@@ -100,6 +106,17 @@ def open_source(source: Source, num_experts: int | None) -> Chunks:
     experts = as_ids(source.experts if isinstance(source, RoutingBatch) else source)
     shape = RouteShape(experts.shape[1], num_experts, experts.shape[2])
     return Chunks(shape, None, True, True, False, iter([experts]))
+
+
+def _checked(chunk: npt.ArrayLike, shape: RouteShape) -> Ids:
+    """A chunk of a source as an array of ids, whose shape is that of the source."""
+    experts = as_ids(chunk)
+    if experts.shape[1:] != (shape.num_layers, shape.top_k):
+        raise InvalidValueError(
+            f"experts: expected chunks of shape [t, {shape.num_layers}, {shape.top_k}], got "
+            f"{list(experts.shape)}"
+        )
+    return experts
 
 
 def as_ids(values: npt.ArrayLike | DeviceIds) -> Ids:
