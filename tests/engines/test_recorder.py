@@ -126,6 +126,16 @@ def test_what_the_writer_cannot_write_reaches_the_engine(tmp_path: Path) -> None
     made.close()  # any number of times
 
 
+def test_a_run_that_cannot_be_closed_says_so_every_time(tmp_path: Path) -> None:
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 5, new=True))
+    (tmp_path / "run" / "run.json").unlink()
+    (tmp_path / "run" / "run.json").mkdir()  # a folder where a file must be
+    first = made.close()["error"]
+    assert "cannot be written" in first
+    assert made.close()["error"] == first
+
+
 def test_drop_counts_what_it_leaves_out(tmp_path: Path) -> None:
     made = recorder(tmp_path / "run", policy="drop", ring_rows=4)
     kept = [run_step(made, step(0, 4, new=True))]

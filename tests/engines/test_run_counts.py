@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +171,23 @@ def test_paths_of_a_run_too_large_to_count_again_are_not_there(
     assert all("counting all its paths again" in why for why in not_saved.values())
     capture(run, "d", 1, counts=True)
     assert "not_saved" not in rs.Trace.open(run).info
+
+
+def test_requests_of_rows_that_cannot_be_counted_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = start(tmp_path / "run", counts=True)
+    count = recorder._counts.add
+
+    def fails_at_the_end(*arguments: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            raise rs.RouteStatsError("no memory for counts")
+        count(*arguments)
+
+    monkeypatch.setattr(recorder._counts, "add", fails_at_the_end)
+    step(recorder, "a-00000001", 5)
+    assert recorder.close()["error"] == "no memory for counts"
+    trace = rs.Trace.open(tmp_path / "run")
+    assert (len(trace), trace.complete) == (5, False)
+    assert trace.requests["external_id"].to_pylist() == ["a"]
+    assert saved(tmp_path / "run") == []

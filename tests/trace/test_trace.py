@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -299,6 +300,18 @@ def test_from_arrays_takes_any_stride() -> None:
     trace = Trace.from_arrays(ids[::2, ::-1], num_experts=8, request_ids=[0, 1] * 3)
     np.testing.assert_array_equal(trace.experts, ids[::2, ::-1])
     assert trace.rows["position"].to_pylist() == [0, 0, 1, 1, 2, 2]
+
+
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("rows", [0, -1, 2.5, "many", True])
+def test_chunks_of_no_size(tmp_path: Path, rows: Any, held: bool) -> None:
+    write_run(tmp_path / "run")
+    trace = Trace.open(tmp_path / "run")
+    if held:
+        assert len(trace.experts) == 60
+    for read in (trace.batches, trace.iter_batches, trace.iter_experts):
+        with pytest.raises((InvalidTypeError, InvalidValueError), match="^rows: expected a"):
+            list(read(rows=rows))
 
 
 def test_arrow_and_pandas(tmp_path: Path) -> None:

@@ -152,9 +152,10 @@ class RunCounts:
                 f"{size >> 20} MiB; expected at most {_RECOUNTED_BYTES >> 20}"
             )
             return dict.fromkeys(PATHS_FILES.values(), why)
+        run = Trace.open(self._run_dir) if self._before else None  # decoded once for both kinds
         for kind, name in PATHS_FILES.items():
-            if self._before:
-                paths = count_paths(Trace.open(self._run_dir), kind, top=_SAVED_PATHS)
+            if run is not None:
+                paths = count_paths(run, kind, top=_SAVED_PATHS)
             else:
                 assert self._live is not None
                 paths = self._live.paths(kind, top=_SAVED_PATHS)

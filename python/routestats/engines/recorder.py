@@ -209,7 +209,7 @@ class Recorder:
                 not_saved=self._not_saved,
             )
         except RouteStatsError as error:
-            totals["error"] = self._error or str(error)
+            self._error = totals["error"] = self._error or str(error)
         return totals
 
     # --- drain thread ---
@@ -280,11 +280,11 @@ class Recorder:
                 self._counts.withdraw()
             for batch in batches:
                 self._writer.write(batch)
-        records = self._assembler.take_records()
-        if self._hold_records:
-            self._held_records.extend(records)
-        elif records:
-            self._writer.write_requests(records)
+            records = self._assembler.take_records()
+            if self._hold_records:
+                self._held_records.extend(records)
+            elif records:
+                self._writer.write_requests(records)
         self._writer.maybe_flush()
 
     def _count(self) -> None:
@@ -315,8 +315,11 @@ class Recorder:
         self._note_waiting()
         self._assembler.finish_all()
         self._hold_records = True
-        self._write()
-        self._writer.write_requests([self._with_outcome(record) for record in self._held_records])
+        try:
+            self._write()
+        finally:  # also where rows cannot be counted
+            records = [self._with_outcome(record) for record in self._held_records]
+            self._writer.write_requests(records)
         for record in self._held_records:
             self._check_outcome(record)
         if self._error is None:

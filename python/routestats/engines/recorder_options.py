@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, TypedDict
 
-from routestats.arguments import check_integer, check_integers
+from routestats.arguments import check_flag, check_integer, check_integers
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 
@@ -92,8 +92,7 @@ class RecorderOptions:
 
     def __post_init__(self) -> None:
         for name in ("weights", "counts", "paths", "live"):
-            if not isinstance(value := getattr(self, name), bool):
-                raise InvalidTypeError(f"{name}: expected True or False, got {value!r}")
+            object.__setattr__(self, name, check_flag(name, getattr(self, name)))
         if self.policy not in ("block", "drop"):
             raise InvalidValueError(f"policy: expected 'block' or 'drop', got {self.policy!r}")
         for name in ("ring_rows", "flush_rows"):

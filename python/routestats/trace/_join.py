@@ -15,7 +15,7 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import LookaheadLayout, RoutingBatch, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._selection import Selection
-from routestats.trace._sources import Mask
+from routestats.trace._sources import Mask, kept
 from routestats.trace._trace import Trace
 
 
@@ -74,16 +74,9 @@ class JoinedSource:
         for name, part in self.parts.items():
             if name not in domains:
                 continue
-            start = self.spans[name].start
-            for batch in part.batches(columns, rows):
+            for batch in kept(part.batches(columns, rows), keep, self.spans[name].start):
                 ids = tuple(f"{name}/{request}" for request in batch.request_ids)
-                named = RoutingBatch.of_columns(name, ids, rows=len(batch), **batch.columns())
-                here = None if keep is None else keep[start : start + len(batch)]
-                start += len(batch)
-                if here is None:
-                    yield named
-                elif here.any():
-                    yield named[here]
+                yield RoutingBatch.of_columns(name, ids, rows=len(batch), **batch.columns())
 
     def requests(self) -> pa.Table:
         tables = []

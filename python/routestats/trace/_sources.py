@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -145,13 +145,7 @@ class FileSource:
             start, stop = self._bounds[part : part + 2].tolist()
             if domain not in domains or (keep is not None and not keep[start:stop].any()):
                 continue
-            for batch in self._part(part, columns, rows):
-                here = None if keep is None else keep[start : start + len(batch)]
-                start += len(batch)
-                if here is None or here.all():
-                    yield batch
-                elif here.any():
-                    yield batch[here]
+            yield from kept(self._part(part, columns, rows), keep, start)
 
     def _part(self, part: int, columns: Sequence[str], rows: int) -> Iterator[RoutingBatch]:
         """The rows of one file: what is held from memory, the rest from the file."""
@@ -160,15 +154,16 @@ class FileSource:
         held = [name for name in columns if self._is_held(name)]
         self._fill(part, held)
         values = {name: read_only(self._place_for(name)) for name in held}
+        names = tuple(self._names) if "request_id" in held else ()
         if len(held) == len(columns):
-            yield from batches_of_arrays(domain, values, self._names, slice(start, stop), rows)
+            yield from batches_of_arrays(domain, values, names, slice(start, stop), rows)
             return
         rest = [name for name in columns if name not in held]
         for batch in self._open(path).batches(rest, rows):
             here = slice(start, start + len(batch))
             start += len(batch)
             if held:
-                (one,) = batches_of_arrays(domain, values, self._names, here, len(batch))
+                (one,) = batches_of_arrays(domain, values, names, here, len(batch))
                 ids = one.request_ids or batch.request_ids
                 both = {**one.columns(), **batch.columns()}
                 yield RoutingBatch.of_columns(domain, ids, rows=len(batch), **both)
@@ -272,14 +267,8 @@ class ArraySource:
         for domain, span in self.spans.items():
             if domain not in domains:
                 continue
-            start = span.start
-            for batch in batches_of_arrays(domain, chosen, self.request_names, span, rows):
-                here = None if keep is None else keep[start : start + len(batch)]
-                start += len(batch)
-                if here is None:
-                    yield batch
-                elif here.any():
-                    yield batch[here]
+            batches = batches_of_arrays(domain, chosen, self.request_names, span, rows)
+            yield from kept(batches, keep, span.start)
 
     def requests(self) -> pa.Table:
         return self.table
@@ -288,13 +277,12 @@ class ArraySource:
 def batches_of_arrays(
     domain: str,
     arrays: Mapping[str, npt.NDArray[Any] | None],
-    request_names: Sequence[str] | Mapping[str, int],
+    request_names: Sequence[str],
     span: slice,
     rows: int,
 ) -> Iterator[RoutingBatch]:
     """Some rows of arrays by column, at most `rows` at a time."""
     requests = arrays.get("request_id")
-    names = () if requests is None else tuple(request_names)
     for start in range(span.start, span.stop, rows):
         here = slice(start, min(start + rows, span.stop))
         values = {
@@ -304,9 +292,20 @@ def batches_of_arrays(
         ids: tuple[str, ...] = ()
         if requests is not None:
             present, codes = np.unique(requests[here], return_inverse=True)
-            ids = tuple(names[number] for number in present)
+            ids = tuple(request_names[number] for number in present)
             values["request_index"] = codes.astype(np.int32)
         yield RoutingBatch.of_columns(domain, ids, rows=here.stop - start, **values)
+
+
+def kept(batches: Iterable[RoutingBatch], keep: Mask | None, start: int) -> Iterator[RoutingBatch]:
+    """The rows that `keep` marks, of batches whose first row is row `start` of the source."""
+    for batch in batches:
+        here = None if keep is None else keep[start : start + len(batch)]
+        start += len(batch)
+        if here is None or here.all():
+            yield batch
+        elif here.any():
+            yield batch[here]
 
 
 def read_only(values: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from routestats.arguments import check_integer
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.schema import (
     DEFAULT_DOMAIN,
@@ -241,8 +242,8 @@ class Trace:
 
         Raises
         ------
-        InvalidValueError
-            If the trace has no such column, or `rows` is less than 1.
+        InvalidTypeError, InvalidValueError
+            If the trace has no such column, or `rows` is no integer of at least 1.
         TraceError
             If a file cannot be read.
         """
@@ -250,8 +251,7 @@ class Trace:
         check_known("columns", chosen, self.columns)
         if not chosen:
             raise InvalidValueError(f"columns: expected some of {', '.join(self.columns)}")
-        if rows < 1:
-            raise InvalidValueError(f"rows: expected at least 1, got {rows}")
+        rows = check_integer("rows", rows, 1)
         return self._view.batches(list(dict.fromkeys(chosen)), rows)
 
     def iter_batches(self, rows: int = BATCH_ROWS) -> Iterator[RoutingBatch]:
@@ -260,6 +260,7 @@ class Trace:
 
     def iter_experts(self, rows: int = BATCH_ROWS) -> Iterator[npt.NDArray[Any]]:
         """Experts ``[t, L, K]`` of at most `rows` rows at a time."""
+        rows = check_integer("rows", rows, 1)
         if (held := self._held.get("experts")) is not None:
             return (held[start : start + rows] for start in range(0, len(held), rows))
         return (batch.experts for batch in self.batches("experts", rows))

@@ -69,13 +69,11 @@ class View:
     def _of_layers(self, batch: RoutingBatch) -> RoutingBatch:
         if self.selection.layers is None:
             return batch
-        layers = list(self.selection.layers)
-        values = {
-            name: values[:, layers] if name in ("experts", "weights") and values is not None
-            else values
-            for name, values in batch.columns().items()
-        }  # fmt: skip
-        return RoutingBatch.of_columns(batch.domain, batch.request_ids, rows=len(batch), **values)
+        columns = batch.columns()
+        for name in ("experts", "weights"):
+            if (values := columns.get(name)) is not None:
+                columns[name] = values[:, list(self.selection.layers)]
+        return RoutingBatch.of_columns(batch.domain, batch.request_ids, rows=len(batch), **columns)
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """All rows of a column, read-only; ``request_id`` as indices into the source's names."""

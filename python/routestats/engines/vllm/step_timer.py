@@ -94,7 +94,6 @@ class StepTimer:
         info: Callable[[str, str, float], TimingInfo],
         request: TimingRequest,
     ) -> None:
-        self._runner = runner
         self._request = request
         self._info = info
         self._wrapping = Wrapping()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,31 +111,35 @@ class WorkerCapture:
                 f"got {options.ring_rows}"
             )
         attached.bind()
-        self._recorder = Recorder(
-            run_dir,
-            attached.shape,
-            [layer.layer_id for layer in attached.layers],
-            model=attached.model,
-            engine=attached.engine,
-            settings={
-                "weights": options.weights,
-                "policy": options.policy,
-                "ring_rows": options.ring_rows,
-                "tap": type(attached.tap).__name__,
-                "order": "gate weight as applied, descending; ties to the lowest id",
-                "router": type(attached.layers[0].router).__name__,
-            },
-            options=options,
-            hold_records=hold_records,
-            lookahead=None if lookahead is None else lookahead.layout,
-            ring=attached.tap.begin(options),
-            tokenizer=str(attached.config.model_config.tokenizer),
-            # On a GPU, rows are counted where the ring holds them.
-            count_device="cuda" if isinstance(attached.tap, DeviceTap) else "cpu",
-        )
-        if lookahead is not None:
-            lookahead.bind()
-            self._lookahead = lookahead
+        try:
+            if lookahead is not None:
+                self._lookahead = lookahead
+                lookahead.bind()
+            self._recorder = Recorder(
+                run_dir,
+                attached.shape,
+                [layer.layer_id for layer in attached.layers],
+                model=attached.model,
+                engine=attached.engine,
+                settings={
+                    "weights": options.weights,
+                    "policy": options.policy,
+                    "ring_rows": options.ring_rows,
+                    "tap": type(attached.tap).__name__,
+                    "order": "gate weight as applied, descending; ties to the lowest id",
+                    "router": type(attached.layers[0].router).__name__,
+                },
+                options=options,
+                hold_records=hold_records,
+                lookahead=None if lookahead is None else lookahead.layout,
+                ring=attached.tap.begin(options),
+                tokenizer=str(attached.config.model_config.tokenizer),
+                # On a GPU, rows are counted where the ring holds them.
+                count_device="cuda" if isinstance(attached.tap, DeviceTap) else "cpu",
+            )
+        except BaseException:
+            self._let_go()
+            raise
 
     def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
         if not hops:
@@ -148,7 +153,7 @@ class WorkerCapture:
 
     def _let_go(self) -> None:
         """Take out of the engine what the capture had put there."""
-        self._recorder = None
+        self._recorder = self._step = None
         self._attachment.tap.end()
         lookahead, self._lookahead = self._lookahead, None
         if lookahead is not None:
@@ -176,8 +181,11 @@ class WorkerCapture:
             def sample_and_note(*args: Any, **kwargs: Any) -> Any:
                 output = sample_tokens(*args, **kwargs)
                 step, self._step = self._step, None
-                if step is not None:
-                    note_sampled(step, output)
+                if step is not None and self._recorder is not None:
+                    try:
+                        note_sampled(step, output)
+                    except Exception as error:  # as in _record
+                        self._fail(self._recorder, error)
                 return output
 
             runner.sample_tokens = sample_and_note
@@ -228,4 +236,5 @@ class WorkerCapture:
             "capture into %s stopped: %s", recorder.run_dir, recorder.error
         )
         if self._alarm is not None:
-            self._alarm.write_text(f"{recorder.error}\n")
+            with suppress(OSError):  # then its owner learns of it at the end
+                self._alarm.write_text(f"{recorder.error}\n")

@@ -31,6 +31,19 @@ def check_trace(trace: object, name: str = "trace") -> Trace:
     return trace
 
 
+def check_sides(train: Trace | RouteCounts, test: Trace) -> None:
+    """Refuse a test side of one layer, and sides that differ in shape or layers."""
+    if test.shape.num_layers < 2:
+        raise InvalidValueError("test: expected at least 2 layers to predict between, got 1")
+    if train.shape != test.shape:
+        raise InvalidValueError(f"train.shape: expected {test.shape} as in test, got {train.shape}")
+    if tuple(train.layer_ids) != tuple(test.layer_ids):
+        raise InvalidValueError(
+            f"train.layer_ids: expected {tuple(test.layer_ids)} as in test, "
+            f"got {tuple(train.layer_ids)}"
+        )
+
+
 def check_order(trace: Trace, needed_by: str) -> None:
     """Refuse a trace that does not know each token's first choice."""
     if not trace.ordered:

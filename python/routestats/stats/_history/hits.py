@@ -22,6 +22,7 @@ from routestats.counts._plan import pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
+from routestats.stats._base.checks import check_sides
 from routestats.stats._base.row_order import rows_within
 from routestats.stats._base.units import Units
 from routestats.stats._predictors.measure import EXACT, TOP1, Measure
@@ -298,15 +299,7 @@ def _check(train: Trace, test: Trace, context: str, names: Sequence[str]) -> tup
     for side, trace in (("train", train), ("test", test)):
         if not isinstance(trace, Trace):
             raise InvalidTypeError(f"{side}: expected a Trace, got {type(trace).__name__}")
-    if test.shape.num_layers < 2:
-        raise InvalidValueError("test: expected at least 2 layers to predict between, got 1")
-    if train.shape != test.shape:
-        raise InvalidValueError(f"train.shape: expected {test.shape} as in test, got {train.shape}")
-    if tuple(train.layer_ids) != tuple(test.layer_ids):
-        raise InvalidValueError(
-            f"train.layer_ids: expected {tuple(test.layer_ids)} as in test, "
-            f"got {tuple(train.layer_ids)}"
-        )
+    check_sides(train, test)
     if not names:
         raise InvalidValueError("names: expected at least one measure, got none")
     measures = []

@@ -15,7 +15,12 @@ from routestats.counts._plan import check_pairing, pair_layers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_flag, check_integer
+from routestats.stats._base.checks import (
+    check_confidence,
+    check_flag,
+    check_integer,
+    check_sides,
+)
 from routestats.stats._base.estimate import resampling_weights
 from routestats.stats._history.hits import measure_history
 from routestats.stats._hop_accuracy.measure import HopMeasure, estimate_measure
@@ -294,15 +299,7 @@ def _matrix(of_pairs: npt.NDArray[np.int64], shape: RouteShape) -> npt.NDArray[n
 
 
 def _check_traces(train: Trace | RouteCounts, test: Trace, *, need_order: bool) -> None:
-    if test.shape.num_layers < 2:
-        raise InvalidValueError("test: expected at least 2 layers to predict between, got 1")
-    if train.shape != test.shape:
-        raise InvalidValueError(f"train.shape: expected {test.shape} as in test, got {train.shape}")
-    if tuple(train.layer_ids) != tuple(test.layer_ids):
-        raise InvalidValueError(
-            f"train.layer_ids: expected {tuple(test.layer_ids)} as in test, "
-            f"got {tuple(train.layer_ids)}"
-        )
+    check_sides(train, test)
     for name, side in (("train", train), ("test", test)):
         if isinstance(side, RouteCounts):
             continue

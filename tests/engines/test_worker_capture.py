@@ -1,0 +1,125 @@
+"""Whatever happens to a capture in a worker, the engine's steps go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+
+import routestats as rs
+from routestats.engines.vllm.attachment import Attachment
+from routestats.engines.vllm.taps import HostTap
+from routestats.engines.vllm.worker_capture import WorkerCapture
+from routestats.errors import CaptureError, TraceError
+from routestats.shape import RouteShape
+
+SHAPE = RouteShape(2, 8, 2)
+REQUEST = "a-00000001"
+
+
+class Runner:
+    """A model runner of one request; its step has a prompt of one token and two drafts."""
+
+    def __init__(self, tap: HostTap, layers: int) -> None:
+        self.tap, self.layers = tap, layers
+        self.input_batch = SimpleNamespace(num_reqs=1, req_ids=[REQUEST])
+        self.query_start_loc = SimpleNamespace(np=np.array([0, 3]))
+        self.input_ids = torch.tensor([5, 6, 7])
+        self.positions = torch.tensor([0, 1, 2])
+        self.sampled: Any = SimpleNamespace(
+            sampled_token_ids=[[6, 7, 8]], req_id_to_index={REQUEST: 0}
+        )
+
+    def execute_model(self, scheduler_output: Any) -> str:
+        for layer in range(self.layers):
+            ids = torch.tensor([[0, 1]] * 3, dtype=torch.int32)
+            self.tap.observe(layer, ids, torch.tensor([[0.7, 0.3]] * 3))
+        return "executed"
+
+    def sample_tokens(self) -> Any:
+        return self.sampled
+
+
+def captured(layers: int = 2) -> tuple[WorkerCapture, Any]:
+    tap = HostTap(SHAPE)
+    runner = Runner(tap, layers)
+    model_config = SimpleNamespace(max_model_len=64, tokenizer="t")
+    attachment = SimpleNamespace(
+        runner=runner,
+        config=SimpleNamespace(model_config=model_config),
+        layers=[SimpleNamespace(layer_id=i, router=None) for i in range(2)],
+        shape=SHAPE,
+        tap=tap,
+        model={"name": "m"},
+        engine={"name": "fake"},
+        largest_step=8,
+        bind=lambda: None,
+    )
+    return WorkerCapture(cast(Attachment, attachment)), runner
+
+
+def scheduled() -> Any:
+    params = SimpleNamespace(stop_token_ids=[], max_tokens=4)
+    new = SimpleNamespace(
+        req_id=REQUEST,
+        prompt_token_ids=[5],
+        sampling_params=params,
+    )
+    return SimpleNamespace(
+        total_num_scheduled_tokens=3,
+        scheduled_new_reqs=[new],
+        finished_req_ids=[],
+        scheduled_spec_decode_tokens={REQUEST: [6, 7]},
+    )
+
+
+def request(run_dir: Path, alarm: Path) -> dict[str, Any]:
+    return {"run_dir": str(run_dir), "domain": "d", "alarm": str(alarm)}
+
+
+def test_a_step_with_accepted_drafts(tmp_path: Path) -> None:
+    capture, runner = captured()
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    assert runner.execute_model(scheduled()) == "executed"
+    assert runner.sample_tokens() is runner.sampled
+    totals = capture.stop([], None)
+    assert (totals["rows"], totals["error"]) == (3, None)
+    assert rs.verify(tmp_path / "run").ok
+
+
+def test_an_alarm_that_cannot_be_given(tmp_path: Path) -> None:
+    capture, runner = captured(layers=1)
+    capture.start(request(tmp_path / "run", tmp_path / "no folder" / "alarm"))
+    assert runner.execute_model(scheduled()) == "executed"
+    assert not capture.under_way
+    assert "MoE layer 1 was not written" in capture.stop([], None)["error"]
+
+
+def test_sampled_tokens_that_cannot_be_read(tmp_path: Path) -> None:
+    capture, runner = captured()
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    runner.execute_model(scheduled())
+    runner.sampled = SimpleNamespace(sampled_token_ids=[[6, 7, 8]])  # of no known request
+    assert runner.sample_tokens() is runner.sampled
+    assert not capture.under_way
+    assert "req_id_to_index" in (tmp_path / "alarm").read_text()
+    assert "req_id_to_index" in capture.stop([], None)["error"]
+
+
+def test_a_capture_that_cannot_begin_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture, runner = captured()
+    ended: list[str] = []
+    monkeypatch.setattr(runner.tap, "end", lambda: ended.append("ring"))
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(TraceError):
+        capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    assert ended == ["ring"]
+    assert not capture.under_way
+    with pytest.raises(CaptureError, match="no capture is under way"):
+        capture.stop([], None)
