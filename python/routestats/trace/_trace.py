@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from routestats.arguments import check_flag, check_integer, check_path
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.schema import (
     DEFAULT_DOMAIN,
@@ -58,7 +59,7 @@ class Trace:
         TraceError
             If it is no run, or cannot be read.
         """
-        path = Path(path)
+        path = check_path("path", path)
         if path.is_file() and path.suffix != ".parquet":
             files.check_folder(path)
         if path.suffix == ".parquet" and not path.exists():
@@ -127,7 +128,7 @@ class Trace:
             groups=groups,
             layer_ids=layer_ids,
         )
-        known = weights is not None if ordered is None else ordered
+        known = weights is not None if ordered is None else check_flag("ordered", ordered)
         # One choice is in order by itself.
         known = known or source.shape.top_k == 1
         return cls(source, Selection(source.domains), {"complete": True}, ordered=known)
@@ -250,8 +251,7 @@ class Trace:
         check_known("columns", chosen, self.columns)
         if not chosen:
             raise InvalidValueError(f"columns: expected some of {', '.join(self.columns)}")
-        if rows < 1:
-            raise InvalidValueError(f"rows: expected at least 1, got {rows}")
+        rows = check_integer("rows", rows, 1)
         return self._view.batches(list(dict.fromkeys(chosen)), rows)
 
     def iter_batches(self, rows: int = BATCH_ROWS) -> Iterator[RoutingBatch]:
@@ -260,6 +260,7 @@ class Trace:
 
     def iter_experts(self, rows: int = BATCH_ROWS) -> Iterator[npt.NDArray[Any]]:
         """Experts ``[t, L, K]`` of at most `rows` rows at a time."""
+        rows = check_integer("rows", rows, 1)
         if (held := self._held.get("experts")) is not None:
             return (held[start : start + rows] for start in range(0, len(held), rows))
         return (batch.experts for batch in self.batches("experts", rows))
