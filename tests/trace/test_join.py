@@ -56,7 +56,10 @@ def test_traces_that_do_not_fit_are_named() -> None:
 
 
 def test_parts_of_some_layers_have_no_lookahead(tmp_path: Path) -> None:
-    lookahead_cases.write_run(tmp_path / "run")
+    rng = np.random.default_rng(0)
+    experts = lookahead_cases.random_ids(rng, 20, 5, best=2)
+    ahead = lookahead_cases.random_ids(rng, 20, 2, len(lookahead_cases.PAIRS), best=4)
+    lookahead_cases.write_run(tmp_path / "run", experts, ahead)
     whole = rs.Trace.open(tmp_path / "run")
     part = whole.filter(layers=[0, 1])
     assert join({"one": whole, "two": whole}).lookahead == whole.lookahead is not None
