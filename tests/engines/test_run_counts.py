@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -170,3 +172,24 @@ def test_paths_of_a_run_too_large_to_count_again_are_not_there(
     assert all("counting all its paths again" in why for why in not_saved.values())
     capture(run, "d", 1, counts=True)
     assert "not_saved" not in rs.Trace.open(run).info
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (lambda table: table.slice(0, 3), "lists 3 paths, expected "),
+        (lambda table: table.slice(0, 0), "lists 0 paths, expected "),
+        (lambda table: table.replace_schema_metadata({b"\xff": b"\xff"}), "tokens none, but "),
+        (lambda table: table.replace_schema_metadata({b"tokens": b"\xff"}), "tokens \ufffd, but "),
+    ],
+)
+def test_verify_finds_what_is_left_out_of_saved_paths(
+    tmp_path: Path, changed: Callable[[pa.Table], pa.Table], why: str
+) -> None:
+    run = tmp_path / "run"
+    capture(run, "a", 40, **BOTH)
+    file = run / PATHS_FILES["set"]
+    pq.write_table(changed(pq.read_table(file)), file)
+    (failed,) = (check for check in rs.verify(run).checks if not check.ok)
+    assert failed.name == f"saved {file.name}"
+    assert failed.detail.startswith(why)
