@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,9 @@ import pytest
 from stats_cases import make_trace
 
 import routestats as rs
+from routestats import report
 from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.trace import join, sort_by_weight
 
 TRACE, _ = make_trace(0)
 COUNTS = rs.count(TRACE)
@@ -94,6 +96,8 @@ def test_what_is_wrong_is_named(ask: Callable[[], Any], message: str) -> None:
 
 
 BAD = ["x", None, -1, 1.5, [], object(), float("nan"), np.arange(3), [object()], "", {}, (1, 2, 3)]
+BAD += [np.array(3), np.zeros((3, 2)), 10**30]
+ROUTED = np.zeros((3, 2, 1), np.uint8)
 
 
 @pytest.mark.parametrize(
@@ -116,6 +120,26 @@ BAD = ["x", None, -1, 1.5, [], object(), float("nan"), np.arange(3), [object()],
         partial(rs.count, TRACE),
         partial(rs.count_ngrams, TRACE),
         partial(rs.count_paths, TRACE),
+        partial(rs.count_paths(TRACE).most_frequent, 1),
+        partial(rs.count_paths(TRACE).summary),
+        partial(rs.RouteCounts.empty, TRACE.shape, hops=0, pairing="any"),
+        partial(rs.Trace.from_arrays, ROUTED, num_experts=4, request_ids=["a", "a", "b"]),
+        partial(rs.Trace.open, "nowhere"),
+        partial(TRACE.batches),
+        partial(TRACE.filter),
+        partial(TRACE.iter_batches),
+        partial(TRACE.iter_experts),
+        partial(TRACE.split),
+        partial(join, {"a": TRACE}),
+        partial(sort_by_weight, [[1, 2]], [[0.1, 0.2]]),
+        partial(report.analyse_run, "nowhere"),
+        partial(untyped(report.claim_check), None),
+        partial(report.compare_runs, TRACE, TRACE, permutations=2, bootstrap=2),
+        partial(report.compare_with, TRACE, TRACE),
+        partial(report.paper_table, TRACE, "srp"),
+        partial(untyped(report.summary), None),
+        partial(untyped(report.to_dict), None),
+        partial(report.write_report, "nowhere"),
     ],
     ids=lambda ask: ask.func.__name__,
 )
@@ -125,8 +149,10 @@ def test_no_argument_raises_anything_but_routestats_errors(ask: partial[Any]) ->
         given = inspect.signature(ask.func).bind_partial(*ask.args, **ask.keywords).arguments
         for value in BAD:
             try:
-                ask.func(**{**given, name: value})
+                answer = ask.func(**{**given, name: value})
+                if isinstance(answer, Iterator):
+                    list(answer)
             except rs.RouteStatsError as error:
                 refused.append(str(error))
-    assert len(refused) > 5
+    assert len(refused) >= 5
     assert not any("\n" in message for message in refused)

@@ -7,13 +7,16 @@ import operator
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import SupportsIndex
+from typing import Any, SupportsIndex, TypeGuard
 
 from routestats.errors import InvalidTypeError, InvalidValueError
 
+MOST = 2**31 - 1
+"""The largest number of threads, slots or draws that an argument may ask for."""
 
-def check_integer(name: str, value: object, least: int) -> int:
-    """`value` as an int of at least `least`, or InvalidTypeError or InvalidValueError."""
+
+def check_integer(name: str, value: object, least: int, most: int = 2**63 - 1) -> int:
+    """`value` as an int from `least` to `most`, or InvalidTypeError or InvalidValueError."""
     if isinstance(value, bool) or not isinstance(value, SupportsIndex):
         raise InvalidTypeError(f"{name}: expected an integer, got {value!r}")
     try:
@@ -22,12 +25,19 @@ def check_integer(name: str, value: object, least: int) -> int:
         raise InvalidTypeError(f"{name}: expected an integer, got {value!r}") from None
     if number < least:
         raise InvalidValueError(f"{name}: expected at least {least}, got {number}")
+    if number > most:
+        raise InvalidValueError(f"{name}: expected at most {most}, got {number}")
     return number
+
+
+def is_iterable(values: object) -> TypeGuard[Iterable[Any]]:
+    """Whether `values` can be iterated; an array without dimensions only looks as if it could."""
+    return isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
 
 
 def check_integers(name: str, values: object, least: int) -> tuple[int, ...]:
     """`values` as ints of at least `least`, or InvalidTypeError or InvalidValueError."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
+    if isinstance(values, str) or not is_iterable(values):
         raise InvalidTypeError(f"{name}: expected integers, got {values!r}")
     return tuple(check_integer(name, value, least) for value in values)
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 class RouteStatsError(Exception):
     """Base of every error that routestats raises on purpose."""
 
+    def __str__(self) -> str:
+        # A message may show a value of several lines, e.g. an array.
+        return " ".join(line.strip() for line in super().__str__().splitlines())
+
 
 class InvalidTypeError(RouteStatsError, TypeError):
     """An argument of the wrong kind, e.g. an array that holds no integers."""

@@ -32,6 +32,8 @@ PATHS_FILES: dict[Literal["top1", "set"], str] = {
     "top1": "paths-top1.parquet",
     "set": "paths-set.parquet",
 }
+SAVED_PATHS = 1000
+"""Paths that such a file lists, the most frequent ones; all of a run that has fewer."""
 
 DEFAULT_DOMAIN = "default"
 _DOMAIN = re.compile(r"[A-Za-z0-9_.-]{1,100}")

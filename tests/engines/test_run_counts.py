@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -191,3 +193,24 @@ def test_requests_of_rows_that_cannot_be_counted_are_written(
     assert (len(trace), trace.complete) == (5, False)
     assert trace.requests["external_id"].to_pylist() == ["a"]
     assert saved(tmp_path / "run") == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "why"),
+    [
+        (lambda table: table.slice(0, 3), "lists 3 paths, expected "),
+        (lambda table: table.slice(0, 0), "lists 0 paths, expected "),
+        (lambda table: table.replace_schema_metadata({b"\xff": b"\xff"}), "tokens none, but "),
+        (lambda table: table.replace_schema_metadata({b"tokens": b"\xff"}), "tokens \ufffd, but "),
+    ],
+)
+def test_verify_finds_what_is_left_out_of_saved_paths(
+    tmp_path: Path, changed: Callable[[pa.Table], pa.Table], why: str
+) -> None:
+    run = tmp_path / "run"
+    capture(run, "a", 40, **BOTH)
+    file = run / PATHS_FILES["set"]
+    pq.write_table(changed(pq.read_table(file)), file)
+    (failed,) = (check for check in rs.verify(run).checks if not check.ok)
+    assert failed.name == f"saved {file.name}"
+    assert failed.detail.startswith(why)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import lookahead_cases
 import numpy as np
 import pytest
 
@@ -50,3 +53,17 @@ def test_traces_that_do_not_fit_are_named() -> None:
         join({"one": some_trace(0), "two": 3})  # type: ignore[dict-item]
     with pytest.raises(InvalidValueError, match="at least 1"):
         join({})
+
+
+def test_parts_of_some_layers_have_no_lookahead(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    experts = lookahead_cases.random_ids(rng, 20, 5, best=2)
+    ahead = lookahead_cases.random_ids(rng, 20, 2, len(lookahead_cases.PAIRS), best=4)
+    lookahead_cases.write_run(tmp_path / "run", experts, ahead)
+    whole = rs.Trace.open(tmp_path / "run")
+    part = whole.filter(layers=[0, 1])
+    assert join({"one": whole, "two": whole}).lookahead == whole.lookahead is not None
+    both = join({"one": part, "two": part})
+    assert both.lookahead is None
+    assert both.columns == part.columns
+    assert sum(map(len, both.batches())) == 2 * len(whole)

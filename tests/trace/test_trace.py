@@ -326,3 +326,14 @@ def test_arrow_and_pandas(tmp_path: Path) -> None:
 
 def test_errors_are_routestats_errors() -> None:
     assert issubclass(TraceError, RouteStatsError)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a b", "a\n", "é", "a" * 101, "\udcff"])
+def test_a_folder_that_is_named_after_no_domain(tmp_path: Path, name: str) -> None:
+    write_run(tmp_path / "run")
+    tokens = tmp_path / "run" / "tokens"
+    folder = next(tokens.iterdir()).rename(tokens / f"domain={name}")
+    for path in (tmp_path / "run", next(folder.iterdir())):
+        with pytest.raises(TraceError, match="its name holds no legal domain") as raised:
+            Trace.open(path)
+        assert str(raised.value).encode().count(b"\n") == 0

@@ -176,6 +176,7 @@ class PathCounts(Result):
         if self.tokens:
             shares = (f"{self.coverage(n):.1%} on the top {n}" for n in (1, 10, 100, 1000))
             lines.append("  tokens: " + ", ".join(shares))
+        rows = check_integer("rows", rows, 0)
         for path, count in zip(self.paths[:rows], self.counts, strict=False):
             lines.append(f"  {count:>10,}  {path_text(path)}")
         return "\n".join(lines)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from routestats.arguments import check_choice
+from routestats.arguments import check_choice, is_iterable
 from routestats.errors import InvalidTypeError, InvalidValueError
 
 Pairing = Literal["any", "top1"]
@@ -37,7 +37,7 @@ def check_hops(hops: Hops, num_layers: int) -> tuple[int, ...]:
         if hops != "all":
             raise InvalidValueError(f"hops: expected 'all', an int or ints, got {hops!r}")
         return tuple(range(num_layers))
-    items = hops if isinstance(hops, Iterable) else [hops]
+    items: Iterable[Any] = hops if is_iterable(hops) else [hops]
     checked = set()
     for item in items:
         if isinstance(item, bool):

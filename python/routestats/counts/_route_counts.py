@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from routestats import _core
+from routestats.arguments import check_integers
 from routestats.counts import _file
 from routestats.counts._plan import Hops, Pairing, PairPlan, check_hops, check_pairing
 from routestats.counts._source import Chunks, Ids, Source, open_source
@@ -49,9 +50,15 @@ class RouteCounts:
         pairing: str,
         layer_ids: Sequence[int] | None = None,
     ) -> None:
+        if not isinstance(shape, RouteShape):
+            raise InvalidTypeError(f"shape: expected a RouteShape, got {shape!r}")
         self.shape = shape
         self.pairing: Pairing = check_pairing(pairing)
-        self.layer_ids = tuple(range(shape.num_layers) if layer_ids is None else layer_ids)
+        self.layer_ids = (
+            tuple(range(shape.num_layers))
+            if layer_ids is None
+            else check_integers("layer_ids", layer_ids, 0)
+        )
         if len(self.layer_ids) != shape.num_layers:
             raise InvalidValueError(
                 f"layer_ids: expected {shape.num_layers} numbers, got {len(self.layer_ids)}"

@@ -89,9 +89,10 @@ def id_for_files(request_id: str) -> str:
     Different ids keep different names.
     """
     name = request_id.encode("utf-8", "backslashreplace").decode()
-    if len(name) <= _LONGEST_ID:
+    if name == request_id and len(name) <= _LONGEST_ID:
         return name
-    return f"{name[:_LONGEST_ID]}...{blake2b(name.encode(), digest_size=8).hexdigest()}"
+    exact = request_id.encode("utf-8", "surrogatepass")
+    return f"{name[:_LONGEST_ID]}...{blake2b(exact, digest_size=8).hexdigest()}"
 
 
 def prompt_group(token_ids: npt.ArrayLike) -> str:

@@ -15,12 +15,11 @@ from routestats.engines._rings import HoldingRing
 from routestats.engines._steps import Ids
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.errors import RouteStatsError, TraceError
-from routestats.schema import COUNTS_FILE, PATHS_FILES
+from routestats.schema import COUNTS_FILE, PATHS_FILES, SAVED_PATHS
 from routestats.shape import RouteShape
 from routestats.trace import Trace
 from routestats.trace.files import one_line, write_atomically
 
-_SAVED_PATHS = 1000
 # Counting a run's paths again keeps all distinct ones in memory: at worst, all of its experts.
 _RECOUNTED_BYTES = 1 << 28
 
@@ -155,10 +154,10 @@ class RunCounts:
         run = Trace.open(self._run_dir) if self._before else None  # decoded once for both kinds
         for kind, name in PATHS_FILES.items():
             if run is not None:
-                paths = count_paths(run, kind, top=_SAVED_PATHS)
+                paths = count_paths(run, kind, top=SAVED_PATHS)
             else:
                 assert self._live is not None
-                paths = self._live.paths(kind, top=_SAVED_PATHS)
+                paths = self._live.paths(kind, top=SAVED_PATHS)
             about = {"tokens": str(paths.tokens), "distinct": str(paths.distinct)}
             table = paths.to_table().replace_schema_metadata(about)
             write_atomically(self._run_dir / name, partial(pq.write_table, table))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from routestats.errors import InvalidValueError, NoCommonTokensError
+from routestats.errors import InvalidTypeError, InvalidValueError, NoCommonTokensError
 from routestats.report._limits import affinity_pairs
 from routestats.result import Result
 from routestats.schema import PHASES
@@ -96,8 +96,10 @@ def compare_runs(
 
     Raises
     ------
+    InvalidTypeError
+        If `first` or `second` is no trace.
     InvalidValueError
-        If the shapes or layers differ, or no part can be computed.
+        If the shapes or layers differ, the names are not two, or no part can be computed.
 
     Notes
     -----
@@ -108,8 +110,13 @@ def compare_runs(
     Agreement: token ids are unknown, or no token of one run is in the other after the same tokens.
     Transfer: one MoE layer, or a run with fewer than two prompts.
     """
+    for side, trace in (("first", first), ("second", second)):
+        if not isinstance(trace, Trace):
+            raise InvalidTypeError(f"{side}: expected a Trace, got {type(trace).__name__}")
     if names is None:
         names = _names(first.path, second.path)
+    if not isinstance(names, tuple) or len(names) != 2 or names[0] == names[1]:
+        raise InvalidValueError(f"names: expected two different names, got {names!r}")
     both = join(dict(zip(names, (first, second), strict=True)))
     missing = _missing(first, second, names)
     adjacent = affinity_pairs(both.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from routestats.errors import InvalidTypeError
 from routestats.report._analysis import Analysis
 from routestats.report._registry import found_in, restrictions, results
 from routestats.result import plain
@@ -17,7 +18,7 @@ def summary(analysis: Analysis) -> str:
     str
         Every result's own summary, what is missing, and whether the data are sound.
     """
-    check = analysis.verification
+    check = _analysis(analysis).verification
     sound = "sound" if check.ok else "NOT SOUND: see routestats verify"
     if not check.complete:
         sound += ", INCOMPLETE"
@@ -39,9 +40,15 @@ def to_dict(analysis: Analysis) -> dict[str, Any]:
         Run, verification, every result and what is missing.
     """
     return {
-        "run": plain(analysis.trace.info),
+        "run": plain(_analysis(analysis).trace.info),
         "verification": analysis.verification.to_dict(),
         "results": {name: result.to_dict() for name, result in results(analysis).items()},
         "missing": analysis.missing,
         "restrictions": restrictions(analysis),
     }
+
+
+def _analysis(analysis: object) -> Analysis:
+    if not isinstance(analysis, Analysis):
+        raise InvalidTypeError(f"analysis: expected an Analysis, got {type(analysis).__name__}")
+    return analysis

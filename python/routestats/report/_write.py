@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 
+from routestats.arguments import check_path
 from routestats.errors import InvalidValueError, TraceError
 from routestats.report import _frame as frame
 from routestats.report import _registry as registry
@@ -121,7 +122,7 @@ def write_report(
 
 
 def _opened(run: Trace | str | os.PathLike[str]) -> Trace:
-    return run if isinstance(run, Trace) else Trace.open(Path(run))
+    return run if isinstance(run, Trace) else Trace.open(check_path("run", run))
 
 
 def _to_csv(table: pa.Table) -> bytes:

@@ -13,6 +13,7 @@ from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    MOST,
     check_choice,
     check_confidence,
     check_integer,
@@ -216,7 +217,7 @@ def confidence(
     if not trace.has_weights:
         raise InvalidValueError("trace.weights: expected gate weights, got a trace without any")
     level = check_confidence(level)
-    hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2)
+    hop, bins = check_integer("hop", hop, 1), check_integer("bins", bins, 2, MOST)
     if hop >= trace.shape.num_layers:
         raise InvalidValueError(f"hop: expected below {trace.shape.num_layers} layers, got {hop}")
     check_choice("margin_at", margin_at, ("target", "source"))

@@ -14,7 +14,13 @@ from routestats.counts import PathCounts, count_paths
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_integer, check_integers, check_pairs, check_trace
+from routestats.stats._base.checks import (
+    MOST,
+    check_integer,
+    check_integers,
+    check_pairs,
+    check_trace,
+)
 from routestats.stats._base.contingency import xlog2x
 from routestats.stats._base.estimate import Floats
 from routestats.stats._base.row_order import rows_in_order
@@ -229,7 +235,7 @@ def paths(
     adjacent pairs.
     """
     trace = check_trace(trace)
-    simulations = check_integer("simulations", simulations, 1)
+    simulations = check_integer("simulations", simulations, 1, MOST)
     seed = check_integer("seed", seed, 0)
     top = check_integers("top", top, 1)
     chosen = [(0, trace.shape.num_layers)] if windows is None else check_pairs("windows", windows)

@@ -12,7 +12,7 @@ from routestats.counts._segments import SegmentCounts, count_segments
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_integer, check_trace
+from routestats.stats._base.checks import MOST, check_confidence, check_integer, check_trace
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
@@ -175,10 +175,10 @@ def segment_routing(
     age, so its figures can differ slightly.)
     """
     trace = check_trace(trace)
-    m = check_integer("m", m, 1)
+    m = check_integer("m", m, 1, MOST)
     shape = trace.shape
-    capacity = shape.top_k if capacity is None else check_integer("capacity", capacity, 1)
-    confidence = check_confidence(confidence)
+    capacity = shape.top_k if capacity is None else check_integer("capacity", capacity, 1, MOST)
+    confidence, seed = check_confidence(confidence), check_integer("seed", seed, 0)
     units = Units.of(trace)
     runs = Runs.of(trace, units)
     longest = int(runs.lengths.max())

@@ -16,6 +16,7 @@ from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    MOST,
     check_choice,
     check_confidence,
     check_flag,
@@ -210,7 +211,7 @@ def transfer(
     """
     trace = check_trace(trace)
     confidence = check_confidence(confidence)
-    check_integer("bootstrap", bootstrap, 0)
+    bootstrap = check_integer("bootstrap", bootstrap, 0, MOST)
     seed = check_integer("seed", seed, 0)
     check_pairing(pairing)
     if phase is not None:

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from routestats.arguments import check_integers
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import DEFAULT_DOMAIN, PHASES, RequestRecord, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._order import first_disorder
+from routestats.trace._selection import as_names
 from routestats.trace._sources import ArraySource
 
 
@@ -45,7 +47,14 @@ def source_from_arrays(
     )
     phases = _phases(phase, rows)
     domains = [domain if isinstance(domain, str) else _lookup(domain, name) for name in names]
-    layers = tuple(range(shape.num_layers)) if layer_ids is None else tuple(layer_ids)
+    group_of = {} if groups is None else groups
+    if not isinstance(group_of, Mapping):
+        raise InvalidTypeError(f"groups: expected a mapping from request to group, got {groups!r}")
+    layers = (
+        tuple(range(shape.num_layers))
+        if layer_ids is None
+        else check_integers("layer_ids", layer_ids, 0)
+    )
     if len(layers) != shape.num_layers:
         raise InvalidValueError(f"layer_ids: expected {shape.num_layers}, got {len(layers)}")
     kinds = sorted(set(domains)) or [DEFAULT_DOMAIN if not isinstance(domain, str) else domain]
@@ -63,7 +72,7 @@ def source_from_arrays(
         "weights": gate,
     }
     arrays = {name: None if values is None else values[order] for name, values in columns.items()}
-    records = _records(names, codes, where, phases, domains, groups or {})
+    records = _records(names, codes, where, phases, domains, group_of)
     table = pa.Table.from_pylist(records, schema=request_schema())
     return ArraySource(shape, layers, arrays, tuple(names), spans, table)
 
@@ -109,7 +118,7 @@ def _requests(
         return ["request-0"], np.zeros(rows, np.int32)
     given = np.asarray(request_ids)
     if given.shape != (rows,):
-        raise InvalidValueError(f"request_ids: expected {rows}, one per row, got {len(given)}")
+        raise InvalidValueError(f"request_ids: expected {rows}, one per row, got {given.shape}")
     names, codes = np.unique(given, return_inverse=True)
     return [str(name) for name in names.tolist()], codes.astype(np.int32)
 
@@ -144,6 +153,7 @@ def _integers(
 def _phases(phase: Sequence[str] | None, rows: int) -> npt.NDArray[np.uint8]:
     if phase is None:
         return np.zeros(rows, np.uint8)
+    phase = as_names("phase", phase)
     if len(phase) != rows:
         raise InvalidValueError(f"phase: expected {rows}, one per row, got {len(phase)}")
     for name in phase:
@@ -153,8 +163,12 @@ def _phases(phase: Sequence[str] | None, rows: int) -> npt.NDArray[np.uint8]:
 
 
 def _lookup(domains: Mapping[str, str], request: str) -> str:
+    if not isinstance(domains, Mapping):
+        raise InvalidTypeError(f"domain: expected a name or a mapping of them, got {domains!r}")
     if request not in domains:
         raise InvalidValueError(f"domain: request {request!r} has none")
+    if not isinstance(domains[request], str):
+        raise InvalidTypeError(f"domain: expected names, got {domains[request]!r} of {request!r}")
     return domains[request]
 
 
@@ -176,11 +190,14 @@ def _records(
     prefill = np.bincount(codes, weights=phases == 0, minlength=len(names)).astype(int)
     records = []
     for i, name in enumerate(names):
+        group = groups.get(name, name)
+        if not isinstance(group, str):
+            raise InvalidTypeError(f"groups: expected names, got {group!r} of request {name!r}")
         prompt = int(first[i]) + int(prefill[i])
         record = RequestRecord(
             request_id=name,
             domain=domains[i],
-            group=groups.get(name, name),
+            group=group,
             prompt_tokens=prompt,
             output_tokens=int(last[i]) + 2 - prompt,
             cached_tokens=int(first[i]),

@@ -38,7 +38,10 @@ class JoinedSource:
     @property
     def lookahead(self) -> LookaheadLayout | None:
         """That of the parts, if all have the same."""
-        layouts = {part.lookahead for part in self.parts.values()}
+        # A part of some layers keeps none.
+        layouts = {
+            part.lookahead if "lookahead" in part.columns else None for part in self.parts.values()
+        }
         return layouts.pop() if len(layouts) == 1 else None
 
     @property
@@ -112,7 +115,11 @@ def join(traces: Mapping[str, Trace]) -> Trace:
     InvalidValueError
         If there is none, or two differ in shape or layers.
     """
+    if not isinstance(traces, Mapping):
+        raise InvalidTypeError(f"traces: expected a mapping of traces, got {traces!r}")
     for name, trace in traces.items():
+        if not isinstance(name, str):
+            raise InvalidTypeError(f"traces: expected names of traces, got {name!r}")
         if not isinstance(trace, Trace):
             raise InvalidTypeError(f"{name}: expected a Trace, got {type(trace).__name__}")
     if not traces:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError
 
 
 def sort_by_weight(
@@ -28,11 +28,16 @@ def sort_by_weight(
 
     Raises
     ------
+    InvalidTypeError
+        If `weights` are no numbers.
     InvalidValueError
         If the shapes differ.
     """
     ids = np.asarray(experts)
-    gate = np.asarray(weights, dtype=np.float32)
+    try:
+        gate = np.asarray(weights, dtype=np.float32)
+    except (TypeError, ValueError):
+        raise InvalidTypeError(f"weights: expected numbers, got {weights!r}") from None
     if ids.shape != gate.shape:
         raise InvalidValueError(f"weights: expected shape {ids.shape}, got {gate.shape}")
     # lexsort's last key counts first; NaN sorts last, as in the capture ring.

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from routestats.counts import LiveCounts, PathKind, RouteCounts
 from routestats.errors import InvalidValueError, TraceError
-from routestats.schema import COUNTS_FILE, PATHS_FILES
+from routestats.schema import COUNTS_FILE, PATHS_FILES, SAVED_PATHS
 from routestats.trace import files
 from routestats.trace._checks import Check
 from routestats.trace._trace import Trace
@@ -100,13 +100,13 @@ class SavedCounts:
 
     def _compare_paths(self, live: LiveCounts, kind: PathKind) -> str:
         saved = self._paths[kind]
-        counted = live.paths(kind, top=saved.num_rows)
-        notes = {key.decode(): value.decode() for key, value in saved.schema.metadata.items()}
+        counted = live.paths(kind, top=SAVED_PATHS)
         for name in ("tokens", "distinct"):
-            if notes.get(name) != str(getattr(counted, name)):
-                return f"{name} {notes.get(name)}, but the rows have {getattr(counted, name)}"
-        if saved.num_rows == 0 < counted.tokens:
-            return "lists no path"
+            noted = saved.schema.metadata.get(name.encode(), b"none").decode(errors="replace")
+            if noted != str(getattr(counted, name)):
+                return f"{name} {noted}, but the rows have {getattr(counted, name)}"
+        if saved.num_rows != len(counted.paths):
+            return f"lists {saved.num_rows:,} paths, expected {len(counted.paths):,}"
         # Shares follow from the counts.
         columns = ["rank", "path", "tokens"]
         if saved.select(columns).equals(counted.to_table().select(columns)):

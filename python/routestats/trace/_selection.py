@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
+from routestats.arguments import check_integers, is_iterable
 from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.schema import PHASES
 
@@ -60,8 +59,8 @@ class Selection:
 def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         return (names,)
-    found = tuple(names) if isinstance(names, Iterable) else (names,)
-    if not all(isinstance(name, str) for name in found):
+    found = tuple(names) if is_iterable(names) else None
+    if found is None or not all(isinstance(name, str) for name in found):
         raise InvalidTypeError(f"{what}: expected a name or names, got {names!r}")
     return found
 
@@ -76,14 +75,11 @@ def _layers(layers: slice | Sequence[int], now: tuple[int, ...]) -> tuple[int, .
     if isinstance(layers, slice):
         picked = now[layers]
     else:
-        if not isinstance(layers, Iterable) or not all(
-            isinstance(i, (int, np.integer)) for i in layers
-        ):
-            raise InvalidTypeError(f"layers: expected a slice or integers, got {layers!r}")
-        for i in layers:
-            if not 0 <= i < len(now):
+        chosen = check_integers("layers", layers, 0)
+        for i in chosen:
+            if i >= len(now):
                 raise InvalidValueError(f"layers: expected 0 to {len(now) - 1}, got {i}")
-        picked = tuple(now[i] for i in layers)
+        picked = tuple(now[i] for i in chosen)
     if not picked or list(picked) != sorted(set(picked)):
         raise InvalidValueError(f"layers: expected some, in ascending order, got {layers!r}")
     return picked

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from routestats.arguments import check_integer
+from routestats.arguments import check_flag, check_integer, check_path
 from routestats.errors import InvalidValueError, RouteStatsError, TraceError
 from routestats.schema import (
     DEFAULT_DOMAIN,
@@ -59,7 +59,7 @@ class Trace:
         TraceError
             If it is no run, or cannot be read.
         """
-        path = Path(path)
+        path = check_path("path", path)
         if path.is_file() and path.suffix != ".parquet":
             files.check_folder(path)
         if path.suffix == ".parquet" and not path.exists():
@@ -128,7 +128,7 @@ class Trace:
             groups=groups,
             layer_ids=layer_ids,
         )
-        known = weights is not None if ordered is None else ordered
+        known = weights is not None if ordered is None else check_flag("ordered", ordered)
         # One choice is in order by itself.
         known = known or source.shape.top_k == 1
         return cls(source, Selection(source.domains), {"complete": True}, ordered=known)

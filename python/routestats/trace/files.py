@@ -22,6 +22,7 @@ from routestats.schema import (
     READABLE_VERSIONS,
     RUN_FILE,
     LookaheadLayout,
+    is_domain,
     request_schema,
 )
 from routestats.shape import RouteShape
@@ -34,8 +35,16 @@ def domain_dir(run_dir: Path, domain: str) -> Path:
 
 
 def domain_of_file(path: Path) -> str:
-    name = path.parent.name
-    return name.removeprefix("domain=") if name.startswith("domain=") else DEFAULT_DOMAIN
+    folder = path.parent
+    return _domain_of_folder(folder) if folder.name.startswith("domain=") else DEFAULT_DOMAIN
+
+
+def _domain_of_folder(folder: Path) -> str:
+    domain = folder.name.removeprefix("domain=")
+    if not is_domain(domain):
+        shown = str(folder.parent).encode("utf-8", "backslashreplace").decode()
+        raise TraceError(f"{shown}: {folder.name!r}: its name holds no legal domain")
+    return domain
 
 
 def parts(folder: Path) -> list[Path]:
@@ -44,10 +53,15 @@ def parts(folder: Path) -> list[Path]:
 
 
 def token_files(run_dir: Path) -> dict[str, list[Path]]:
-    """The finished files of each domain that has some."""
+    """The finished files of each domain that has some.
+
+    Raises
+    ------
+    TraceError
+        If a folder of files is named after what is no domain, see `is_domain`.
+    """
     folders = sorted((run_dir / "tokens").glob("domain=*"))
-    found = {folder.name.removeprefix("domain="): parts(folder) for folder in folders}
-    return {domain: some for domain, some in found.items() if some}
+    return {_domain_of_folder(folder): some for folder in folders if (some := parts(folder))}
 
 
 def remove_temporaries(run_dir: Path) -> None:

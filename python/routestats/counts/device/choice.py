@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 from routestats import _core
-from routestats.arguments import check_choice
-from routestats.errors import DeviceUnavailableError, InvalidTypeError, InvalidValueError
+from routestats.arguments import MOST, check_choice, check_integer
+from routestats.errors import DeviceUnavailableError, InvalidTypeError
 
 
 def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
@@ -66,8 +66,4 @@ def choose_threads(threads: int | None) -> int:
         if hasattr(os, "sched_getaffinity"):
             return len(os.sched_getaffinity(0))
         return os.cpu_count() or 1
-    if isinstance(threads, bool) or not isinstance(threads, int):
-        raise InvalidTypeError(f"threads: expected an integer, got {threads!r}")
-    if threads < 1:
-        raise InvalidValueError(f"threads: expected at least 1, got {threads}")
-    return threads
+    return check_integer("threads", threads, 1, MOST)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from routestats.errors import InvalidValueError
+from routestats.arguments import check_choice
 from routestats.report.papers.exflow_affinity import exflow_affinity
 from routestats.report.papers.mixtral_repetition import mixtral_repetition
 from routestats.report.papers.olmoe_specialization import olmoe_specialization
 from routestats.report.papers.srp import srp
 from routestats.report.papers.table import PaperTable
+from routestats.stats._base.checks import check_trace
 from routestats.trace import Trace
 
 _TABLES: dict[str, Callable[[Trace], PaperTable]] = {
@@ -37,9 +38,10 @@ def paper_table(trace: Trace, name: str) -> PaperTable:
 
     Raises
     ------
+    InvalidTypeError
+        If `trace` is no trace.
     InvalidValueError
         If there is no such table, or the trace does not have what it needs.
     """
-    if name not in _TABLES:
-        raise InvalidValueError(f"table: expected one of {', '.join(_TABLES)}, got {name!r}")
-    return _TABLES[name](trace)
+    table = _TABLES[check_choice("table", name, tuple(_TABLES))]
+    return table(check_trace(trace))

@@ -5,6 +5,7 @@ It is a comparison. The cited figure is communication between GPUs, which one de
 
 from __future__ import annotations
 
+from routestats.errors import InvalidTypeError
 from routestats.report.papers.published import (
     CITED_RANGE,
     EXPERT_PARALLEL_COMMUNICATION,
@@ -20,7 +21,14 @@ def claim_check(timing: Timing) -> list[str]:
     -------
     list of str
         Lines that give both and say what differs.
+
+    Raises
+    ------
+    InvalidTypeError
+        If `timing` is none.
     """
+    if not isinstance(timing, Timing):
+        raise InvalidTypeError(f"timing: expected a Timing, got {type(timing).__name__}")
     low, high = CITED_RANGE
     lines = [
         f"Routing, dispatch and combine are cited at {low:.0f}-{high:.0f} % in large distributed "

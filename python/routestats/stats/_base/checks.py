@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from routestats.arguments import MOST as MOST
 from routestats.arguments import check_choice as check_choice
 from routestats.arguments import check_flag as check_flag
 from routestats.arguments import check_integer as check_integer

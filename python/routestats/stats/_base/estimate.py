@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from routestats.arguments import check_integer
+from routestats.arguments import MOST, check_integer
 
 Floats = npt.NDArray[np.float64]
 Place = int | tuple[int, ...]
@@ -86,8 +86,8 @@ def resampling_weights(
         None where resampling says nothing: ``resamples`` is 0, or a stratum has one group only
         (its spread cannot be seen, and an interval would pretend that there is none).
     """
-    for name, value in (("bootstrap", resamples), ("seed", seed)):
-        check_integer(name, value, 0)
+    resamples = check_integer("bootstrap", resamples, 0, MOST)
+    seed = check_integer("seed", seed, 0)
     _, stratum, sizes = np.unique(strata, return_inverse=True, return_counts=True)
     if resamples == 0 or len(sizes) == 0 or sizes.min() < 2:
         return None

@@ -17,6 +17,7 @@ from routestats.result import Result
 from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    MOST,
     check_choice,
     check_integer,
     check_integers,
@@ -187,7 +188,7 @@ def compare_domains(
     prompts different.
     """
     trace = check_trace(trace)
-    permutations = check_integer("permutations", permutations, 1)
+    permutations = check_integer("permutations", permutations, 1, MOST)
     seed = check_integer("seed", seed, 0)
     check_choice("phase", phase, PHASES)
     names = two_domains(trace, first, second)

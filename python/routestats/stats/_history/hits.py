@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from routestats.arguments import check_integer, check_integers, check_share
+from routestats.arguments import check_integer, check_integers, check_share, is_iterable
 from routestats.counts._history import (
     Context,
     HistoryQuestion,
@@ -293,7 +293,7 @@ def _place(measure: Measure, question: HistoryQuestion) -> int:
 
 def _check(train: Trace, test: Trace, context: str, names: Sequence[str]) -> tuple[Measure, ...]:
     """The measures that `names` name, where everything else is in order as well."""
-    if isinstance(names, str) or not isinstance(names, Iterable):
+    if isinstance(names, str) or not is_iterable(names):
         raise InvalidTypeError(f"names: expected names of measures, got {names!r}")
     names = tuple(names)
     for side, trace in (("train", train), ("test", test)):
