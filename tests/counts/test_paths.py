@@ -238,7 +238,7 @@ def chain_trace(tokens: int, layers: int, rng: np.random.Generator) -> rs.Trace:
 
 def test_nulls_keep_what_they_say() -> None:
     rng = np.random.default_rng(1)
-    codes = rng.integers(0, 5, (6, 2000)) * rng.integers(0, 2, (1, 2000))
+    codes = (rng.integers(0, 5, (6, 2000)) * rng.integers(0, 2, (1, 2000))).astype(np.uint32)
     independent, markov = _independent(codes, rng), _markov(codes, rng)
     for simulated in (independent, markov):
         assert (np.sort(simulated, axis=1) == np.sort(codes, axis=1)).all()
