@@ -44,6 +44,15 @@ ExpertView view_of(const py::array& experts) {
           experts.strides(2)};
 }
 
+py::ssize_t extent_of(const char* name, std::uint64_t items) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 48;  // more bytes than a process can address
+  if (items > most) {
+    throw std::invalid_argument(std::string(name) + ": expected at most " + std::to_string(most) +
+                                ", got " + std::to_string(items));
+  }
+  return static_cast<py::ssize_t>(items);
+}
+
 void check_shape(const char* name, const py::array& array, const Shape& shape) {
   const Shape got(array.shape(), array.shape() + array.ndim());
   bool same = got.size() == shape.size();

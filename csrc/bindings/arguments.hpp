@@ -3,6 +3,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 #include <stdexcept>
@@ -22,6 +23,10 @@ inline constexpr pybind11::ssize_t kAny = -1;
 // The argument `experts` [T, L, K], not copied. Throws a type error unless it holds integers in the
 // byte order of the machine, std::invalid_argument unless it has three dimensions.
 ExpertView view_of(const pybind11::array& experts);
+
+// The extent of `items` items. Throws std::invalid_argument, which begins with `name`, for more
+// than an array can hold: a mere cast would make another extent of them, such as kAny.
+pybind11::ssize_t extent_of(const char* name, std::uint64_t items);
 
 // Throws std::invalid_argument, which begins with `name`, unless `array` has this shape.
 void check_shape(const char* name, const pybind11::array& array, const Shape& shape);

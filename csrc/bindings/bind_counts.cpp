@@ -23,7 +23,7 @@ void count(const py::array& experts, std::size_t num_experts, std::size_t counte
            const std::optional<py::array>& row_order, const std::optional<std::string>& method,
            const std::optional<std::string>& isa, std::size_t block_tokens) {
   const ExpertView view = view_of(experts);
-  const auto side = static_cast<py::ssize_t>(num_experts);
+  const py::ssize_t side = extent_of("num_experts", num_experts);
   const CountTables tables{
       output<std::uint64_t>("expert", expert, {experts.shape(1), side}),
       output<std::uint64_t>("pairs", pairs,

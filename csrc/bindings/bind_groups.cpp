@@ -32,13 +32,13 @@ void sum_changes(const py::array& experts, std::size_t num_experts, std::size_t 
                  const py::array& pairs, py::array& pair_changes, py::array& layer_changes,
                  unsigned threads) {
   const ExpertView view = view_of(experts);
-  const auto side = static_cast<py::ssize_t>(num_experts);
+  const py::ssize_t side = extent_of("num_experts", num_experts);
   const auto layers = static_cast<py::ssize_t>(view.layers);
   const auto count = static_cast<py::ssize_t>(layer_pairs.size());
   const std::span<const std::uint64_t> bounds = input_row<std::uint64_t>("starts", starts);
   if (bounds.empty()) throw std::invalid_argument("starts: expected at least 1 number");
   const auto groups = static_cast<py::ssize_t>(bounds.size()) - 1;
-  const auto entries = static_cast<py::ssize_t>(bounds.back());
+  const py::ssize_t entries = extent_of("starts", bounds.back());
   const bool by_layer = rows.ndim() == 2;
   const auto* const row_numbers =
       input<std::uint32_t>("rows", rows, by_layer ? Shape{layers, entries} : Shape{entries});

@@ -49,7 +49,7 @@ void history_hits(const py::array& train, const py::array& test, std::size_t num
   }
   if (groups) {
     result.hits =
-        output<std::int64_t>("hits", hits, {measures, static_cast<py::ssize_t>(num_groups), pairs});
+        output<std::int64_t>("hits", hits, {measures, extent_of("num_groups", num_groups), pairs});
     result.groups = numbers_below("groups", *groups, test.shape(0), num_groups);
     result.num_groups = num_groups;
     result.chosen = numbers_below("chosen", *chosen, pairs, question.settings.size());

@@ -18,8 +18,8 @@ void count(const py::array& experts, std::size_t num_experts, const py::array& t
   const ExpertView view = view_of(experts);
   auto* const hit_cells = output<std::uint64_t>("hits", hits, {kAny, experts.shape(1)});
   const py::ssize_t num_groups = hits.shape(0);
-  auto* const use_cells = output<std::uint64_t>(
-      "uses", uses, {num_groups, experts.shape(1), static_cast<py::ssize_t>(m) + 1});
+  auto* const use_cells =
+      output<std::uint64_t>("uses", uses, {num_groups, experts.shape(1), extent_of("m", m) + 1});
   const TokenRuns runs{input_row<std::int64_t>("tokens", tokens),
                        input_row<std::int64_t>("starts", starts),
                        input_row<std::int64_t>("groups", groups)};

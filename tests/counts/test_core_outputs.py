@@ -11,6 +11,7 @@ import pytest
 from output_cases import refuse_wrong_outputs
 
 from routestats import _core
+from routestats.errors import InvalidValueError
 
 EXPERTS = np.array([[[0], [1]], [[2], [3]], [[1], [0]]], np.uint8)  # [3, 2, 1]
 L, E, PAIRS = 2, 4, [(0, 0), (0, 1), (1, 1)]
@@ -116,3 +117,31 @@ OUTPUTS = [
 def test_wrong_outputs_are_refused(call: partial[Any], name: str) -> None:
     call()
     refuse_wrong_outputs(call, name, call.keywords[name])
+
+
+@pytest.mark.parametrize("number", [2**64 - 1, 2**64 - 2, 2**63])
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (CHANGES, "num_experts"),
+        (COUNTED, "num_experts"),
+        (SEGMENTS, "m"),
+        (CHANGES, "starts"),
+        (
+            partial(
+                HISTORY,
+                groups=np.zeros(3, np.uint32),
+                chosen=np.zeros(1, np.uint32),
+                hits=sums(3, 1, 1),
+                num_groups=1,
+            ),
+            "num_groups",
+        ),
+    ],
+)
+def test_numbers_beyond_every_array_are_refused(call: partial[Any], name: str, number: int) -> None:
+    """They are no extent, and none that fits any array."""
+    call()
+    value = np.array([0, 1, number], np.uint64) if name == "starts" else number
+    with pytest.raises(InvalidValueError, match=f"{name}: expected"):
+        call(**{name: value})

@@ -26,7 +26,7 @@ from routestats.stats._base.estimate import Floats
 from routestats.stats._base.row_order import rows_in_order
 from routestats.trace import Trace
 
-Codes = npt.NDArray[np.unsignedinteger[Any]]
+Codes = npt.NDArray[np.integer[Any]]
 
 ALL = "all"
 CORNERS = 200  # points of a coverage curve that are kept
