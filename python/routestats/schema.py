@@ -263,8 +263,11 @@ class RoutingBatch:
 
     def __getattr__(self, name: str) -> Any:
         # Only called for what this batch has not.
-        if any(name == column.field for column in ROW_COLUMNS.values()):
-            raise InvalidValueError(f"{name}: these rows were read without it; name it in columns=")
+        for column in ROW_COLUMNS.values():
+            if name == column.field:
+                raise InvalidValueError(
+                    f"{name}: these rows were read without it; name {column.name!r} in columns="
+                )
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def columns(self) -> dict[str, npt.NDArray[Any] | None]:
@@ -299,6 +302,10 @@ class RoutingBatch:
 
     def __len__(self) -> int:
         return self._rows
+
+    def __repr__(self) -> str:
+        here = ", ".join(name for name, values in self.columns().items() if values is not None)
+        return f"<RoutingBatch of {len(self):,} rows of {self.domain}: {here}>"
 
     def __getitem__(self, rows: Any) -> RoutingBatch:
         """The rows that a slice, mask or index array names, with the columns that are here."""

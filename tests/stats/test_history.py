@@ -213,6 +213,8 @@ def test_prob_backs_off_to_the_latest_layers() -> None:
 
 def test_exported_contexts() -> None:
     train = np.array([[[0, 1], [1, 2], [2, 0]], [[1, 0], [2, 1], [0, 1]], [[0, 2], [1, 2], [2, 1]]])
+    whole = history(train, "set", num_experts=3).to_table()  # contexts of one layer at most
+    assert set(whole["length"].to_pylist()) == {0, 1}
     table = history(train, "set", num_experts=3).to_table(1, 2).to_pylist()
     rows = [(r["length"], r["context"], r["tokens"]) for r in table]
     assert rows == [(0, [], 3), (1, [1, 2], 3), (2, [0, 1, 1, 2], 2), (2, [0, 2, 1, 2], 1)]

@@ -337,3 +337,11 @@ def test_a_folder_that_is_named_after_no_domain(tmp_path: Path, name: str) -> No
         with pytest.raises(TraceError, match="its name holds no legal domain") as raised:
             Trace.open(path)
         assert str(raised.value).encode().count(b"\n") == 0
+
+
+def test_a_batch_of_some_columns_says_what_it_has() -> None:
+    trace = Trace.from_arrays(np.zeros((3, 2, 1), np.uint8), num_experts=4)
+    (batch,) = trace.batches(columns=["token_id", "experts"])
+    assert repr(batch) == "<RoutingBatch of 3 rows of default: token_ids, experts>"
+    with pytest.raises(InvalidValueError, match="request_index: .*name 'request_id' in columns="):
+        _ = batch.request_index

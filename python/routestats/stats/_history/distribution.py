@@ -20,6 +20,8 @@ from routestats.stats._base.contingency import Floats
 from routestats.trace import Trace
 
 Ids = npt.NDArray[np.integer[Any]]
+# Layers of a context, its experts, and the training tokens that have it.
+_ContextRow = tuple[int, npt.NDArray[np.int32], npt.NDArray[np.intp]]
 
 
 class ResolvedContext(NamedTuple):
@@ -149,13 +151,8 @@ class History(Result):
         InvalidTypeError, InvalidValueError
             If there is no such layer, or `order` or `min_support` is no number from 1.
         """
-        rows = self._context_rows(_layer("source", source, self.shape), order, min_support)
-        return pa.table(
-            {
-                "length": pa.array([length for length, _, _ in rows], pa.int32()),
-                "context": pa.array([c for _, c, _ in rows], pa.list_(pa.int32())),
-                "tokens": pa.array([len(tokens) for _, _, tokens in rows], pa.int64()),
-            }
+        return _table_of(
+            self._context_rows(_layer("source", source, self.shape), order, min_support)
         )
 
     def to_table(
@@ -168,8 +165,9 @@ class History(Result):
     ) -> pa.Table:
         """The fitted table from layer `source` to layer `target`: `contexts`, and what came next.
 
-        Without layers it is the whole distribution: the tables of all layer pairs, by hop and then
-        by source, with the columns ``source`` and ``target`` before theirs.
+        Without layers it is that of all layer pairs, by hop and then by source, with the columns
+        ``source`` and ``target`` before the others. `order` is then 1 unless it is given: the
+        contexts of many layers can be more than the tokens.
 
         Returns
         -------
@@ -184,7 +182,7 @@ class History(Result):
             As of `contexts`, and if `target` is not a layer after `source`, or one is given alone.
         """
         if source is None and target is None:
-            return self._of_all_pairs(order, min_support)
+            return self._of_all_pairs(1 if order is None else order, min_support)
         if source is None or target is None:
             alone = "source" if target is None else "target"
             raise InvalidTypeError(f"{alone}: expected both source and target, or neither")
@@ -192,27 +190,33 @@ class History(Result):
         target = _layer("target", target, self.shape)
         if target <= source:
             raise InvalidValueError(f"target: expected a layer after source {source}, got {target}")
-        rows = self._context_rows(source, order, min_support)
+        return self._choices_at(target, self._context_rows(source, order, min_support))
+
+    def _choices_at(self, target: int, rows: list[_ContextRow]) -> pa.Table:
         experts, counts = [], []
         for _, _, tokens in rows:
-            ids, number = np.unique(self._first[target, tokens], return_counts=True)
-            ranked = np.lexsort((ids, -number))
-            experts.append(ids[ranked])
+            number = np.bincount(self._first[target, tokens], minlength=self.shape.num_experts)
+            ranked = np.argsort(-number, kind="stable")[: np.count_nonzero(number)]
+            experts.append(ranked)
             counts.append(number[ranked])
-        table = self.contexts(source, order=order, min_support=min_support)
-        return table.append_column(
-            "target_expert", pa.array(experts, pa.list_(pa.int32()))
-        ).append_column("target_tokens", pa.array(counts, pa.list_(pa.int64())))
+        return (
+            _table_of(rows)
+            .append_column("target_expert", pa.array(experts, pa.list_(pa.int32())))
+            .append_column("target_tokens", pa.array(counts, pa.list_(pa.int64())))
+        )
 
-    def _of_all_pairs(self, order: int | None, min_support: int | None) -> pa.Table:
-        tables = []
-        for source, target in layer_pairs(self.shape.num_layers):
-            table = self.to_table(source, target, order=order, min_support=min_support)
-            table = table.add_column(0, "target", pa.array(np.full(len(table), target)))
-            tables.append(table.add_column(0, "source", pa.array(np.full(len(table), source))))
+    def _of_all_pairs(self, order: int, min_support: int | None) -> pa.Table:
+        tables: dict[tuple[int, int], pa.Table] = {}
+        for source in range(self.shape.num_layers - 1):
+            rows = self._context_rows(source, order, min_support)
+            for target in range(source + 1, self.shape.num_layers):
+                table = self._choices_at(target, rows)
+                table = table.add_column(0, "target", pa.array(np.full(len(table), target)))
+                table = table.add_column(0, "source", pa.array(np.full(len(table), source)))
+                tables[source, target] = table
         if not tables:
             raise InvalidValueError("history: expected at least 2 layers, got 1")
-        return pa.concat_tables(tables)
+        return pa.concat_tables(tables[pair] for pair in layer_pairs(self.shape.num_layers))
 
     def to_dict(self) -> dict[str, Any]:
         """What the model is, and the rows of `to_table` as ``contexts``."""
@@ -222,7 +226,7 @@ class History(Result):
 
     def _context_rows(
         self, source: int, order: int | None, min_support: int | None
-    ) -> list[tuple[int, npt.NDArray[np.int32], npt.NDArray[np.intp]]]:
+    ) -> list[_ContextRow]:
         longest = min(_limit("order", order, self.order), source + 1)
         support = _limit("min_support", min_support, self.min_support)
         tokens = np.arange(self.train_tokens)
@@ -298,6 +302,16 @@ class History(Result):
                 f"k: expected 1 to {last - source} from layer {source} of 0..{last}, got {k}"
             )
         return source + k
+
+
+def _table_of(rows: list[_ContextRow]) -> pa.Table:
+    return pa.table(
+        {
+            "length": pa.array([length for length, _, _ in rows], pa.int32()),
+            "context": pa.array([context for _, context, _ in rows], pa.list_(pa.int32())),
+            "tokens": pa.array([len(tokens) for _, _, tokens in rows], pa.int64()),
+        }
+    )
 
 
 def history(
