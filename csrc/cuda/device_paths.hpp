@@ -3,7 +3,7 @@
 #include <cstdint>
 
 #include "base/host_device.hpp"
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 
 // Exact counts of paths in a hash table, one thread per row; compiled for the device by nvcc and
 // for the host in the tests. A path is a key of ids, one or two bytes each, in whole 32-bit words.

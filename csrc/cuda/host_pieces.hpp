@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 #include "cuda/memory.hpp"
 
 namespace routestats::cuda {

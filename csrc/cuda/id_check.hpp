@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 
 namespace routestats::cuda {
 

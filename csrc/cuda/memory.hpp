@@ -115,18 +115,11 @@ class OnDevice {
   const int before_;
 };
 
-// An event that can be waited for without spinning and keeps no time.
+// An event whose waiters do not spin, and which keeps no time.
 inline Event new_event() {
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
         "create an event");
-  return Event(event);
-}
-
-// One that keeps it.
-inline Event new_timing_event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventBlockingSync), "create an event");
   return Event(event);
 }
 
