@@ -366,8 +366,9 @@ void counters_hold_a_share() {
          "counters of a whole share");
 }
 
+constexpr std::uint64_t kShared = 227u << 10;
+
 void methods_follow_the_estimate() {
-  constexpr std::uint64_t kShared = 227u << 10;
   const auto chosen = [](std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots,
                          bool distinct = true, std::uint64_t shared = kShared) {
     return choose_method({tokens, experts, slots, distinct, shared});
