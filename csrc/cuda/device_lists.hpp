@@ -140,7 +140,8 @@ ROUTESTATS_HOST_DEVICE inline void lay_out_lists(const std::uint32_t* lengths,
   begins[experts] = end;
 }
 
-// One thread per token of the block. `Atomics::next(counter)` adds one and returns what was there.
+// One thread per token of the block. `Atomics::next(counter)` adds one and returns the value
+// before.
 template <class Atomics>
 ROUTESTATS_HOST_DEVICE inline void count_lengths(const IdView& block, std::uint32_t layer,
                                                  std::uint64_t token, std::uint32_t* lengths) {

@@ -8,7 +8,7 @@
 
 namespace routestats::cuda {
 
-// How the ids of an array are to be read in messages.
+// How messages write the ids of an array.
 struct IdNames {
   std::uint64_t first_token;  // the number of token 0
   bool is_signed;

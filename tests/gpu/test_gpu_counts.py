@@ -110,6 +110,11 @@ def test_the_shape_and_the_tokens_choose_the_method() -> None:
 
     assert (taken(len(ids)), taken(20)) == ("lists", "direct")
     assert [taken(20, method) for method in METHODS] == list(METHODS)
+    tables = np.zeros((7, 24), np.uint64), np.zeros((1, 24, 24), np.uint64)
+    counter.read(*tables)  # and waits for the device, which reads the ids until then
+    some = count(ids[:20], num_experts=24, device="cpu")
+    np.testing.assert_array_equal(tables[0], expected.expert + 3 * some.expert)
+    np.testing.assert_array_equal(tables[1][0], expected.pair(0, 1) + 3 * some.pair(0, 1))
 
 
 def tiled(shape: RouteShape, repeats: int) -> Any:
