@@ -206,23 +206,6 @@ void bind_cuda_counts(py::module_& module) {
       .def("gather", &gather, py::arg("ring"), py::arg("rows"),
            "Address, shape, strides and item size of the ids [n, L, K] of rows by their numbers; "
            "they are the stream's until the next call.");
-  module.def(
-      "method_times",
-      [] {
-        py::list rows;
-        for (const MethodTimes::Row& row : cuda::method_times().rows()) {
-          const DeviceWork& work = row.work;
-          rows.append(py::dict("device"_a = row.device, "layers"_a = work.layers,
-                               "pairs"_a = work.pairs, "experts"_a = work.experts,
-                               "slots"_a = work.slots, "distinct"_a = work.distinct,
-                               "tokens"_a = work.tokens, "method"_a = name_of(row.method),
-                               "trials"_a = row.trials, "picoseconds"_a = row.picoseconds));
-        }
-        return rows;
-      },
-      "What PairCounter.add has measured in this process, per token and pair of layers: of calls "
-      "with at most `tokens`, a power of two, and more than half of them; the largest has all "
-      "above.");
   py::list methods;
   for (const DeviceMethod method : kDeviceMethods) methods.append(name_of(method));
   module.attr("METHODS") = py::tuple(methods);

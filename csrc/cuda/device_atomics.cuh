@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-// What kernels ask of the device: the atomics that the shared arithmetic is given, and memory.
+// What kernels need from the device: shared memory, and atomics for the host/device code.
 namespace routestats::cuda {
 
 // A block's shared memory, as large as its launch says.

@@ -4,7 +4,7 @@
 
 namespace routestats::cuda {
 
-// The CUDA runtime refused something; what() says what, and why.
+// The CUDA runtime failed; what() says at what, and why.
 class DeviceError : public std::runtime_error {
   using std::runtime_error::runtime_error;
 };

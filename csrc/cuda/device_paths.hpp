@@ -3,12 +3,12 @@
 #include <cstdint>
 
 #include "base/host_device.hpp"
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 
-// Exact counts of paths in a hash table, one thread per row; compiled for the device by nvcc and
-// for the host in the tests. A path is a key of ids, one or two bytes each, in whole 32-bit words.
-// The table finds a key by its hash and a fingerprint, and then compares it whole: no two paths are
-// ever taken for one.
+// Exact counts of paths in a hash table, one thread per row. nvcc compiles it for the device, the
+// tests compile it for the host. A path is a key of ids, one or two bytes each, in whole 32-bit
+// words. The table finds a key by its hash and a fingerprint, and then compares the whole key, so
+// it never takes two paths for one.
 namespace routestats {
 
 struct PathWindow {
@@ -23,8 +23,8 @@ struct PathWindow {
   }
 };
 
-// One thread per row, layer of the window and slot: writes its id where the set, in ascending
-// order, has it. `key` has been zeroed, so that its padding is.
+// One thread per row, layer of the window and slot: writes the id to its place in the ascending
+// order of its set. `key` is zero before, so that its padding is zero.
 ROUTESTATS_HOST_DEVICE inline void write_key_id(const IdView& view, const PathWindow& window,
                                                 std::uint64_t row, std::uint32_t layer,
                                                 std::uint32_t slot, std::uint32_t* key) {
@@ -54,9 +54,9 @@ ROUTESTATS_HOST_DEVICE inline std::uint64_t hash_of_key(const std::uint32_t* key
   return hash ^ hash >> 29;
 }
 
-// A table of a power of two of slots, and the keys that it knows. Keys are numbered: those in the
-// store first, then those of the batch that is being counted. A slot is 0 or holds a fingerprint
-// and, plus one, the number of its key.
+// A table and its keys. The number of slots is a power of two. Keys have numbers: first those in
+// the store, then those of the batch being counted. A slot is 0, or holds a fingerprint and the
+// number of its key plus one.
 struct PathTableView {
   std::uint64_t* slots;
   std::uint64_t* counts;
@@ -81,7 +81,7 @@ ROUTESTATS_HOST_DEVICE constexpr std::uint32_t key_of_slot(std::uint64_t slot) {
 }
 
 // One thread per key `number`: adds `times` to its path. The table must have room for every key.
-// `Atomics::swap(word, expected, desired)` is a compare-and-swap that returns what was there.
+// `Atomics::swap(word, expected, desired)` is a compare-and-swap that returns the value before.
 template <class Atomics>
 ROUTESTATS_HOST_DEVICE inline void count_key(const PathTableView& table, std::uint32_t number,
                                              std::uint64_t times) {
@@ -104,7 +104,7 @@ ROUTESTATS_HOST_DEVICE inline void count_key(const PathTableView& table, std::ui
 }
 
 // After a batch, one thread per slot: a key of the batch moves into the store, whose length is
-// `stored`. `Atomics::next(counter)` adds one and returns what was there.
+// `stored`. `Atomics::next(counter)` adds one and returns the value before.
 template <class Atomics>
 ROUTESTATS_HOST_DEVICE inline void keep_key(const PathTableView& table, std::uint64_t place,
                                             std::uint32_t* stored) {

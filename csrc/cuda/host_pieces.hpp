@@ -5,17 +5,17 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 #include "cuda/memory.hpp"
 
 namespace routestats::cuda {
 
-// An array without gaps in host memory, as pieces of bounded size in device memory: the next one
-// is copied, in the stream's order, when what was done with the one before is under way.
+// Copies an array without gaps from host memory to device memory in pieces of bounded size. The
+// copies and the work on each piece follow one another in the order of the stream.
 class HostPieces {
  public:
-  // Calls `use(view, first)` for every piece: a view in device memory, and the number of its token
-  // 0 in `array`.
+  // Calls `use(view, first)` for every piece: a view in device memory, and the number that its
+  // token 0 has in `array`.
   template <class Use>
   void for_each(const IdView& array, cudaStream_t stream, Use&& use) {
     const std::uint64_t row_bytes = std::uint64_t{array.layers} * array.slots * array.item_bytes;

@@ -4,11 +4,11 @@
 
 #include <cstdint>
 
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 
 namespace routestats::cuda {
 
-// How the ids of an array are to be read in messages.
+// How messages write the ids of an array.
 struct IdNames {
   std::uint64_t first_token;  // the number of token 0
   bool is_signed;

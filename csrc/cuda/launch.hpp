@@ -17,8 +17,8 @@ struct LaunchShape {
   std::size_t shared_bytes = 0;
 };
 
-// Puts a kernel into a stream. An error of the configuration is known at once, any other when
-// somebody waits for the stream.
+// Puts a kernel into a stream. A wrong configuration is an error at once; any other error shows
+// when something waits for the stream.
 template <class... Parameters, class... Arguments>
 void launch(const char* action, cudaStream_t stream, const LaunchShape& shape,
             void (*kernel)(Parameters...), Arguments&&... arguments) {
@@ -30,8 +30,8 @@ void launch(const char* action, cudaStream_t stream, const LaunchShape& shape,
   check(cudaLaunchKernelEx(&config, kernel, std::forward<Arguments>(arguments)...), action);
 }
 
-// Loads a kernel, which its first launch would else do: it must not happen while a graph is
-// captured and may wait for whatever runs on the device.
+// Loads a kernel now. Else its first launch would, which may wait for all work on the device and
+// must not happen while a graph is captured.
 template <class Kernel>
 void load_kernel(Kernel* kernel, const char* action) {
   cudaFuncAttributes attributes;

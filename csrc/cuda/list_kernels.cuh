@@ -6,10 +6,10 @@
 #include "cuda/device_lists.hpp"
 #include "cuda/launch.hpp"
 
-// Kernels that count by lists and rows of bits. The work of a thread lies in device_lists.hpp.
+// Kernels that count by lists and rows of bits. device_lists.hpp has the work of a thread.
 namespace routestats::cuda {
 
-// Lists of one block of tokens (blockIdx.x) at one layer (blockIdx.y), and the layer's loads.
+// The lists of one block of tokens (blockIdx.x) at one layer (blockIdx.y), and the layer's loads.
 __global__ void __launch_bounds__(kThreads)
     make_lists(const __grid_constant__ IdView view, const __grid_constant__ ListLayout layout,
                std::uint16_t* all_entries, std::uint32_t* all_begins, std::uint64_t* table) {
@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kThreads)
   for (std::uint32_t i = threadIdx.x; i < vectors; i += kThreads) out[i] = list_memory[i];
 }
 
-// Rows of a group of columns (blockIdx.y): one thread per token and word.
+// The rows of a group of columns (blockIdx.y): one thread per token and word.
 __global__ void __launch_bounds__(kThreads)
     set_rows(const __grid_constant__ IdView view, const __grid_constant__ ListLayout layout,
              std::uint32_t* rows) {
@@ -63,13 +63,13 @@ __global__ void __launch_bounds__(kThreads)
 
 inline constexpr unsigned kListThreads = 512;
 inline constexpr std::uint32_t kListSources = kListThreads / kListRowWords;  // lists side by side
-// The bits of a group of columns (tiles[blockIdx.x].y) summed over the lists of a source layer
-// (tiles[blockIdx.x].x): those of kListSources experts (blockIdx.z), over a share of the blocks of
-// tokens (blockIdx.y), at most kListShareBlocks of them.
+// Sums the bits of a group of columns (tiles[blockIdx.x].y) over the lists of a source layer
+// (tiles[blockIdx.x].x). A block of threads takes kListSources experts (blockIdx.z) and a share of
+// the blocks of tokens (blockIdx.y), at most kListShareBlocks.
 __global__ void __launch_bounds__(kListThreads, 2)
     sum_lists(const std::uint32_t* rows, std::uint64_t tokens, const std::uint16_t* all_entries,
               const std::uint32_t* all_begins, const __grid_constant__ ListLayout layout,
-              const uint2* tiles, std::uint32_t share, const __grid_constant__ GramPlan plan,
+              const uint2* tiles, std::uint32_t share, const __grid_constant__ ListPlan plan,
               std::uint64_t* table) {
   auto* const row_memory = dynamic_shared<uint4>();
   constexpr std::uint32_t kVectors = kListRowWords / 4;  // of a row
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(kListThreads, 2)
         static_cast<std::uint32_t>(left < kListBlockTokens ? left : kListBlockTokens) * kVectors;
     const auto* const from = reinterpret_cast<const uint4*>(
         rows + layout.row_word(group, tokens, block * kListBlockTokens, 0));
-    __syncthreads();  // nobody reads the block before
+    __syncthreads();  // no thread still reads the block before
     for (std::uint32_t i = threadIdx.x; i < vectors; i += kListThreads) {
       row_memory[i] = __ldg(from + i);
     }

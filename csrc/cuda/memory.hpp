@@ -14,8 +14,8 @@ namespace routestats::cuda {
 struct FreeDevice {
   void operator()(void* memory) const { cudaFree(memory); }
 };
-// Memory that is taken and given back in the order of a stream, so that neither waits for the
-// device: cudaFree would stop an engine that runs beside.
+// Takes and frees memory in the order of a stream, so that neither waits for the device: cudaFree
+// would stop an engine beside it.
 struct FreeOnStream {
   cudaStream_t stream = nullptr;
   void operator()(void* memory) const { cudaFreeAsync(memory, stream); }
@@ -66,17 +66,17 @@ PinnedArray<Item> pinned_array(std::size_t items) {
   return PinnedArray<Item>(static_cast<Item*>(memory));
 }
 
-// Memory of a stream for what each call makes anew, which grows with what the calls need: batches
-// of a live capture come in all sizes.
+// Scratch memory of a stream. It grows with what the calls need: batches of a live capture come in
+// all sizes.
 template <class Item>
 class StreamScratch {
  public:
-  // Room for so many items, of undefined value. Grows to twice as much at least, but not for that
-  // beyond `most`.
+  // Room for `items` items of undefined value. Where it must grow it doubles, up to `most` items,
+  // which a caller may still ask to exceed.
   Item* reserve(std::uint64_t items, std::uint64_t most, cudaStream_t stream) {
     if (items <= items_) return memory_.get();
     const std::uint64_t more = std::max({items, std::min(2 * items_, most), std::uint64_t{1}});
-    // Given back behind what still reads it, so that the new memory may be the same.
+    // Freed first, so that the new memory may be the same.
     memory_.reset();
     items_ = 0;
     memory_ = stream_array<Item>(more, stream);
@@ -100,8 +100,8 @@ inline int current_device() {
   return device;
 }
 
-// Makes a device the current one of this thread for as long as it lives: each thread has its own,
-// at first device 0.
+// Makes a device the current one of this thread while it lives. Each thread has its own current
+// device, at first device 0.
 class OnDevice {
  public:
   explicit OnDevice(int device) : before_(current_device()) {
@@ -115,18 +115,11 @@ class OnDevice {
   const int before_;
 };
 
-// An event that can be waited for without spinning and keeps no time.
+// An event whose waiters do not spin, and which keeps no time.
 inline Event new_event() {
   cudaEvent_t event = nullptr;
   check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming | cudaEventBlockingSync),
         "create an event");
-  return Event(event);
-}
-
-// One that keeps it.
-inline Event new_timing_event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventBlockingSync), "create an event");
   return Event(event);
 }
 

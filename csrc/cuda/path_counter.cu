@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Into a larger table: every slot of the old one, by the key that it holds.
+// Moves every count of an old table to a larger one, by its key.
 __global__ void __launch_bounds__(kThreads)
     move_counts(const std::uint64_t* slots, const std::uint64_t* counts, std::uint64_t num_slots,
                 const __grid_constant__ PathTableView table) {
@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// In the order of the store.
+// The counts in the order of the keys in the store.
 __global__ void __launch_bounds__(kThreads)
     gather_counts(const __grid_constant__ PathTableView table, std::uint64_t* out) {
   const std::uint64_t stride = std::uint64_t{gridDim.x} * kThreads;
@@ -117,7 +117,7 @@ void PathCounter::make_room(std::uint64_t keys) {
     launch("grow a table", stream_, {blocks_of(slots_)}, move_counts, table_slots_.get(),
            table_counts_.get(), slots_, grown);
   }
-  // The old ones are given back behind what still reads them.
+  // The stream frees the old arrays after the work that still reads them.
   store_ = std::move(store);
   table_slots_ = std::move(new_slots);
   table_counts_ = std::move(new_counts);

@@ -11,22 +11,23 @@
 
 namespace routestats::cuda {
 
-// Exact counts of distinct paths in the memory of the device that was current when it was made. It
-// holds the distinct paths and a batch of rows; the table grows as it fills. All work is on one
-// stream, which outlives the counter and which every call waits for; any thread may call, one at a
-// time.
+// Exact counts of distinct paths, in the memory of the device that is current when the counter is
+// made. It holds the distinct paths and a batch of rows; its table grows as it fills. All work is
+// on one stream, which outlives the counter. Every call waits for the stream. Any thread may call,
+// one at a time.
 class PathCounter {
  public:
-  // `sets`: of sets, which a layer that names an expert twice is none.
+  // `sets`: paths of sets, in which no layer may name an expert twice.
   PathCounter(const PathWindow& window, std::uint64_t experts, bool sets,
               std::uint64_t expected_paths, cudaStream_t stream);
 
-  // Checks and counts an array in device memory. Throws ExpertOutOfRange for an id in any layer and
-  // slot and ExpertRepeated for one of the window, before anything is counted.
+  // Checks and counts an array in device memory. Before anything is counted, it throws
+  // ExpertOutOfRange for a bad id in any layer and slot, and ExpertRepeated for a layer of the
+  // window.
   void add(const IdView& view, const IdNames& names);
 
-  // The same of an array without gaps in host memory, which is copied in pieces; those before a
-  // piece with a fault are counted.
+  // The same for an array without gaps in host memory, which is copied in pieces. On an error the
+  // earlier pieces have been counted.
   void add_host(const IdView& view, const IdNames& names);
 
   const PathWindow& window() const { return window_; }

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "capture/capture_step.hpp"
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 #include "cuda/memory.hpp"
 
 namespace routestats::cuda {

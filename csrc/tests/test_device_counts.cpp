@@ -9,8 +9,9 @@
 #include <string>
 #include <vector>
 
-#include "cuda/device_counts.hpp"
+#include "cuda/device_ids.hpp"
 #include "cuda/device_lists.hpp"
+#include "cuda/device_method.hpp"
 #include "cuda/device_paths.hpp"
 #include "pairs/pair_counts.hpp"
 #include "tests/expect.hpp"
@@ -91,147 +92,6 @@ Tables on_cpu(const std::vector<std::uint16_t>& ids, const Case& c) {
                         item};
   count_pairs(view, c.experts, tables.plan, {tables.expert.data(), tables.pairs.data()}, {});
   return tables;
-}
-
-void tiles_by_increments(const Case& c) {
-  const auto ids = draw(c, false, 1);
-  const Tables expected = on_cpu(ids, c);
-  // Slabs whose size does not divide the rows.
-  const std::uint32_t slab = std::max(1u, c.experts / 2 + 1);
-  for (std::size_t place = 0; place < expected.plan.size(); ++place) {
-    const auto [source, target] = expected.plan[place];
-    std::vector<std::uint32_t> tile(std::size_t{c.experts} * c.experts);
-    for (std::uint32_t first = 0; first < c.experts; first += slab) {
-      const TileRows rows{first, std::min(slab, c.experts - first), c.experts};
-      for (std::uint32_t t = 0; t < c.tokens; ++t) {
-        const std::uint16_t* row = ids.data() + std::size_t{t} * c.layers * c.slots;
-        add_token<0, HostAtomics>(row + source * c.slots, row + target * c.slots, c.slots, rows,
-                                  tile.data() + std::size_t{first} * c.experts);
-      }
-    }
-    for (std::size_t i = 0; i < tile.size(); ++i) {
-      expect(tile[i] == expected.pairs[place * tile.size() + i], "a cell of a tile");
-    }
-  }
-}
-
-// A warp's words of 32 columns, lane by lane, stage by stage.
-std::vector<std::uint32_t> columns_of_warp(const IdView& view, std::uint32_t experts,
-                                           std::uint64_t first_token, std::uint32_t first_column) {
-  std::vector<std::uint32_t> lanes(32);
-  for (std::uint32_t lane = 0; lane < 32; ++lane) {
-    lanes[lane] = bits_of_token(view, experts, first_token + lane, first_column);
-  }
-  for (std::uint32_t distance = 16; distance != 0; distance /= 2) {
-    const std::vector<std::uint32_t> before = lanes;
-    for (std::uint32_t lane = 0; lane < 32; ++lane) {
-      lanes[lane] = transpose_stage(before[lane], before[lane ^ distance], lane, distance);
-    }
-  }
-  return lanes;
-}
-
-struct Bits {
-  std::uint32_t columns;
-  std::uint32_t words;
-  std::vector<std::uint32_t> data;
-
-  std::uint32_t at(std::uint32_t column, std::uint32_t word) const {
-    return data[std::size_t{column} * words + word];
-  }
-};
-
-Bits bits_of(const IdView& view, const Case& c) {
-  const std::uint32_t columns = (c.layers * c.experts + 127) / 128 * 128;
-  const std::uint32_t words = (c.tokens + 511) / 512 * 16;
-  Bits bits{columns, words, std::vector<std::uint32_t>(std::size_t{columns} * words)};
-  for (std::uint32_t column = 0; column < columns; column += 32) {
-    for (std::uint32_t word = 0; word < words; ++word) {
-      const auto made = columns_of_warp(view, c.experts, std::uint64_t{word} * 32, column);
-      for (std::uint32_t lane = 0; lane < 32; ++lane) {
-        bits.data[std::size_t{column + lane} * words + word] = made[lane];
-      }
-    }
-  }
-  return bits;
-}
-
-// mma.m16n8k256 .b1 as the PTX ISA defines it. Register i of A in a lane holds bits 32 * (lane % 4)
-// (+ 128 from i = 2) of row lane / 4 (+ 8 for odd i). B has the same bits of its columns. Register
-// i of the sum is row lane / 4 (+ 8 from i = 2), column 2 * (lane % 4) + i % 2.
-struct Warp {
-  std::uint32_t a[32][4];
-  std::uint32_t b[32][2];
-};
-
-std::uint32_t product_cell(const Warp& warp, std::uint32_t row, std::uint32_t column) {
-  std::uint32_t sum = 0;
-  for (std::uint32_t word = 0; word < 8; ++word) {
-    const std::uint32_t own = warp.a[row % 8 * 4 + word % 4][row / 8 + word / 4 * 2];
-    const std::uint32_t other = warp.b[column * 4 + word % 4][word / 4];
-    sum += static_cast<std::uint32_t>(std::popcount(own & other));
-  }
-  return sum;
-}
-
-// The work of gram_tensor for one product of 16 x 8 columns.
-void add_product(const Bits& bits, std::uint32_t row0, std::uint32_t column0, const GramPlan& plan,
-                 std::vector<std::uint64_t>& table) {
-  std::uint64_t sum[32][4] = {};
-  for (std::uint32_t word = 0; word < bits.words; word += 16) {
-    for (std::uint32_t half = 0; half < 2; ++half) {
-      Warp warp;
-      for (std::uint32_t lane = 0; lane < 32; ++lane) {
-        const std::uint32_t w = word + fragment_word(lane) + 2 * half;
-        const std::uint32_t upper = row0 + fragment_row(lane, 0);
-        const std::uint32_t lower = row0 + fragment_row(lane, 1);
-        const std::uint32_t column = column0 + fragment_row(lane, 0);
-        warp.a[lane][0] = bits.at(upper, w);
-        warp.a[lane][1] = bits.at(lower, w);
-        warp.a[lane][2] = bits.at(upper, w + 1);
-        warp.a[lane][3] = bits.at(lower, w + 1);
-        warp.b[lane][0] = bits.at(column, w);
-        warp.b[lane][1] = bits.at(column, w + 1);
-      }
-      for (std::uint32_t lane = 0; lane < 32; ++lane) {
-        for (std::uint32_t i = 0; i < 4; ++i) {
-          sum[lane][i] += product_cell(warp, lane / 4 + 8 * (i / 2), lane % 4 * 2 + i % 2);
-        }
-      }
-    }
-  }
-  for (std::uint32_t lane = 0; lane < 32; ++lane) {
-    for (std::uint32_t i = 0; i < 4; ++i) {
-      const std::uint64_t cell = plan.cell(row0 + sum_row(lane, i), column0 + sum_column(lane, i));
-      if (cell != ~std::uint64_t{0}) table[cell] += sum[lane][i];
-    }
-  }
-}
-
-void tables_by_bits(const Case& c) {
-  const auto ids = draw(c, true, 2);
-  const Tables expected = on_cpu(ids, c);
-  const Bits bits = bits_of(view_of(ids, c), c);
-  std::vector<std::uint32_t> places(std::size_t{c.layers} * c.layers, kNotCounted);
-  for (std::size_t place = 0; place < expected.plan.size(); ++place) {
-    const auto [source, target] = expected.plan[place];
-    places[std::size_t{source} * c.layers + target] = static_cast<std::uint32_t>(place);
-  }
-  const GramPlan plan{places.data(), c.layers, c.experts};
-  std::vector<std::uint64_t> table(expected.pairs.size());
-  for (std::uint32_t row = 0; row < bits.columns; row += 16) {
-    for (std::uint32_t column = 0; column < bits.columns; column += 8) {
-      add_product(bits, row, column, plan, table);
-    }
-  }
-  expect(table == expected.pairs, "pairs by bits");
-  for (std::uint32_t column = 0; column < c.layers * c.experts; ++column) {
-    std::uint64_t load = 0;
-    for (std::uint32_t word = 0; word < bits.words; ++word) {
-      load += static_cast<std::uint64_t>(std::popcount(bits.at(column, word)));
-    }
-    expect(load == expected.expert[column], "load by bits");
-  }
 }
 
 // Paths in batches, compared with a map. Few slots, so that many keys want the same one.
@@ -351,7 +211,7 @@ void negative_ids_are_found() {
 
 // The work of the kernel of lists: blocks of rows, a list per source expert, eight threads per
 // list, four lists side by side in lockstep, and the counters read out after some blocks.
-void add_by_lists(const IdView& view, const Case& c, const GramPlan& plan,
+void add_by_lists(const IdView& view, const Case& c, const ListPlan& plan,
                   std::uint32_t blocks_per_share, std::vector<std::uint64_t>& expert,
                   std::vector<std::uint64_t>& table) {
   const ListLayout layout{c.layers, c.experts, c.slots};
@@ -506,13 +366,46 @@ void counters_hold_a_share() {
          "counters of a whole share");
 }
 
+constexpr std::uint64_t kShared = 227u << 10;
+
+void methods_follow_the_estimate() {
+  const auto chosen = [](std::uint64_t tokens, std::uint32_t experts, std::uint32_t slots,
+                         bool distinct = true, std::uint64_t shared = kShared) {
+    return choose_method({tokens, experts, slots, distinct, shared});
+  };
+  const DeviceMethod direct = DeviceMethod::direct;
+  const DeviceMethod lists = DeviceMethod::lists;
+  expect(chosen(1'000'000, 8, 2) == lists && chosen(1000, 8, 2) == lists, "Mixtral");
+  expect(chosen(1'000'000, 128, 8) == lists && chosen(1000, 128, 8) == lists, "Qwen3");
+  expect(chosen(1'000'000, 256, 8) == lists && chosen(1000, 256, 8) == direct, "DeepSeek-V3");
+  expect(chosen(1'000'000, 512, 16) == lists, "many of many experts");
+  expect(chosen(100, 128, 8) == direct, "few tokens");
+  expect(chosen(0, 128, 8) == direct && chosen(1, 1, 1) == direct, "no tokens, and one");
+  expect(chosen(1'000'000, 256, 1) == direct, "the first of many experts");
+  expect(chosen(1'000'000, 8, 2, false) == direct, "repeated experts");
+  expect(chosen(1'000'000, 8, 2, true, 48u << 10) == direct, "little shared memory");
+  // The lists of one block of tokens: 2048 * 16 + 40 * 7 entries of 2 bytes, 121 words.
+  const std::uint64_t enough = (2048u * 16 + 40 * 7) * 2 + 121 * 4;
+  expect(chosen(1'000'000, 40, 16, true, enough) == lists &&
+             chosen(1'000'000, 40, 16, true, enough - 1) == direct,
+         "just enough shared memory");
+  for (const std::uint32_t experts : {1u, 1000u, 5000u, 65'536u}) {
+    for (const std::uint32_t slots : {1u, 64u, 1000u, 100'000u}) {
+      for (const bool distinct : {false, true}) {
+        for (const std::uint64_t tokens : {1ull, 100ull, 1'000'000'000'000ull}) {
+          const DeviceWork work{tokens, experts, slots, distinct, kShared};
+          expect(is_possible(choose_method(work), work), "what is chosen is possible");
+        }
+      }
+    }
+  }
+}
+
 }  // namespace
 
 int main() {
   for (const Case& c : {Case{700, 5, 8, 2}, Case{300, 3, 40, 4}, Case{70, 2, 130, 8},
                         Case{33, 4, 1, 1}, Case{600, 3, 7, 3}}) {
-    tiles_by_increments(c);
-    tables_by_bits(c);
     tables_by_lists(c, 1, c.tokens);
   }
   tables_by_lists({3 * kListBlockTokens + 77, 3, 9, 2}, 2, 4 * kListBlockTokens);
@@ -520,6 +413,7 @@ int main() {
   tables_by_lists({kListBlockTokens, 2, 300, 8}, kListShareBlocks, kListBlockTokens);
   chunks_are_bounded();
   counters_hold_a_share();
+  methods_follow_the_estimate();
   for (const bool sets : {false, true}) {
     paths_are_exact({900, 5, 8, 2}, sets, 0);
     paths_are_exact({900, 6, 300, 3}, sets, 1);

@@ -135,51 +135,58 @@ void pairs_are_exact(const Case& c, bool distinct, const Plan& plan) {
   };
   const bool sets = distinct || plan.slots == 1;
   for (const DeviceMethod method : kDeviceMethods) {
-    if (!sets && !is_possible(method, {1, 1, 1, c.experts, plan.slots, false, true, 1u << 17})) {
-      continue;
-    }
+    if (!is_possible(method, {1, c.experts, plan.slots, sets, 1u << 17})) continue;
     expect(got(method, false) == expected, name_of(c) + ": " + routestats::name_of(method));
   }
-  for (int turn = 0; turn < 6; ++turn) {
-    expect(got(std::nullopt, turn % 2 != 0) == expected, name_of(c) + ": whichever method");
+  for (const bool from_host : {false, true}) {
+    expect(got(std::nullopt, from_host) == expected, name_of(c) + ": the chosen method");
   }
 }
 
-void methods_are_measured() {
-  const auto rows = cuda::method_times().rows();
-  std::map<std::uint32_t, unsigned> methods;
-  for (const MethodTimes::Row& row : rows) {
-    expect(row.trials >= 1 && row.trials <= MethodTimes::kTrials && row.picoseconds > 0,
-           "a method's trials");
-    ++methods[row.work.experts];
-  }
-  expect(methods.size() > 3 && methods[8] >= 3, "methods were tried");
+void the_chosen_method_is_taken() {
+  const Case c{3000, 2, 24, 3};
+  const auto sets = draw<std::uint8_t>(c, true, 3);
+  const auto repeated = draw<std::uint8_t>(c, false, 3);
+  const Plan plan = all_pairs(c, c.slots);
+  cuda::PairCounter counter(c.layers, c.experts, c.slots, plan.pairs, nullptr);
+  const auto taken = [&](const IdView& view, std::optional<DeviceMethod> method) {
+    return counter.add(view, {0, false}, method);
+  };
+  const IdView all = view_of(sets, c);
+  expect(taken(all, std::nullopt) == DeviceMethod::lists, "many tokens");
+  expect(taken(all.from(0, 20), std::nullopt) == DeviceMethod::direct, "few tokens");
+  expect(taken(view_of(repeated, c), std::nullopt) == DeviceMethod::direct, "repeated experts");
+  expect(taken(all, DeviceMethod::direct) == DeviceMethod::direct &&
+             taken(all.from(0, 20), DeviceMethod::lists) == DeviceMethod::lists,
+         "the method that was asked for");
+  expect(error_of([&] { taken(view_of(repeated, c), DeviceMethod::lists); }) ==
+             "method: lists cannot count an expert that a token names twice at one layer",
+         "a method that cannot count this");
 }
 
-// A method that gets no memory is passed over, in trials and later. If it was asked for, this is an
+// Lists that get no memory, or only some of it, are passed over. If they were asked for, this is an
 // error.
-void methods_without_memory_are_passed_over() {
+void lists_without_memory_are_passed_over() {
   const Case c{3000, 5, 24, 3};
   const auto ids = draw<std::uint8_t>(c, true, 3);
   const Plan plan = all_pairs(c, c.slots);
   const Tables expected = on_cpu(view_of(ids, c), c, plan);
-  const auto count = [&](cuda::PairCounter& counter) {
-    counter.add(view_of(ids, c), {0, false}, std::nullopt);
+  const auto count = [&](cuda::PairCounter& counter, DeviceMethod method) {
+    expect(counter.add(view_of(ids, c), {0, false}, std::nullopt) == method, "the method taken");
     Tables tables = new_tables(c, plan);
     counter.read(tables.view());
     counter.clear();
-    expect(tables == expected, "counted by another method");
+    expect(tables == expected, std::string("counted: ") + routestats::name_of(method));
   };
-  for (const unsigned calls_before : {0u, 20u}) {
-    cuda::PairCounter before(c.layers, c.experts, c.slots, plan.pairs, nullptr);
-    for (unsigned call = 0; call < calls_before; ++call) count(before);
+  for (const std::size_t limit : {8192u, 100'000u}) {  // less than the rows, than the entries
     cuda::PairCounter counter(c.layers, c.experts, c.slots, plan.pairs, nullptr);
-    emulated_cuda::limit_allocations(8192);
-    for (unsigned call = 0; call < 20; ++call) count(counter);
+    emulated_cuda::limit_allocations(limit);
+    for (unsigned call = 0; call < 3; ++call) count(counter, DeviceMethod::direct);
     expect(error_of([&] { counter.add(view_of(ids, c), {0, false}, DeviceMethod::lists); }) ==
                "CUDA: allocate device memory: out of memory",
            "a method that was asked for");
     emulated_cuda::limit_allocations(~std::size_t{0});
+    count(counter, DeviceMethod::lists);
   }
 }
 
@@ -304,8 +311,8 @@ int main() {
   // Several blocks of lists in one share.
   pairs_are_exact<std::uint8_t>({5000, 6, 16, 4}, true, all_pairs({5000, 6, 16, 4}, 4));
   pairs_are_exact<std::uint8_t>({400, 3, 16, 4}, true, {{}, 4});  // loads alone
-  methods_are_measured();
-  methods_without_memory_are_passed_over();
+  the_chosen_method_is_taken();
+  lists_without_memory_are_passed_over();
   strides_are_followed();
   faults_are_named();
   for (const bool sets : {false, true}) {

@@ -144,18 +144,4 @@ class RowGather:
         self, ring: CaptureTarget, rows: npt.NDArray[np.int64]
     ) -> tuple[int, tuple[int, int, int], tuple[int, int, int], int]: ...
 
-class MethodTime(TypedDict):
-    device: int
-    layers: int
-    pairs: int
-    experts: int
-    slots: int
-    distinct: bool
-    tokens: int
-    method: str
-    trials: int
-    picoseconds: float
-
-def method_times() -> list[MethodTime]: ...
-
 METHODS: tuple[str, ...]

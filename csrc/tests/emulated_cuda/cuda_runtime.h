@@ -8,8 +8,7 @@
 //   barriers and in warp-wide operations as on a device. A barrier that some threads miss is an
 //   error, and so is a launch that no device would accept.
 // - A stream does its work as late as it may: when something waits for it. This shows code that
-// reads
-//   or frees memory too early.
+//   reads or frees memory too early.
 //
 // It does not show speed, races between threads that no barrier separates, CUDA graphs.
 
@@ -21,7 +20,6 @@
 #define __global__
 #define __device__
 #define __host__
-#define __shared__ static
 #define __grid_constant__
 #define __launch_bounds__(...)
 
@@ -59,22 +57,9 @@ void wait_for_block();
 // lane.
 const std::uint64_t* exchange(std::uint64_t value);
 
-// mma.m16n8k256 of bits, with AND and popcount, in the fragments of the PTX ISA.
-void multiply_bits(std::uint32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                   std::uint32_t b1);
-
 }  // namespace emulated_cuda
 
 inline void __syncthreads() { emulated_cuda::wait_for_block(); }
-inline unsigned __shfl_xor_sync(unsigned, unsigned value, unsigned distance) {
-  return static_cast<unsigned>(emulated_cuda::exchange(value)[threadIdx.x % 32 ^ distance]);
-}
-inline unsigned __reduce_add_sync(unsigned, unsigned value) {
-  const std::uint64_t* values = emulated_cuda::exchange(value);
-  unsigned sum = 0;
-  for (int lane = 0; lane < 32; ++lane) sum += static_cast<unsigned>(values[lane]);
-  return sum;
-}
 inline unsigned __reduce_max_sync(unsigned, unsigned value) {
   const std::uint64_t* values = emulated_cuda::exchange(value);
   unsigned most = 0;
@@ -83,7 +68,6 @@ inline unsigned __reduce_max_sync(unsigned, unsigned value) {
   }
   return most;
 }
-inline int __popc(unsigned value) { return __builtin_popcount(value); }
 template <class Item>
 Item __ldg(const Item* from) {
   return *from;
@@ -106,10 +90,6 @@ Word atomicCAS(Word* word, std::type_identity_t<Word> expected,
   const Word before = *word;
   if (before == expected) *word = desired;
   return before;
-}
-template <class Number>
-Number min(Number a, Number b) {
-  return b < a ? b : a;
 }
 
 // --- the runtime ---
@@ -175,7 +155,6 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned flags);
 cudaError_t cudaEventDestroy(cudaEvent_t event);
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t stop);
 
 namespace emulated_cuda {
 cudaError_t launch(const cudaLaunchConfig_t& config, const void* kernel,

@@ -164,28 +164,4 @@ const std::uint64_t* exchange(std::uint64_t value) {
   return values;
 }
 
-void multiply_bits(std::uint32_t (&sum)[4], const std::uint32_t (&a)[4], std::uint32_t b0,
-                   std::uint32_t b1) {
-  // The registers of A in a lane are 32 bits each of rows lane / 4 and lane / 4 + 8, from bit 32 *
-  // (lane % 4) on, and again 128 bits later. The registers of B are the same of column lane / 4.
-  const auto halves = [](std::uint32_t low, std::uint32_t high) {
-    return std::uint64_t{high} << 32 | low;
-  };
-  const unsigned lane = threadIdx.x % 32;
-  std::uint64_t upper[32];
-  std::uint64_t lower[32];
-  std::uint64_t right[32];
-  std::copy_n(exchange(halves(a[0], a[2])), 32, upper);
-  std::copy_n(exchange(halves(a[1], a[3])), 32, lower);
-  std::copy_n(exchange(halves(b0, b1)), 32, right);
-  for (unsigned i = 0; i < 4; ++i) {
-    const std::uint64_t* const rows = i < 2 ? upper : lower;
-    const unsigned column = lane % 4 * 2 + i % 2;
-    for (unsigned part = 0; part < 4; ++part) {
-      sum[i] += static_cast<std::uint32_t>(
-          __builtin_popcountll(rows[lane / 4 * 4 + part] & right[column * 4 + part]));
-    }
-  }
-}
-
 }  // namespace emulated_cuda

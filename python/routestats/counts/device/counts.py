@@ -17,7 +17,7 @@ Ids = npt.NDArray[np.integer[Any]]
 
 @dataclass(frozen=True, slots=True)
 class DeviceIds:
-    """An array of ids [T, L, K] in a CUDA device's memory, of torch, CuPy or whoever else says so.
+    """An array of ids [T, L, K] in a CUDA device's memory, e.g. of torch or CuPy.
 
     Attributes
     ----------
@@ -92,8 +92,8 @@ def count_on_cuda(
     """Add the counts of all chunks to `expert` and `pairs`; returns the number of tokens.
 
     On an error nothing is added. Arrays in the device's memory are read in the order of the legacy
-    default stream, on which torch works unless told otherwise, and when the stream that they name
-    themselves (CuPy's do, torch's do not) has run.
+    default stream, which is torch's own by default. If an array names a stream (CuPy's do, torch's
+    do not), it is read when the work on that stream is done.
 
     Raises
     ------
