@@ -141,6 +141,34 @@ def test_appending(tmp_path: Path) -> None:
     assert Trace.open(path).complete
 
 
+def test_totals_are_the_writers_own_and_add_up(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    for request, duplicates in (("a", 2), ("b", 3)):
+        out = writer(path)
+        out.write(batch(request, 5))
+        out.write_requests([RequestRecord(request, "d", "g", 5, 1)])
+        out.close(
+            dropped_rows=duplicates + 1,
+            totals={"duplicate_rows": duplicates, "rows": 99, "requests": 99},
+            not_saved={"counts-any.npz": "too large"} if request == "a" else None,
+        )
+        out.close(complete=False)  # a second close says nothing
+        info = Trace.open(path).info
+        assert info.get("not_saved") == (
+            {"counts-any.npz": "too large"} if request == "a" else None
+        )
+    assert info["totals"] == {"duplicate_rows": 5, "rows": 10, "requests": 2, "dropped_rows": 7}
+    out = writer(path)
+    assert [out.before(name) for name in ("rows", "dropped_rows", "requests")] == [10, 7, 2]
+    out.write(batch("c", 5))
+    out.close(complete=False, error="the engine died")
+    info = Trace.open(path).info
+    assert (info["complete"], info["error"], "totals" in info) == (False, "the engine died", False)
+    with writer(path) as out:  # what was cut off is counted from its files
+        assert [out.before(name) for name in ("rows", "dropped_rows", "requests")] == [15, 7, 2]
+    assert "error" not in Trace.open(path).info
+
+
 def test_one_writer_at_a_time(tmp_path: Path) -> None:
     with writer(tmp_path / "run") as out:
         out.write(batch("a", 5))

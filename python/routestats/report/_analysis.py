@@ -40,17 +40,14 @@ class Work:
     Attributes
     ----------
     trace : Trace
-    target : Trace or path
-        What is verified: the run folder, or the trace.
     results : dict of str to Any
         What the parts before this one found, by part.
     missing : dict of str to str
         Why something could not be computed, by its name.
     """
 
-    def __init__(self, trace: Trace, target: Any) -> None:
+    def __init__(self, trace: Trace) -> None:
         self.trace = trace
-        self.target = target
         self.results: dict[str, Any] = {}
         self.missing: dict[str, str] = {}
 

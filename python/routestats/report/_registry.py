@@ -74,15 +74,15 @@ SECTIONS = {
 """Titles of the page's sections by name, from top to bottom."""
 
 
-def analyse(trace: Trace, target: Any) -> Analysis:
-    """Compute all parts of `trace`; `target` (the run folder, or the trace) is verified.
+def analyse(trace: Trace) -> Analysis:
+    """Compute all parts of `trace`.
 
     Raises
     ------
     InvalidValueError
         If the trace has no rows.
     """
-    work = Work(trace, target)
+    work = Work(trace)
     for part in PARTS:
         found = part.compute(work)
         if found is not None:

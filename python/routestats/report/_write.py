@@ -35,7 +35,7 @@ def analyse_run(run: Trace | str | os.PathLike[str]) -> Analysis:
     trace = _opened(run)
     if len(trace) == 0:
         raise InvalidValueError("run: expected at least 1 row, got 0")
-    return registry.analyse(trace, trace if isinstance(run, Trace) else run)
+    return registry.analyse(trace)
 
 
 def write_report(

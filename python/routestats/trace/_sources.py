@@ -151,7 +151,7 @@ class FileSource:
         """The rows of one file: what is held from memory, the rest from the file."""
         domain, path = self._paths[part]
         start, stop = self._bounds[part : part + 2].tolist()
-        held = [name for name in columns if self._is_held(name)]
+        held = [name for name in columns if self.holds(name)]
         self._fill(part, held)
         values = {name: read_only(self._place_for(name)) for name in held}
         names = tuple(self._names) if "request_id" in held else ()
@@ -169,12 +169,6 @@ class FileSource:
                 yield RoutingBatch.of_columns(domain, ids, rows=len(batch), **both)
             else:
                 yield batch
-
-    def _is_held(self, name: str) -> bool:
-        """Whether a chunk's rows come from memory; a large run does not read ahead for that."""
-        if name in _ALWAYS_HELD and not self.holds("experts"):
-            return len(self._filled.get(name, ())) == len(self._paths)
-        return self.holds(name)
 
     def _place_for(self, name: str) -> npt.NDArray[Any]:
         if name not in self._held:

@@ -20,7 +20,7 @@ class Verification(Part[VerifyResult]):
     name = "verification"
 
     def compute(self, work: Work) -> VerifyResult:
-        return verify(work.target)
+        return verify(work.trace)
 
     def results(self, found: VerifyResult) -> dict[str, Result]:
         return {}
