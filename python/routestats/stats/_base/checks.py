@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +22,23 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.trace import Trace
 
 Ids = npt.NDArray[np.integer[Any]]
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Part = TypeVar("_Part", bound=_Named)
+
+
+def by_name(what: str, parts: Sequence[_Part], name: str) -> _Part:
+    """The part of a result that has this name; `what` is what such a part is called."""
+    for part in parts:
+        if part.name == name:
+            return part
+    names = ", ".join(part.name for part in parts)
+    raise InvalidValueError(f"{what}: expected one of {names}, got {name!r}")
 
 
 def check_trace(trace: object, name: str = "trace") -> Trace:
