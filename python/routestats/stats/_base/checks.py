@@ -18,7 +18,7 @@ from routestats.arguments import check_integers as check_integers
 from routestats.arguments import check_number as check_number
 from routestats.arguments import check_share
 from routestats.counts import RouteCounts
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 from routestats.trace import Trace
 
 Ids = npt.NDArray[np.integer[Any]]
@@ -37,8 +37,7 @@ def by_name(what: str, parts: Sequence[_Part], name: str) -> _Part:
     for part in parts:
         if part.name == name:
             return part
-    names = ", ".join(part.name for part in parts)
-    raise InvalidValueError(f"{what}: expected one of {names}, got {name!r}")
+    raise InvalidValueError(f"{what}: {one_of((part.name for part in parts), name)}")
 
 
 def check_trace(trace: object, name: str = "trace") -> Trace:
