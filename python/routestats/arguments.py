@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeGuard
 
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 
 MOST = 2**31 - 1
 """The largest number of threads, slots or draws that an argument may ask for."""
@@ -73,7 +73,7 @@ def check_choice(name: str, value: object, choices: Sequence[str], none: str = "
     """`value`, if it is one of `choices`, or InvalidValueError; `none` is told as one more."""
     if isinstance(value, str) and value in choices:
         return value
-    raise InvalidValueError(f"{name}: expected one of {', '.join(choices)}{none}, got {value!r}")
+    raise InvalidValueError(f"{name}: {one_of(choices, value, none)}")
 
 
 def check_path(name: str, value: object) -> Path:

@@ -5,6 +5,8 @@ Every message is one line that names the thing, what was expected and what was g
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class RouteStatsError(Exception):
     """Base of every error that routestats raises on purpose."""
@@ -48,3 +50,23 @@ class DeviceUnavailableError(DeviceError):
 
 class DataError(RouteStatsError):
     """Prompts or a model that cannot be had: an unknown name, a missing file or field."""
+
+
+def one_of(names: Iterable[str], got: object, also: str = "") -> str:
+    """The end of an error: which names were expected, what was got, and the nearest of the names.
+
+    `also` is told after the names, for what is no name.
+
+    >>> one_of(["top1", "set"], "top")
+    "expected one of top1, set, got 'top'; did you mean top1?"
+    """
+    known = list(names)
+    return f"expected one of {', '.join(known)}{also}, got {got!r}{did_you_mean(got, known)}"
+
+
+def did_you_mean(got: object, names: Iterable[str]) -> str:
+    """``; did you mean ...?`` with the nearest of `names`, or nothing if none is near."""
+    from difflib import get_close_matches  # only where something is wrong
+
+    near = get_close_matches(got, list(names), n=1) if isinstance(got, str) else []
+    return f"; did you mean {near[0]}?" if near else ""

@@ -162,7 +162,7 @@ def test_generate_follows_each_sequence_to_its_end(tmp_path: Path) -> None:
     model.generation_config.eos_token_id = eos
     with rs.capture(model, tmp_path / "run") as capture:
         out = model.generate(prompts, max_new_tokens=12, do_sample=False)
-        capture.label(task_ids=[f"t/{i}" for i in range(4)])  # type: ignore[call-arg]
+        capture.label(task_ids=[f"t/{i}" for i in range(4)])
     trace = rs.Trace.open(tmp_path / "run")
     result = rs.verify(trace)
     assert result.ok, result.render()
@@ -226,7 +226,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
         with pytest.raises(CaptureError, match="expected input_ids, got inputs_embeds"):
             model(inputs_embeds=torch.zeros(1, 2, 32))
         with pytest.raises(InvalidValueError, match="task_ids: expected 1"):
-            capture.label(task_ids=["a", "b"])  # type: ignore[call-arg]
+            capture.label(task_ids=["a", "b"])
     assert not (tmp_path / "dense").exists()
     assert rs.verify(tmp_path / "run").ok
 

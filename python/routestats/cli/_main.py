@@ -7,13 +7,17 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn, Protocol
+from textwrap import fill
+from typing import Any, NoReturn, Protocol
 
+from routestats import _core
 from routestats.cli import (
     compare,
+    completion,
     dashboard,
     info,
     metrics,
+    model,
     paths,
     profile,
     report,
@@ -21,15 +25,36 @@ from routestats.cli import (
     timing,
     verify,
 )
-from routestats.errors import RouteStatsError
+from routestats.errors import RouteStatsError, did_you_mean, one_of
 
 OK, CHECK_FAILED, WRONG_USE, INTERRUPTED = 0, 1, 2, 130
 
 
+FIRST_STEPS = """\
+routestats: where do tokens go in a Mixture-of-Experts model, and how predictable is it?
+
+You have a run (a folder with run.json):
+  routestats report RUN           compute everything, and write RUN/report/report.html
+  routestats verify RUN           prove it complete and aligned
+You have none:
+  routestats profile tiny --data humaneval --limit 20 -o RUN
+                                  capture the built-in model in vLLM (on a GPU or a CPU)
+You have a model of your own:
+  routestats profile ORG/NAME --data prompts=FILE.jsonl -o RUN
+You have a server: start it with ROUTESTATS_RUN=RUN, then
+  routestats dashboard --run RUN  watch it in the browser
+
+All commands: routestats --help. What is installed: routestats info."""
+
+
 class Command(Protocol):
-    """What the module of a command holds; its ``DESCRIPTION``, if any, replaces `HELP`."""
+    """What the module of a command holds; its ``DESCRIPTION``, if any, replaces `HELP`.
+
+    `EXAMPLES` are arguments, each with what it does.
+    """
 
     HELP: str
+    EXAMPLES: tuple[tuple[str, str], ...]
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
         """Declare the command's arguments."""
@@ -51,6 +76,8 @@ COMMANDS: dict[str, Command] = {
     "paths": paths,
     "dashboard": dashboard,
     "metrics": metrics,
+    "model": model,
+    "completion": completion,
     "info": info,
 }
 
@@ -69,7 +96,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 fine, 1 a check failed, 2 wrong use or unreadable input, 130 interrupted.
     """
     try:
-        args = _parser().parse_args(argv)
+        args = make_parser().parse_args(argv)
+        if args.command is None:
+            print(FIRST_STEPS)
+            return OK
         args.command_line = list(argv) if argv is not None else sys.argv[1:]
         return COMMANDS[args.command].run(args)
     except argparse.ArgumentError as error:
@@ -110,16 +140,48 @@ class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise SystemExit(_fail(f"{message} (see {self.prog} --help)"))
 
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        # The parser of a command sees its options first, and knows which one was meant.
+        for option in rest:
+            if option.startswith("-") and (near := did_you_mean(option, self._options())):
+                self.error(f"unrecognized arguments: {option}{near}")
+        return found, rest
 
-def _parser() -> argparse.ArgumentParser:
+    def _options(self) -> list[str]:
+        return [option for action in self._actions for option in action.option_strings]
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        if action.choices is not None and value not in action.choices:
+            raise argparse.ArgumentError(action, one_of(action.choices, value))
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = _Parser(
         prog="routestats",
         description="Where do tokens go in a Mixture-of-Experts model, and how predictable is it?",
         epilog="Exit codes: 0 fine, 1 a check failed, 2 wrong use or unreadable input.",
     )
-    commands = parser.add_subparsers(required=True, metavar="COMMAND", dest="command")
+    parser.add_argument(
+        "--version", action="version", version=f"routestats {_core.build_info()['version']}"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", dest="command")
     for name, command in COMMANDS.items():
         sentence = f"{command.HELP[0].upper()}{command.HELP[1:]}."
         described = getattr(command, "DESCRIPTION", sentence)
-        command.add_arguments(commands.add_parser(name, help=command.HELP, description=described))
+        command.add_arguments(
+            commands.add_parser(
+                name,
+                help=command.HELP,
+                description=fill(described, 78),
+                epilog=_examples(name, command.EXAMPLES),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+        )
     return parser
+
+
+def _examples(name: str, examples: tuple[tuple[str, str], ...]) -> str:
+    lines = [f"  routestats {name} {given}\n      {what}" for given, what in examples]
+    return "\n".join(["examples:", *lines])

@@ -17,6 +17,7 @@ DESCRIPTION = (
     "there is one MoE layer only; the reason stands in its place ('missing' with --json), and the "
     "exit code is 0. It is an error if no part is left, or if anything else is in the way."
 )
+EXAMPLES = (("runs/bf16 runs/fp8", "does quantization change where tokens go?"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

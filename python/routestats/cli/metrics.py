@@ -12,6 +12,10 @@ from routestats.live import metrics
 from routestats.trace.files import read_run_file
 
 HELP = "serve a run's routing as Prometheus metrics"
+EXAMPLES = (
+    ("--run runs/server --wait", "on http://127.0.0.1:9400/metrics"),
+    ("--run runs/server --baseline runs/first", "also drift from an earlier run"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -12,6 +12,10 @@ from routestats.stats import paths
 from routestats.trace import Trace
 
 HELP = "list the most frequent paths through the layers"
+EXAMPLES = (
+    ("runs/first --top 10", "the ten most frequent paths through all layers"),
+    ("runs/first --kind set --start 8 --length 4", "sets of experts at layers 8 to 11"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -24,6 +24,16 @@ from routestats.stats import timing
 from routestats.trace import Trace
 
 HELP = "run a model over prompts in vLLM, and capture its routing"
+EXAMPLES = (
+    ("tiny --data humaneval --limit 20 -o runs/first", "the built-in model, on 20 prompts"),
+    (
+        "mistralai/Mixtral-8x7B-v0.1 --data humaneval --data gsm8k "
+        "--engine-arg tensor_parallel_size=2 -o runs/mixtral",
+        "the founding study, on two GPUs",
+    ),
+    ("ORG/NAME --data mine=prompts.jsonl:question -o runs/mine", "a field of your own file"),
+    ("tiny --data humaneval --limit 4 --timing -o runs/timed", "also time every MoE layer"),
+)
 TIMED_TOKENS = 16
 
 

@@ -12,6 +12,10 @@ from routestats.report import analyse_run, compare_with, summary, to_dict, write
 from routestats.trace import Trace
 
 HELP = "compute everything, and write report.html with figures and CSV tables"
+EXAMPLES = (
+    ("runs/first", "write runs/first/report/report.html"),
+    ("runs/first -o out --compare runs/second", "with a second run beside it"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from routestats.report import PAPER_TABLES, paper_table
 from routestats.trace import Trace
 
 HELP = "put a run into a table that a paper printed"
+EXAMPLES = (("mixtral-repetition runs/first", "the repetition table of the Mixtral paper"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,6 +10,7 @@ from routestats.report import claim_check
 from routestats.stats import Timing, timing
 
 HELP = "show where the time of a run's MoE layers goes, and what papers say"
+EXAMPLES = (("runs/timed --layers", "every layer, not only the means"),)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,6 +13,10 @@ DESCRIPTION = (
     "Prove a run complete and aligned. The exit code is 1 if a check failed. A sound run that is "
     "not finished prints INCOMPLETE, and exits with 0, or with 1 under --strict."
 )
+EXAMPLES = (
+    ("runs/first", "check every row"),
+    ("runs/first --strict --json", "for a script: also fail an unfinished run"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

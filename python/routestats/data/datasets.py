@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from routestats.data import hub, mathwords
-from routestats.errors import DataError, InvalidValueError
+from routestats.errors import DataError, InvalidValueError, did_you_mean
 from routestats.schema import check_domain
 
 NAMES = ("humaneval", "gsm8k", "mathwords")
@@ -51,6 +51,7 @@ class DataSpec:
             if name not in NAMES:
                 raise DataError(
                     f"expected {', '.join(NAMES)} or NAME=PATH[:FIELD] of your own, got {text!r}"
+                    f"{did_you_mean(text, NAMES)}"
                 )
             return cls(name)
         if name in NAMES:

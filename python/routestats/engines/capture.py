@@ -25,8 +25,8 @@ class Capture(Protocol):
     def progress(self) -> dict[str, int]:
         """Rows, drops and requests so far."""
 
-    def label(self, outputs: Any, *, task_ids: Any = None, groups: Any = None) -> None:
-        """Say which item of a data set each output answers."""
+    def label(self, outputs: Any = None, *, task_ids: Any = None, groups: Any = None) -> None:
+        """Say which item of a data set each output answers; vLLM's outputs must be given."""
 
 
 def enable() -> None:

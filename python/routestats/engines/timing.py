@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from routestats.arguments import check_integer, check_path
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 from routestats.schema import DEFAULT_DOMAIN, check_domain
 from routestats.trace.timings import SOURCES
 
@@ -27,9 +27,7 @@ class TimingRequest:
     def __post_init__(self) -> None:
         check_domain(self.domain)
         if self.source not in SOURCES:
-            raise InvalidValueError(
-                f"source: expected one of {', '.join(SOURCES)}, got {self.source!r}"
-            )
+            raise InvalidValueError(f"source: {one_of(SOURCES, self.source)}")
         for name, least in (("warm_up", 0), ("max_steps", 1)):
             object.__setattr__(self, name, check_integer(name, getattr(self, name), least))
 

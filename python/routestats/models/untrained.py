@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import DataError, InvalidValueError
+from routestats.errors import DataError, InvalidValueError, one_of
 
 BYTES = 256
 SPECIALS = ("<pad>", "<bos>", "<eos>")
@@ -89,7 +89,7 @@ def make_mixtral(
             f"got {num_layers} and {intermediate_size}"
         )
     if dtype not in DTYPES:
-        raise InvalidValueError(f"dtype: expected one of {', '.join(DTYPES)}, got {dtype!r}")
+        raise InvalidValueError(f"dtype: {one_of(DTYPES, dtype)}")
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
     config = _config(hidden_size, num_layers, num_experts, top_k, intermediate_size, seed, dtype)

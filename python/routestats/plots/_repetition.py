@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.errors import InvalidValueError
+from routestats.errors import InvalidValueError, one_of
 from routestats.plots._draw.style import (
     DARK,
     GREY,
@@ -81,7 +81,7 @@ def repetition(
     check_result(result, Repetition)
     known = [name for name in PANELS if np.isfinite(getattr(result, name).value).any()]
     if measure is not None and measure not in known:
-        raise InvalidValueError(f"measure: expected one of {', '.join(known)}, got {measure!r}")
+        raise InvalidValueError(f"measure: {one_of(known, measure)}")
     shown = known if measure is None else [measure]
     if ax is not None:
         _, axes = canvas(ax, 1.0)

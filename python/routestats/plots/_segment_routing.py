@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, overload
 
 import numpy as np
 
-from routestats.errors import InvalidValueError
+from routestats.errors import InvalidValueError, one_of
 from routestats.plots._draw.style import (
     BLUE,
     GREY,
@@ -77,7 +77,7 @@ def segment_routing(
     """
     ordered = _check(results)
     if measure not in MEASURES:
-        raise InvalidValueError(f"measure: expected one of {', '.join(MEASURES)}, got {measure!r}")
+        raise InvalidValueError(f"measure: {one_of(MEASURES, measure)}")
     if ax is not None:
         _, axes = canvas(ax, 1.0)
         (_srp if measure == "srp" else _sch)(axes, ordered)

@@ -17,6 +17,7 @@ from routestats.schema import PHASES
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
     MOST,
+    by_name,
     check_choice,
     check_confidence,
     check_flag,
@@ -104,11 +105,7 @@ class Transfer(Result):
     measures: tuple[TransferMeasure, ...]
 
     def __getitem__(self, name: str) -> TransferMeasure:
-        for measure in self.measures:
-            if measure.name == name:
-                return measure
-        names = ", ".join(measure.name for measure in self.measures)
-        raise InvalidValueError(f"measure: expected one of {names}, got {name!r}")
+        return by_name("measure", self.measures, name)
 
     def to_table(self) -> pa.Table:
         """One row per measure, domain trained on, domain tested on and hop."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from routestats.arguments import check_integers
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 from routestats.schema import DEFAULT_DOMAIN, PHASES, RequestRecord, request_schema
 from routestats.shape import RouteShape
 from routestats.trace._order import first_disorder
@@ -158,7 +158,7 @@ def _phases(phase: Sequence[str] | None, rows: int) -> npt.NDArray[np.uint8]:
         raise InvalidValueError(f"phase: expected {rows}, one per row, got {len(phase)}")
     for name in phase:
         if name not in PHASES:
-            raise InvalidValueError(f"phase: expected one of {', '.join(PHASES)}, got {name!r}")
+            raise InvalidValueError(f"phase: {one_of(PHASES, name)}")
     return np.array([PHASES.index(name) for name in phase], np.uint8)
 
 

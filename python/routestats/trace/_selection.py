@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from routestats.arguments import check_integers, is_iterable
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 from routestats.schema import PHASES
 
 
@@ -68,7 +68,7 @@ def as_names(what: str, names: str | Iterable[str]) -> tuple[str, ...]:
 def check_known(what: str, names: tuple[str, ...], choices: tuple[str, ...]) -> None:
     for name in names:
         if name not in choices:
-            raise InvalidValueError(f"{what}: expected one of {', '.join(choices)}, got {name!r}")
+            raise InvalidValueError(f"{what}: {one_of(choices, name)}")
 
 
 def _layers(layers: slice | Sequence[int], now: tuple[int, ...]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routestats.errors import RouteStatsError, TraceError
+from routestats.errors import RouteStatsError, TraceError, did_you_mean
 from routestats.schema import (
     DEFAULT_DOMAIN,
     FEED_FILE,
@@ -110,7 +110,8 @@ def check_folder(run_dir: Path) -> None:
     if run_dir.is_file():
         raise TraceError(f"{run_dir}: expected a run's folder, with its {RUN_FILE}, got a file")
     if not run_dir.is_dir():
-        raise TraceError(f"{run_dir}: no such folder")
+        runs = [file.parent.name for file in run_dir.parent.glob(f"*/{RUN_FILE}")]
+        raise TraceError(f"{run_dir}: no such folder{did_you_mean(run_dir.name, runs)}")
 
 
 def read_run_file(run_dir: Path) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routestats.errors import InvalidValueError, TraceError
+from routestats.errors import InvalidValueError, TraceError, one_of
 from routestats.schema import FORMAT_VERSION, METADATA_KEY
 from routestats.trace import files
 
@@ -248,7 +248,7 @@ def read_timings(run_dir: str | Path, source: str = "hooks") -> StepTimes:
         If the run has no timings of it, or they cannot be read or do not belong together.
     """
     if source not in SOURCES:
-        raise InvalidValueError(f"source: expected one of {', '.join(SOURCES)}, got {source!r}")
+        raise InvalidValueError(f"source: {one_of(SOURCES, source)}")
     run = Path(run_dir)
     files.check_folder(run)
     paths = sorted((run / FOLDER).glob(f"{source}-*.parquet"))

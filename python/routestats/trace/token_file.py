@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from routestats.errors import InvalidValueError, RouteStatsError, TraceError
+from routestats.errors import InvalidValueError, RouteStatsError, TraceError, one_of
 from routestats.schema import PHASES, ROW_COLUMNS, LookaheadLayout, RoutingBatch, RowColumn
 from routestats.shape import RouteShape
 from routestats.trace import files
@@ -268,9 +268,7 @@ class TokenFile:
     def _phase_codes(self, names: list[str]) -> npt.NDArray[np.uint8]:
         for name in names:
             if name not in PHASES:
-                raise TraceError(
-                    f"{self.path}: phase: expected one of {', '.join(PHASES)}, got {name!r}"
-                )
+                raise TraceError(f"{self.path}: phase: {one_of(PHASES, name)}")
         return np.array([PHASES.index(name) for name in names], np.uint8)
 
 

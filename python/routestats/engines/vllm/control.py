@@ -12,7 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 from routestats.engines.recorder_options import Outcome, RecorderOptions, labels
-from routestats.errors import CaptureError
+from routestats.errors import CaptureError, InvalidTypeError
 
 
 class VllmCapture:
@@ -101,7 +101,7 @@ class VllmCapture:
 
     def label(
         self,
-        outputs: Sequence[Any],
+        outputs: Sequence[Any] | None = None,
         *,
         task_ids: Sequence[str] | None = None,
         groups: Sequence[str] | None = None,
@@ -118,8 +118,10 @@ class VllmCapture:
         Raises
         ------
         InvalidTypeError, InvalidValueError
-            If the lengths differ, or a label is no string.
+            If there are no outputs, the lengths differ, or a label is no string.
         """
+        if outputs is None:
+            raise InvalidTypeError("outputs: expected what llm.generate returned, got None")
         said = labels(len(outputs), task_ids, groups)
         for output, known in zip(outputs, said, strict=True):
             for sample in output.outputs:

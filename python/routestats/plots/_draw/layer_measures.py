@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from routestats.errors import InvalidValueError
+from routestats.errors import InvalidValueError, one_of
 from routestats.plots._draw.style import check_result, join
 from routestats.stats import Correlation, HopAccuracy, Information
 
@@ -232,5 +232,5 @@ def _mean(values: Floats) -> float:
 
 def _one_of(name: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
-        raise InvalidValueError(f"{name}: expected one of {', '.join(known)}, got {value!r}")
+        raise InvalidValueError(f"{name}: {one_of(known, value)}")
     return value

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +18,26 @@ from routestats.arguments import check_integers as check_integers
 from routestats.arguments import check_number as check_number
 from routestats.arguments import check_share
 from routestats.counts import RouteCounts
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import InvalidTypeError, InvalidValueError, one_of
 from routestats.trace import Trace
 
 Ids = npt.NDArray[np.integer[Any]]
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+_Part = TypeVar("_Part", bound=_Named)
+
+
+def by_name(what: str, parts: Sequence[_Part], name: str) -> _Part:
+    """The part of a result that has this name; `what` is what such a part is called."""
+    for part in parts:
+        if part.name == name:
+            return part
+    raise InvalidValueError(f"{what}: {one_of((part.name for part in parts), name)}")
 
 
 def check_trace(trace: object, name: str = "trace") -> Trace:

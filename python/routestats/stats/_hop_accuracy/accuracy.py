@@ -16,6 +16,7 @@ from routestats.errors import InvalidTypeError, InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
 from routestats.stats._base.checks import (
+    by_name,
     check_confidence,
     check_flag,
     check_integer,
@@ -87,11 +88,7 @@ class HopAccuracy(Result):
     history_support: npt.NDArray[np.int64] | None
 
     def __getitem__(self, name: str) -> HopMeasure:
-        for measure in self.measures:
-            if measure.name == name:
-                return measure
-        names = ", ".join(measure.name for measure in self.measures)
-        raise InvalidValueError(f"measure: expected one of {names}, got {name!r}")
+        return by_name("measure", self.measures, name)
 
     @property
     def main(self) -> HopMeasure:

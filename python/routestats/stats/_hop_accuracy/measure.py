@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from routestats.counts._plan import pair_layers
-from routestats.errors import InvalidValueError
 from routestats.shape import RouteShape
+from routestats.stats._base.checks import by_name
 from routestats.stats._base.estimate import Estimate, Floats, percentile_interval
 from routestats.stats._predictors.hits import Hits, Tally
 from routestats.stats._predictors.table import PREDICTORS
@@ -88,11 +88,7 @@ class HopMeasure:
     predictions: tuple[Prediction, ...]
 
     def __getitem__(self, predictor: str) -> Prediction:
-        for prediction in self.predictions:
-            if prediction.name == predictor:
-                return prediction
-        names = ", ".join(prediction.name for prediction in self.predictions)
-        raise InvalidValueError(f"predictor: expected one of {names}, got {predictor!r}")
+        return by_name("predictor", self.predictions, predictor)
 
 
 def estimate_measure(

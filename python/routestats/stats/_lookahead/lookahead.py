@@ -12,7 +12,7 @@ from routestats.counts._plan import layer_pairs, pair_layers
 from routestats.errors import InvalidValueError
 from routestats.result import Result
 from routestats.shape import RouteShape
-from routestats.stats._base.checks import check_confidence, check_trace
+from routestats.stats._base.checks import by_name, check_confidence, check_trace
 from routestats.stats._base.estimate import (
     Estimate,
     Floats,
@@ -60,11 +60,7 @@ class LookaheadMeasure:
     predictions: tuple[Prediction, ...]
 
     def __getitem__(self, predictor: str) -> Prediction:
-        for prediction in self.predictions:
-            if prediction.name == predictor:
-                return prediction
-        names = ", ".join(prediction.name for prediction in self.predictions)
-        raise InvalidValueError(f"predictor: expected one of {names}, got {predictor!r}")
+        return by_name("predictor", self.predictions, predictor)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -105,11 +101,7 @@ class Lookahead(Result):
     measures: tuple[LookaheadMeasure, ...]
 
     def __getitem__(self, name: str) -> LookaheadMeasure:
-        for measure in self.measures:
-            if measure.name == name:
-                return measure
-        names = ", ".join(measure.name for measure in self.measures)
-        raise InvalidValueError(f"measure: expected one of {names}, got {name!r}")
+        return by_name("measure", self.measures, name)
 
     @property
     def recall(self) -> LookaheadMeasure:
