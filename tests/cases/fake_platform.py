@@ -136,6 +136,8 @@ class _Anything(type):
     def __getattr__(cls, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
+        if name == "value":  # of a member of an enumeration
+            return cls.__name__
         return _Anything(name, (), {})
 
 

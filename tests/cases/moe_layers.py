@@ -73,29 +73,47 @@ FORMATS: dict[str, dict[str, Any] | None] = {
         "quant_method": "modelopt_mxfp8",
         "quantization": {"quant_algo": "MXFP8", "kv_cache_quant_algo": None, "exclude_modules": []},
     },
+    "int4": {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "ignore": [],
+        "config_groups": {
+            "group_0": {
+                "targets": ["Linear"],
+                "weights": {
+                    "num_bits": 4,
+                    "type": "int",
+                    "symmetric": True,
+                    "strategy": "group",
+                    "group_size": 32,
+                },
+                "input_activations": None,
+            }
+        },
+    },
 }
 
 
 @contextmanager
-def vllm_on(card: Card) -> Iterator[None]:
-    """vLLM as on one `card`, ready to make layers."""
+def vllm_on(card: Card, **settings: Any) -> Iterator[Any]:
+    """vLLM as on one `card`, ready to make layers: its config, of an engine of `settings` or none."""
     from vllm.config import VllmConfig, set_current_vllm_config
     from vllm.distributed import parallel_state
+    from vllm.engine.arg_utils import EngineArgs
 
-    config = VllmConfig()
-    config.model_config = SimpleNamespace(dtype=torch.bfloat16, quantization_config=None)
     alone = SimpleNamespace(world_size=1, rank_in_group=0)
-    with (
-        fake_platform(card),
-        set_current_vllm_config(config),
-        mock.patch.object(parallel_state, "_TP", alone),
-        torch.device("meta"),
-    ):
-        yield
+    with fake_platform(card), mock.patch.object(parallel_state, "_TP", alone):
+        if settings:
+            config = EngineArgs(**settings).create_engine_config()
+        else:
+            config = VllmConfig()
+            config.model_config = SimpleNamespace(dtype=torch.bfloat16, quantization_config=None)
+        with set_current_vllm_config(config), torch.device("meta"):
+            yield config
 
 
-def make_layer(family: Family, weights: str, moe_backend: str = "auto") -> Any:
-    """A MoE layer, in `vllm_on` a card.
+def make_layer(family: Family, weights: str, moe_backend: str | None = None) -> Any:
+    """A MoE layer, in `vllm_on` a card; with another back end than the config says, if named.
 
     Raises
     ------
@@ -107,7 +125,8 @@ def make_layer(family: Family, weights: str, moe_backend: str = "auto") -> Any:
     from vllm.model_executor.layers.quantization import get_quantization_config
 
     config = get_current_vllm_config()
-    config.kernel_config.moe_backend = moe_backend
+    if moe_backend is not None:
+        config.kernel_config.moe_backend = moe_backend
     config.compilation_config.static_forward_context.clear()  # names of layers are unique
     declared = FORMATS[weights]
     quantization = None
@@ -124,7 +143,7 @@ def make_layer(family: Family, weights: str, moe_backend: str = "auto") -> Any:
         top_k=family.top_k,
         hidden_size=family.hidden_size,
         intermediate_size=family.intermediate_size,
-        params_dtype=torch.bfloat16,
+        params_dtype=config.model_config.dtype,
         quant_config=quantization,
         tp_size=1,
         dp_size=1,

@@ -18,8 +18,8 @@ _MODULAR = {
     "Mxfp4MoeBackend": ("triton_unfused", "marlin"),
     "WNA16MoEBackend": ("marlin", "triton"),
 }
-# MXFP8 has no enumeration of its own: it shares that of FP8.
-_MXFP8 = ("deep_gemm", "marlin")
+_MXFP8 = ("deep_gemm", "marlin")  # it chooses from those of FP8, but not the same
+_OF_ROCM = ("triton", "triton_unfused")
 
 
 def alternatives(layer: Any) -> tuple[str, ...]:
@@ -33,12 +33,16 @@ def alternatives(layer: Any) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Empty where none is known: a format that is not listed.
+        Empty where none is known: on a CPU, and for formats that are not listed.
     """
+    from vllm.platforms import current_platform
+
+    if not current_platform.is_cuda_alike():
+        return ()
     method = getattr(layer, "_quant_method", layer)
-    chosen_from = {
-        type(value).__name__ for value in vars(method).values() if isinstance(value, Enum)
-    }
     if "mxfp8" in type(method).__name__.lower():
-        return _MXFP8
-    return next((_MODULAR[name] for name in _MODULAR if name in chosen_from), ())
+        names = _MXFP8
+    else:
+        kinds = {type(value).__name__ for value in vars(method).values() if isinstance(value, Enum)}
+        names = next((_MODULAR[kind] for kind in _MODULAR if kind in kinds), ())
+    return tuple(n for n in names if n in _OF_ROCM) if current_platform.is_rocm() else names
