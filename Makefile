@@ -7,6 +7,7 @@
 #   make lint | wheel | bench | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
 #   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
+#   make gpu-check                       what can be known of the engine on a GPU without one
 #   make tiny GSM8K_TRAIN=gsm8k_train.jsonl GSM8K=gsm8k_test.jsonl   train the built-in model anew
 
 PYTHON ?= python3
@@ -28,7 +29,7 @@ RUN ?= runs/demo
 
 .PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
 .PHONY: picture notebook clean
-.PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
+.PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -69,6 +70,13 @@ lint: $(VENV)/.installed
 cuda: dist/.built
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target _cuda
 	$(BIN)/python bench/cuda_resources.py --output $(BUILD)/cuda_resources.json
+
+# Which of vLLM's kernels the built-in model gets on each card, and that they fit its shared memory.
+# Triton lies in a folder of its own, where only this finds it.
+gpu-check: $(VENV)/.installed
+	$(PIP) --no-deps --upgrade --target $(BUILD)/triton -r requirements/gpu-check.txt
+	PYTHONPATH='$(abspath $(BUILD)/triton)' $(BIN)/python -m pytest \
+	  tests/engines/test_backends.py tests/engines/test_kernel_memory.py
 
 # The machine's own packages and no network: torch, NumPy, pyarrow, SciPy, hypothesis, pytest, CMake,
 # ninja, pybind11, scikit-build-core.

@@ -39,7 +39,7 @@ def hidden_1024(folder: Path) -> Path:
 
 
 def settings_of(name: str, folder: Path, **more: Any) -> dict[str, Any]:
-    """What the engine is told of the built-in model, the random one (made in `folder`) or a path."""
+    """Of an engine of the built-in model, of the random one (made in `folder`) or of a path."""
     from routestats.models import tiny_settings
 
     if name == "tiny":

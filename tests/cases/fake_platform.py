@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import importlib.machinery
 import importlib.util
 import sys
@@ -57,8 +58,9 @@ CUDA_CARDS = (A100, A10, L40S, H100, B200, RTX_5090)
 def fake_platform(card: Card, packages: Sequence[str] | None = None) -> Iterator[Any]:
     """vLLM's ``current_platform``, as on `card`, with `packages` (default: all) importable."""
     import torch
-    import vllm.model_executor.layers.fused_moe  # what it imports asks the true platform
     from vllm.platforms import current_platform
+
+    importlib.import_module("vllm.model_executor.layers.fused_moe")  # it asks the true platform
 
     rocm = bool(card.arch)
     found = (ROCM_PACKAGES if rocm else PACKAGES) if packages is None else packages
@@ -75,7 +77,8 @@ def fake_platform(card: Card, packages: Sequence[str] | None = None) -> Iterator
         yield current_platform
 
 
-# The lowest capability that vLLM's compiled kernels are for. It asks its extension, which is not here.
+# The lowest capability that vLLM's compiled kernels are for; its extension, which would say so, is
+# not here.
 _COMPILED = {
     "cutlass_scaled_mm_supports_fp8": 89,
     "cutlass_scaled_mm_supports_block_fp8": 90,
@@ -108,7 +111,7 @@ def _cuda(card: Card) -> type:
 
 def _rocm(stack: ExitStack, card: Card) -> type:
     # It asks for the card while it is imported.
-    properties = mock.patch("torch.cuda.get_device_properties", lambda *_: card)
+    properties = mock.patch("torch.cuda.get_device_properties", return_value=card)
     with _stub("vllm._C_stable_libtorch"), properties:
         from vllm.platforms import rocm
         from vllm.platforms.interface import DeviceCapability
@@ -118,7 +121,7 @@ def _rocm(stack: ExitStack, card: Card) -> type:
         stack.enter_context(mock.patch.object(rocm, name, on))
     stack.enter_context(mock.patch.object(rocm, "_GCN_ARCH", card.arch))
 
-    class FakeRocm(rocm.RocmPlatform):  # type: ignore[misc,name-defined]
+    class FakeRocm(rocm.RocmPlatform):  # type: ignore[misc]
         @classmethod
         def get_device_capability(cls, device_id: int = 0) -> Any:
             return DeviceCapability(*card.capability)
@@ -161,7 +164,8 @@ class _Finder(importlib.machinery.PathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname.partition(".")[0] not in self.packages:
             return None
-        return importlib.machinery.ModuleSpec(fullname, self, origin="faked", is_package=True)
+        loader: Any = self
+        return importlib.machinery.ModuleSpec(fullname, loader, origin="faked", is_package=True)
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> types.ModuleType:
         return _Absent(spec.name)

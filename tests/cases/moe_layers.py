@@ -96,7 +96,7 @@ FORMATS: dict[str, dict[str, Any] | None] = {
 
 @contextmanager
 def vllm_on(card: Card, **settings: Any) -> Iterator[Any]:
-    """vLLM as on one `card`, ready to make layers: its config, of an engine of `settings` or none."""
+    """vLLM as on one `card`, ready to make layers; yields its config, with `settings`."""
     from vllm.config import VllmConfig, set_current_vllm_config
     from vllm.distributed import parallel_state
     from vllm.engine.arg_utils import EngineArgs

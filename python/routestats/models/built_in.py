@@ -33,9 +33,9 @@ def tiny_model() -> Path:
 def tiny_settings(**more: Any) -> dict[str, Any]:
     """What ``vllm.LLM`` is told of the built-in model on this machine.
 
-    On a GPU these are back ends that take the model on every card that vLLM supports. Left to
-    itself, vLLM takes faster ones for some cards that do not: kernels for bfloat16 alone, for larger
-    shapes or, in float32, for more shared memory than the card has.
+    On a GPU they name back ends that take the model on every card that vLLM supports. Left to
+    itself, vLLM takes faster ones on some cards, which do not: they are for bfloat16 alone, for
+    larger shapes or, in float32, for more shared memory than the card has.
 
     Parameters
     ----------

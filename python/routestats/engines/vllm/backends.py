@@ -40,9 +40,8 @@ def alternatives(layer: Any) -> tuple[str, ...]:
     if not current_platform.is_cuda_alike():
         return ()
     method = getattr(layer, "_quant_method", layer)
-    if "mxfp8" in type(method).__name__.lower():
-        names = _MXFP8
-    else:
+    names: tuple[str, ...] = _MXFP8
+    if "mxfp8" not in type(method).__name__.lower():
         kinds = {type(value).__name__ for value in vars(method).values() if isinstance(value, Enum)}
         names = next((_MODULAR[kind] for kind in _MODULAR if kind in kinds), ())
-    return tuple(n for n in names if n in _OF_ROCM) if current_platform.is_rocm() else names
+    return tuple(name for name in names if name in _OF_ROCM or not current_platform.is_rocm())
