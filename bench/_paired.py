@@ -38,13 +38,13 @@ def hidden_1024(folder: Path) -> Path:
     )
 
 
-def model_path(name: str, folder: Path) -> Path:
-    """Of the built-in model, the random one (made in `folder`), or the path itself."""
-    from routestats.models import tiny_model
+def settings_of(name: str, folder: Path, **more: Any) -> dict[str, Any]:
+    """Of an engine of the built-in model, of the random one (made in `folder`) or of a path."""
+    from routestats.models import tiny_settings
 
     if name == "tiny":
-        return tiny_model()
-    return hidden_1024(folder) if name == "hidden-1024" else Path(name)
+        return tiny_settings(**more)
+    return {"model": str(hidden_1024(folder) if name == "hidden-1024" else name), **more}
 
 
 def median_interval(ratios: np.ndarray, seed: int = 0) -> tuple[float, float, float]:

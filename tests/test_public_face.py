@@ -45,7 +45,7 @@ NAMES = {
         why_no_cuda
     """,
     "routestats.live": "DashboardServer metrics show",
-    "routestats.models": "tiny_model",
+    "routestats.models": "tiny_model tiny_settings",
     "routestats.plots": """
         affinity affinity_grid confidence domain_divergence expert_load hop_accuracy
         interactive layer_matrix load_by_domain load_difference lookahead path_coverage

@@ -12,6 +12,8 @@ from pathlib import Path
 
 from engine_process import run_engine
 
+from routestats.models import tiny_settings
+
 QUIET = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -32,6 +34,15 @@ def script(code: str, *arguments: str, **more: str) -> subprocess.CompletedProce
         timeout=300,
         env={**environment, **QUIET, **more},
     )
+
+
+def tiny_flags() -> list[str]:
+    """What a server is told of the built-in model."""
+    return [
+        part
+        for name, value in tiny_settings().items()
+        for part in (f"--{name.replace('_', '-')}", str(value))
+    ]
 
 
 def wait_for_server(url: str, server: subprocess.Popen[bytes], seconds: float = 300.0) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from engine_cases import QUIET, script, wait_for_server
+from engine_cases import QUIET, script, tiny_flags, wait_for_server
 
 import routestats as rs
 from routestats.models import tiny_model
@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.engine, pytest.mark.filterwarnings("default")]
 ROOT = Path(__file__).parents[2]
 ENGINE = """
     from vllm import LLM, SamplingParams
-    llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
+    from routestats.models import tiny_settings
+    llm = LLM(**tiny_settings(model=sys.argv[2], max_model_len=512, enforce_eager=True))
     params = SamplingParams(temperature=0.0, max_tokens=8)
 """
 
@@ -201,8 +202,8 @@ def test_a_server_is_captured_with_nobodys_code(tmp_path: Path) -> None:
     server = subprocess.Popen(
         [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(tiny_model()), "--served-model-name", "tiny",
-            "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32",
+            "--served-model-name", "tiny",
+            "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", *tiny_flags(),
             "--max-model-len", "512", "--enable-request-id-headers",
             "--shutdown-timeout", "30",
         ],
@@ -335,8 +336,8 @@ def test_a_benchmark_that_is_terminated_ends_its_engine(tmp_path: Path) -> None:
     import os, signal, threading
     sys.path.insert(0, sys.argv[3])
     from _engine import engine
-    arguments = {"max_model_len": 512, "enforce_eager": True, "dtype": "float32"}
-    with engine(model=sys.argv[2], **arguments) as llm:
+    from routestats.models import tiny_settings
+    with engine(**tiny_settings(model=sys.argv[2], max_model_len=512, enforce_eager=True)) as llm:
         threading.Timer(2.0, os.kill, (os.getpid(), signal.SIGTERM)).start()
         while True:
             llm.generate(["x"], use_tqdm=False)

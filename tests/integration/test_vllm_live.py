@@ -13,7 +13,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from engine_cases import QUIET, wait_for_server
+from engine_cases import QUIET, tiny_flags, wait_for_server
 
 from routestats.live import DashboardServer
 from routestats.models import tiny_model
@@ -26,7 +26,8 @@ import sys, time
 import routestats as rs
 if __name__ == "__main__":
     from vllm import LLM, SamplingParams
-    llm = LLM(model=sys.argv[2], max_model_len=512, enforce_eager=True, dtype="float32")
+    from routestats.models import tiny_settings
+    llm = LLM(**tiny_settings(model=sys.argv[2], max_model_len=512, enforce_eager=True))
     params = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
     with rs.capture(llm, sys.argv[1], domain="d") as capture:
         end = time.monotonic() + 15
@@ -94,8 +95,8 @@ def test_a_servers_metrics_hold_the_runs(tmp_path: Path, shared: bool) -> None:
     server = subprocess.Popen(
         [
             sys.executable, "-m", "vllm.entrypoints.openai.api_server",
-            "--model", str(tiny_model()), "--served-model-name", "tiny",
-            "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", "--dtype", "float32",
+            "--served-model-name", "tiny",
+            "--port", str(port), "--host", "127.0.0.1", "--enforce-eager", *tiny_flags(),
             "--max-model-len", "512", "--shutdown-timeout", "30",
         ],
         stdout=log,

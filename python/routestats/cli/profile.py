@@ -18,6 +18,7 @@ from routestats.data.datasets import DataSpec, Prompt
 from routestats.engines.vllm.offline import check_lengths, generate, start_engine
 from routestats.engines.vllm.timed_rounds import BATCHES, time_rounds
 from routestats.errors import DataError, TraceError
+from routestats.models.built_in import tiny_settings
 from routestats.models.choice import ModelChoice, layers_of, resolve
 from routestats.schema import RUN_FILE
 from routestats.stats import timing
@@ -295,11 +296,10 @@ def _settings(args: argparse.Namespace, model: ModelChoice) -> dict[str, Any]:
         # Cached prompt tokens are not computed and so have no rows: a study wants them all.
         "enable_prefix_caching": False,
     }
-    if model.built_in:
-        settings["dtype"] = "float32"
     if args.timing or args.lookahead:
         settings["enforce_eager"] = True
-    return {**settings, **dict(args.engine_arg)}
+    settings |= dict(args.engine_arg)
+    return tiny_settings(**settings) if model.built_in else settings
 
 
 def _check_output(run_dir: Path) -> None:
