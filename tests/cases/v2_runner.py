@@ -25,6 +25,7 @@ from routestats.models.untrained import make_mixtral
 pytest.importorskip("torch")
 pytest.importorskip("vllm")
 
+from routestats.engines.device_ring import KERNELS
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.taps import DeviceTap, StagedTap
 
@@ -236,10 +237,14 @@ class V2:
 def _taps(kind: str) -> Any:
     import torch
 
+    if kind == "device" and "cpu" not in KERNELS:
+        emulated_device()
+
     def new_tap(attachment: Attachment, shape: Any) -> Any:
+        device = torch.device("cpu")
         if kind == "staged":
-            return StagedTap(shape, attachment.largest_step, torch.device("cpu"))
-        return DeviceTap(shape, RecorderOptions().ring_rows, emulated_device())
+            return StagedTap(shape, attachment.largest_step, device)
+        return DeviceTap(shape, RecorderOptions().ring_rows, device)
 
     return new_tap
 
