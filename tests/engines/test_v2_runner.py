@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from v2_runner import V2, assert_rows, padded_batches, v2, v2_model  # noqa: F401
 
+from routestats.engines.vllm.lookahead import Lookahead
+
 pytestmark = pytest.mark.filterwarnings("default")
 PROMPT = list(range(3, 43))
 
@@ -135,3 +137,26 @@ def test_padding_and_dummy_batches_are_no_rows(v2: V2, tmp_path: Path, tap: str)
     assert totals["error"] is None
     assert padded["rows"] > 0
     assert_rows(tmp_path / "run", engine.answers)
+
+
+def test_lookahead_that_fails_in_the_forward_pass_ends_the_capture_alone(
+    v2: V2,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engine = v2.engine()
+    engine.start(tmp_path / "run", lookahead=[1])
+    engine.add("r0", PROMPT, 4)
+    engine.run()
+    assert engine.stop()["error"] is None
+    whole = dict(engine.answers)
+
+    def fail(*_: object) -> None:
+        raise ZeroDivisionError("no gate")
+
+    monkeypatch.setattr(Lookahead, "_look", fail)
+    engine.start(tmp_path / "cut", lookahead=[1])
+    engine.add("r1", PROMPT, 4)
+    engine.run()
+    assert "no gate" in engine.stop()["error"]
+    assert_rows(tmp_path / "run", whole)

@@ -109,11 +109,6 @@ def server(
     return start
 
 
-def end(engine: V2Engine) -> None:
-    """The engine's process ends."""
-    engine.worker._routestats_agent._close()
-
-
 @pytest.mark.parametrize("tap", ["host", "device"])
 def test_a_servers_warm_up_is_no_data(
     server: Callable[..., V2Engine], tmp_path: Path, tap: str
@@ -130,7 +125,7 @@ def test_a_servers_warm_up_is_no_data(
     for i in range(3):
         engine.add(f"r{i}", PROMPT[i:], 5)
     engine.run()
-    end(engine)
+    engine.end()
     assert our_threads() == []
     totals = json.loads((tmp_path / "run" / "run.json").read_text())["totals"]
     assert (totals["requests"], totals["foreign_rows"], totals["synthetic_requests"]) == (3, 0, 0)
@@ -150,7 +145,7 @@ def test_the_device_is_called_by_the_engines_thread_alone_until_it_is_warm(
     assert {name for name, _ in warm[0]} == {"load_capture_kernels", "capture"}  # and no ring
     engine.add("r", PROMPT, 5)
     engine.run()
-    end(engine)
+    engine.end()
     assert ("drain", "routestats-drain") in noted
 
 
@@ -172,18 +167,19 @@ def test_made_up_requests_in_a_capture_are_dropped_and_counted(v2: V2, tmp_path:
     assert_rows(tmp_path / "run", engine.answers)
 
 
-def test_a_capture_ends_before_graphs_are_captured_again(v2: V2, tmp_path: Path) -> None:  # noqa: F811
+def test_a_capture_ends_before_graphs_are_captured_again(
+    v2: V2,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     engine, seen = v2.engine(), list[list[str]]()
     engine.start(tmp_path / "run")
     engine.add("r", PROMPT, 4)
     engine.run()
     assert our_threads() == ["routestats-drain"]
-    engine.runner.capture_model = lambda: seen.append(our_threads())
-    warm_up = engine.worker.compile_or_warm_up_model
-    engine.worker.model_runner.kv_caches, caches = [], engine.worker.model_runner.kv_caches
-    engine.worker.model_runner.warming_up_model = lambda: seen.append(our_threads())
-    warm_up()
-    engine.worker.model_runner.kv_caches = caches
+    inside = "vllm.v1.worker.cpu_worker.set_random_seed"
+    monkeypatch.setattr(inside, lambda *_: seen.append(our_threads()))
+    engine.core.collective_rpc("compile_or_warm_up_model")
     assert seen == [[]]
     reason = "warmed up anew"
     assert reason in (tmp_path / "run.alarm").read_text()
@@ -217,7 +213,7 @@ def test_an_earlier_run_stays_complete_until_the_engine_is_warm(
     engine = server(lambda worker: None)
     engine.add("first", PROMPT, 4)
     engine.run()
-    end(engine)
+    engine.end()
     first = dict(engine.answers)
     files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert json.loads(files[tmp_path / "run" / "run.json"])["complete"]
@@ -227,7 +223,7 @@ def test_an_earlier_run_stays_complete_until_the_engine_is_warm(
     engine = server(lambda worker: None)
     engine.add("second", PROMPT[2:], 4)
     engine.run()
-    end(engine)
+    engine.end()
     assert_rows(tmp_path / "run", {**first, **engine.answers})
 
 
