@@ -38,13 +38,13 @@ class Value(np.ndarray):
     def to(self, dtype: Any) -> Any:
         return _value(self.astype(dtype))
 
-    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc,override]
+    def __iadd__(self, other: Any) -> Any:  # type: ignore[misc]
         return self + other
 
-    def __imul__(self, other: Any) -> Any:  # type: ignore[misc,override]
+    def __imul__(self, other: Any) -> Any:  # type: ignore[misc]
         return self * other
 
-    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc,override]
+    def __ixor__(self, other: Any) -> Any:  # type: ignore[misc]
         return self ^ other
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -139,9 +138,7 @@ class V2Engine:
         from vllm.v1.request import Request
 
         request_id = f"{name}-{len(self.answers):08x}"
-        sampling = SamplingParams(
-            temperature=0.0, max_tokens=max_tokens, ignore_eos=True, **params
-        )
+        sampling = SamplingParams(temperature=0.0, max_tokens=max_tokens, ignore_eos=True, **params)
         hasher = self.core.request_block_hasher
         request = Request(request_id, list(prompt), sampling, None, block_hasher=hasher)
         if request.use_structured_output:
@@ -187,7 +184,7 @@ class V2Engine:
 
 
 class V2:
-    """Makes engines, and keeps them for tests that ask for the same; see the fixture `v2`."""
+    """Makes engines, and keeps them for tests that ask for the same; see `v2_engines`."""
 
     def __init__(self, model: Path, patch: pytest.MonkeyPatch) -> None:
         self.model, self.patch = model, patch
@@ -268,24 +265,18 @@ def padded_batches(to: int) -> Iterator[dict[str, int]]:
         yield counted
 
 
-@pytest.fixture(scope="module")
-def v2_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of two layers."""
-    folder = tmp_path_factory.mktemp("v2") / "model"
-    return make_mixtral(folder, num_layers=LAYERS, num_experts=EXPERTS, top_k=TOP_K)
-
-
-@pytest.fixture(scope="module")
-def v2(v2_model: Path) -> Iterator[V2]:
-    """Engines on the second model runner, ready for capture."""
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        prepare_v2(monkeypatch)
-        made = V2(v2_model, monkeypatch)
+@contextmanager
+def v2_engines(folder: Path) -> Iterator[V2]:
+    """Engines on the second model runner, ready for capture, of a model of two layers."""
+    model = make_mixtral(folder / "model", num_layers=LAYERS, num_experts=EXPERTS, top_k=TOP_K)
+    with pytest.MonkeyPatch.context() as patch:
+        _prepare(patch)
+        made = V2(model, patch)
         yield made
         made.close()
 
 
-def prepare_v2(monkeypatch: pytest.MonkeyPatch) -> None:
+def _prepare(patch: pytest.MonkeyPatch) -> None:
     """Let vLLM run its second model runner on the CPU, with routers that choose as `chosen`."""
     import torch
     from vllm.platforms import current_platform
@@ -300,7 +291,7 @@ def prepare_v2(monkeypatch: pytest.MonkeyPatch) -> None:
         "VLLM_CPU_KVCACHE_SPACE": "1",
         "VLLM_LOGGING_LEVEL": "ERROR",
     }.items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
     import vllm.v1.worker.gpu.model_runner  # noqa: F401
     from triton_on_cpu import run_kernels_on_the_cpu
     from vllm.model_executor.models.mixtral import MixtralForCausalLM
@@ -309,21 +300,21 @@ def prepare_v2(monkeypatch: pytest.MonkeyPatch) -> None:
     from routestats.engines.vllm.plugin import register
 
     run_kernels_on_the_cpu("vllm.v1.worker.gpu.")
-    monkeypatch.setattr("vllm.config.vllm.HAS_TRITON", True)
-    monkeypatch.setattr(speculator, "HAS_TRITON", True)
+    patch.setattr("vllm.config.vllm.HAS_TRITON", True)
+    patch.setattr(speculator, "HAS_TRITON", True)
     for name in ("Stream", "Event"):
-        monkeypatch.setattr(torch.cuda, name, _Stream)
-    monkeypatch.setattr(torch.cuda, "stream", nullcontext)
-    monkeypatch.setattr(torch.cuda, "current_stream", _Stream)
-    monkeypatch.setattr(torch.cuda, "set_stream", _Stream)
+        patch.setattr(torch.cuda, name, _Stream)
+    patch.setattr(torch.cuda, "stream", nullcontext)
+    patch.setattr(torch.cuda, "current_stream", _Stream)
+    patch.setattr(torch.cuda, "set_stream", _Stream)
     for name in ("synchronize", "empty_cache"):
-        monkeypatch.setattr(torch.accelerator, name, lambda *_: None)
-    monkeypatch.setattr(torch, "set_num_threads", torch.set_num_threads)  # a worker replaces it
+        patch.setattr(torch.accelerator, name, lambda *_: None)
+    patch.setattr(torch, "set_num_threads", torch.set_num_threads)  # a worker replaces it
     made = _Model()
-    monkeypatch.setattr(MixtralForCausalLM, "forward", made.forward(MixtralForCausalLM.forward))
-    monkeypatch.setattr(MixtralForCausalLM, "compute_logits", lambda *given: made.logits(*given))
+    patch.setattr(MixtralForCausalLM, "forward", made.forward(MixtralForCausalLM.forward))
+    patch.setattr(MixtralForCausalLM, "compute_logits", lambda *given: made.logits(*given))
     for router in _router_classes():
-        monkeypatch.setattr(router, "_compute_routing", _method(made.compute))
+        patch.setattr(router, "_compute_routing", _method(made.compute))
     register()
 
 
@@ -379,6 +370,3 @@ def assert_rows(run_dir: Path, answers: Mapping[str, Answer]) -> None:
         assert found[at].tolist() == row.tolist(), at
     result = rs.verify(run_dir)
     assert result.ok, result.render()
-
-
-

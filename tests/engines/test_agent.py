@@ -1,4 +1,4 @@
-"""The agent in a worker: an engine that cannot be captured starts, a server that must be does not."""
+"""The agent in a worker: an engine that cannot be captured starts, a server asked to does not."""
 
 from __future__ import annotations
 
@@ -34,9 +34,7 @@ def config(model: Any = (), parallel: Any = (), **more: Any) -> Any:
         model_config=SimpleNamespace(
             **{**generating, **names, **dict(model)}, get_num_experts=lambda: 8, dtype="float32"
         ),
-        parallel_config=SimpleNamespace(
-            **{"rank": 0, "tensor_parallel_size": 1, **dict(parallel)}
-        ),
+        parallel_config=SimpleNamespace(**{"rank": 0, "tensor_parallel_size": 1, **dict(parallel)}),
         compilation_config=SimpleNamespace(mode=0),
         scheduler_config=SimpleNamespace(max_num_batched_tokens=8),
         **more,

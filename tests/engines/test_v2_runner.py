@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from v2_runner import V2, assert_rows, padded_batches, v2, v2_model  # noqa: F401
+from v2_runner import V2, assert_rows, padded_batches, v2_engines
 
 from routestats.engines.vllm.lookahead import Lookahead
 
@@ -13,10 +14,16 @@ pytestmark = pytest.mark.filterwarnings("default")
 PROMPT = list(range(3, 43))
 
 
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[V2]:
+    with v2_engines(tmp_path_factory.mktemp("v2")) as made:
+        yield made
+
+
 @pytest.mark.parametrize("tap", ["host", "device", "staged"])
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_prompts_in_pieces_and_decodes(
-    v2: V2,  # noqa: F811
+    v2: V2,
     tmp_path: Path,
     tap: str,
     asynchronous: bool,
@@ -34,7 +41,7 @@ def test_prompts_in_pieces_and_decodes(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_preempted_request_goes_on(v2: V2, tmp_path: Path, asynchronous: bool) -> None:  # noqa: F811
+def test_a_preempted_request_goes_on(v2: V2, tmp_path: Path, asynchronous: bool) -> None:
     engine = v2.engine(
         num_gpu_blocks_override=8, enable_prefix_caching=False, async_scheduling=asynchronous
     )
@@ -49,7 +56,7 @@ def test_a_preempted_request_goes_on(v2: V2, tmp_path: Path, asynchronous: bool)
     assert_rows(tmp_path / "run", engine.answers)
 
 
-def test_cached_prompt_tokens_have_no_rows(v2: V2, tmp_path: Path) -> None:  # noqa: F811
+def test_cached_prompt_tokens_have_no_rows(v2: V2, tmp_path: Path) -> None:
     engine = v2.engine()
     engine.start(tmp_path / "run")
     for name in ("first", "second"):
@@ -63,7 +70,7 @@ def test_cached_prompt_tokens_have_no_rows(v2: V2, tmp_path: Path) -> None:  # n
 @pytest.mark.parametrize("tap", ["host", "device"])
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_drafts_accepted_and_rejected(
-    v2: V2,  # noqa: F811
+    v2: V2,
     tmp_path: Path,
     tap: str,
     asynchronous: bool,
@@ -91,7 +98,7 @@ def test_drafts_accepted_and_rejected(
 
 
 @pytest.mark.parametrize("asynchronous", [False, True])
-def test_a_grammar_delays_the_sampling(v2: V2, tmp_path: Path, asynchronous: bool) -> None:  # noqa: F811
+def test_a_grammar_delays_the_sampling(v2: V2, tmp_path: Path, asynchronous: bool) -> None:
     from vllm.sampling_params import StructuredOutputsParams
 
     engine = v2.engine(async_scheduling=asynchronous)
@@ -108,7 +115,7 @@ def test_a_grammar_delays_the_sampling(v2: V2, tmp_path: Path, asynchronous: boo
     assert_rows(tmp_path / "run", engine.answers)
 
 
-def test_an_aborted_request_keeps_what_it_computed(v2: V2, tmp_path: Path) -> None:  # noqa: F811
+def test_an_aborted_request_keeps_what_it_computed(v2: V2, tmp_path: Path) -> None:
     engine = v2.engine()
     engine.start(tmp_path / "run")
     cut = engine.add("cut", PROMPT, 50)
@@ -123,7 +130,7 @@ def test_an_aborted_request_keeps_what_it_computed(v2: V2, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("tap", ["host", "device", "staged"])
-def test_padding_and_dummy_batches_are_no_rows(v2: V2, tmp_path: Path, tap: str) -> None:  # noqa: F811
+def test_padding_and_dummy_batches_are_no_rows(v2: V2, tmp_path: Path, tap: str) -> None:
     engine = v2.engine(tap)
     engine.start(tmp_path / "run")
     with padded_batches(to=8) as padded:
@@ -140,7 +147,7 @@ def test_padding_and_dummy_batches_are_no_rows(v2: V2, tmp_path: Path, tap: str)
 
 
 def test_lookahead_that_fails_in_the_forward_pass_ends_the_capture_alone(
-    v2: V2,  # noqa: F811
+    v2: V2,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from emulated_device import emulated_device, emulated_kernels
-from v2_runner import V2, V2Engine, assert_rows, v2, v2_model  # noqa: F401
+from v2_runner import V2, V2Engine, assert_rows, v2_engines
 
 import routestats as rs
 from routestats.engines import device_ring
@@ -21,6 +21,12 @@ from routestats.trace import TraceWriter
 
 pytestmark = pytest.mark.filterwarnings("default")
 PROMPT = list(range(3, 43))
+
+
+@pytest.fixture(scope="module")
+def v2(tmp_path_factory: pytest.TempPathFactory) -> Iterator[V2]:
+    with v2_engines(tmp_path_factory.mktemp("v2")) as made:
+        yield made
 
 
 def warm_up_as_on_a_gpu(worker: Any) -> None:
@@ -72,7 +78,7 @@ class Calls:
         return call
 
 
-def warming(v2: V2, seen: Callable[[Any], None]) -> Any:  # noqa: F811
+def warming(v2: V2, seen: Callable[[Any], None]) -> Any:
     """In a ``with`` block, workers warm up as on a GPU; `seen` runs where graphs are captured."""
     from vllm.v1.worker.cpu_worker import CPUWorker
 
@@ -91,7 +97,7 @@ def warming(v2: V2, seen: Callable[[Any], None]) -> Any:  # noqa: F811
 
 @pytest.fixture
 def server(
-    v2: V2,  # noqa: F811
+    v2: V2,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[..., V2Engine]:
@@ -149,7 +155,7 @@ def test_the_device_is_called_by_the_engines_thread_alone_until_it_is_warm(
     assert ("drain", "routestats-drain") in noted
 
 
-def test_made_up_requests_in_a_capture_are_dropped_and_counted(v2: V2, tmp_path: Path) -> None:  # noqa: F811
+def test_made_up_requests_in_a_capture_are_dropped_and_counted(v2: V2, tmp_path: Path) -> None:
     engine = v2.engine()
     engine.start(tmp_path / "run")
     engine.add("before", PROMPT, 4)
@@ -168,7 +174,7 @@ def test_made_up_requests_in_a_capture_are_dropped_and_counted(v2: V2, tmp_path:
 
 
 def test_a_capture_ends_before_graphs_are_captured_again(
-    v2: V2,  # noqa: F811
+    v2: V2,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -191,18 +197,18 @@ def test_a_capture_ends_before_graphs_are_captured_again(
     assert len(trace) == len(PROMPT) + 3
 
 
-class Stop(Exception):
+class StopError(Exception):
     pass
 
 
 def killed(worker: Any) -> None:
-    raise Stop
+    raise StopError
 
 
 def test_an_engine_that_dies_while_it_warms_up_leaves_no_run(
     server: Callable[..., V2Engine], tmp_path: Path
 ) -> None:
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         server(killed)
     assert list(tmp_path.iterdir()) == []
 
@@ -217,7 +223,7 @@ def test_an_earlier_run_stays_complete_until_the_engine_is_warm(
     first = dict(engine.answers)
     files = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
     assert json.loads(files[tmp_path / "run" / "run.json"])["complete"]
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         server(killed)
     assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == files
     engine = server(lambda worker: None)

@@ -13,7 +13,6 @@ from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
 from routestats.errors import CaptureError
 
-
 # Requests that vLLM makes up to warm up, or to keep other ranks company: ``_warmup_0_``,
 # ``_v2_mixed_warmup_decode_``, ``_dummy_req_0``. A client's id ends in "-" and eight characters.
 _SYNTHETIC = re.compile(r"_[a-z0-9_]*(?:warm_?up|dummy)[a-z0-9_]*")
@@ -224,6 +223,4 @@ def _note_fetched(step: StepRows, output: Any) -> None:
     if tokens is None or len(tokens) == 0:
         return
     index = output.req_id_to_index
-    step.sampled.update(
-        {name: len(tokens[index[name]]) for name in step.drafts if name in index}
-    )
+    step.sampled.update({name: len(tokens[index[name]]) for name in step.drafts if name in index})
