@@ -13,16 +13,15 @@ from routestats.engines.vllm import plugin
 from routestats.engines.vllm.agent import Agent
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.plugin import RUN_VARIABLE
-from routestats.engines.vllm.runner_rows import refuse_layout
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "pooling": ({"model": {"runner_type": "pooling"}}, "runner_type=pooling"),
-    "draft": ({"model": {"runner_type": "draft"}}, "runner_type=draft"),
+    "pooling": ({"model": {"runner_type": "pooling"}}, "runner_type"),
+    "draft": ({"model": {"runner_type": "draft"}}, "runner_type"),
     "encoder": ({"is_mm_encoder_only": True}, "mm_encoder_only"),
     "elastic": ({"parallel": {"enable_elastic_ep": True}}, "enable_elastic_ep"),
-    "data parallel": ({"parallel": {"data_parallel_size": 2}}, "data_parallel_size=2"),
+    "data parallel": ({"parallel": {"data_parallel_size": 2}}, "data_parallel_size"),
     "two batches": ({"parallel": {"enable_dbo": True}}, "enable_dbo"),
 }
 
@@ -57,6 +56,9 @@ class Worker:
         self.device = torch.device("cpu")
         self.calls: list[str] = []
 
+    def load_model(self) -> str:
+        return self.model_runner.load_model()
+
     def compile_or_warm_up_model(self) -> str:
         self.calls.append("warm")
         return "warm"
@@ -66,23 +68,26 @@ class Worker:
         return "shut down"
 
 
+def start(worker: Worker) -> Agent:
+    """What an engine does with a worker: it goes on to the end."""
+    agent = Agent(worker, late=False)
+    assert worker.load_model() == "loaded"
+    return agent
+
+
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_kind_of_engine_is_refused_by_name(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given, named = REFUSED[kind]
-    with pytest.raises(CaptureError, match=named):
-        refuse_layout(config(**given))
     worker = Worker(config(**given))
-    agent = Agent(worker, late=False)
-    assert worker.model_runner.load_model() == "loaded"  # the engine starts
+    agent = start(worker)
     with pytest.raises(CaptureError, match=named):
         agent.start({"run_dir": str(tmp_path / "run"), "domain": "d", "alarm": "a"})
     monkeypatch.setenv(RUN_VARIABLE, str(tmp_path / "run"))
     worker = Worker(config(**given))
-    Agent(worker, late=False)
     with pytest.raises(CaptureError, match=f"{RUN_VARIABLE} is set, but {named}"):
-        worker.model_runner.load_model()
+        start(worker)
     assert not (tmp_path / "run").exists()
 
 
@@ -102,16 +107,14 @@ def test_what_goes_wrong_while_the_model_is_loaded_is_a_refusal(
     if place == "bind":
         monkeypatch.setattr(Attachment, "bind", fail)
     worker = Worker(config())
-    agent = Agent(worker, late=False)
-    assert worker.model_runner.load_model() == "loaded"
+    agent = start(worker)
     assert worker.compile_or_warm_up_model() == "warm"
     with pytest.raises(CaptureError, match="routestats failed: ZeroDivisionError: ours"):
         agent.start({"run_dir": str(tmp_path / "run"), "domain": "d", "alarm": "a"})
     monkeypatch.setenv(RUN_VARIABLE, str(tmp_path / "run"))
     worker = Worker(config())
-    Agent(worker, late=False)
     with pytest.raises(CaptureError, match=f"{RUN_VARIABLE} is set, but routestats failed"):
-        worker.model_runner.load_model()
+        start(worker)
 
 
 def test_an_agent_that_cannot_be_made_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,7 +148,6 @@ def test_a_ring_that_is_too_small_for_a_server_is_refused_before_the_warm_up(
     worker = Worker(made)
     monkeypatch.setattr(Attachment, "shape", RouteShape(1, 8, 2))
     monkeypatch.setattr(Attachment, "_find_layers", lambda self: None)
-    monkeypatch.setattr(Attachment, "try_to_bind", lambda self: None)
-    Agent(worker, late=False)
+    monkeypatch.setattr(Attachment, "bind", lambda self: None)
     with pytest.raises(CaptureError, match="ring_rows: expected at least"):
-        worker.model_runner.load_model()
+        start(worker)

@@ -83,8 +83,11 @@ class Agent:
 
     def _loaded(self) -> None:
         run_dir, attached = os.environ.get(RUN_VARIABLE), self._attachment
-        if self._writes:
-            attached.try_to_bind()
+        if attached.refusal is None and self._writes:
+            try:
+                attached.bind()
+            except Exception as error:  # the engine starts without us
+                attached.refusal = f"routestats failed: {type(error).__name__}: {error}"
         if not run_dir:
             return
         if attached.refusal is not None:

@@ -13,7 +13,6 @@ from routestats.engines.vllm.runner_rows import refuse_layout
 from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap, Tap
 from routestats.errors import CaptureError, RouteStatsError
 from routestats.shape import RouteShape
-from routestats.trace.files import one_line
 
 
 class Attachment:
@@ -113,29 +112,17 @@ class Attachment:
             self._binding.release()
             self._binding = None
 
-    def try_to_bind(self) -> None:
-        """Wrap the routers of an engine that starts; what prevents it is the refusal."""
-        if self.refusal is None:
-            self._or_refuse(self.bind)
-
     def _find_layers(self) -> None:
-        self._or_refuse(self._find)
-
-    def _find(self) -> None:
-        refuse_layout(self.config)
-        experts = self.config.model_config.get_num_experts()
-        self.layers = find_layers(self.runner.get_model(), experts)
-        self._shape = shape_of(self.layers)
-        self._tap = self._new_tap(self._shape)
-
-    def _or_refuse(self, act: Callable[[], None]) -> None:
         try:
-            act()
+            refuse_layout(self.config)
+            experts = self.config.model_config.get_num_experts()
+            self.layers = find_layers(self.runner.get_model(), experts)
+            self._shape = shape_of(self.layers)
+            self._tap = self._new_tap(self._shape)
         except RouteStatsError as error:
             self.refusal = self.refusal or str(error)
-        except Exception as error:  # the engine starts whatever happens to the capture
-            reason = f"routestats failed: {type(error).__name__}: {one_line(error)}"
-            self.refusal = self.refusal or reason
+        except Exception as error:  # the engine starts without us
+            self.refusal = self.refusal or f"routestats failed: {type(error).__name__}: {error}"
 
     def _new_tap(self, shape: RouteShape) -> Tap:
         device = self.worker.device

@@ -95,7 +95,6 @@ class Lookahead:
         self._wrapping = Wrapping()
         self._open = False
         self._written = 0
-        self._fault: Exception | None = None  # what went wrong inside the forward pass
         extents = (max_rows, *layout.extents(shape.num_layers))
         self._ids = torch.zeros(extents, dtype=torch.int32, device=device)
         self._residual: Any = None
@@ -123,7 +122,7 @@ class Lookahead:
 
     def open(self) -> None:
         """The next forward pass belongs to a step that is captured."""
-        self._open, self._written, self._fault = True, 0, None
+        self._open, self._written = True, 0
 
     def close(self, rows: int) -> Callable[[], Ids]:
         """What gives the ids ``[rows, V, P, M]`` of the step that has run, once, on any thread.
@@ -137,8 +136,6 @@ class Lookahead:
             If a layer did not run where it was looked for.
         """
         self._open = False
-        if self._fault is not None:
-            raise self._fault
         if self._written != len(self._targets):
             raise CaptureError(
                 f"lookahead: expected {len(self._targets)} layers to look ahead, "
@@ -159,12 +156,9 @@ class Lookahead:
 
     def _looking(self, source: int, block: Callable[..., Any]) -> Callable[..., Any]:
         def look_and_run(*args: Any, **kwargs: Any) -> Any:
-            if self._open and self._fault is None:
-                try:
-                    hidden = args[0] if args else kwargs["hidden_states"]
-                    self._look(source, hidden.view(-1, hidden.shape[-1]))
-                except Exception as error:  # the engine's own forward pass goes on
-                    self._fault = error
+            if self._open:
+                hidden = args[0] if args else kwargs["hidden_states"]
+                self._look(source, hidden.view(-1, hidden.shape[-1]))
             return block(*args, **kwargs)
 
         return look_and_run
