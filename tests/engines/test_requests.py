@@ -178,31 +178,79 @@ def test_no_id_stops_a_capture(tmp_path: Path) -> None:
     assert saved["illegal_domain_requests"] == len(ILLEGAL)
 
 
+def scheduled(*new: SimpleNamespace, finished: tuple[str, ...] = ()) -> SimpleNamespace:
+    return SimpleNamespace(scheduled_new_reqs=list(new), finished_req_ids=set(finished))
+
+
+def asked(name: str, tokens: list[int] | None = None, **more: object) -> SimpleNamespace:
+    params = SimpleNamespace(stop_token_ids=[7], max_tokens=5)
+    given = {"prompt_token_ids": tokens, "sampling_params": params} | more
+    return SimpleNamespace(req_id=name, **given)
+
+
 def test_requests_of_a_kind_that_is_not_known_are_left_out() -> None:
     pytest.importorskip("torch")
-    from routestats.engines.vllm.runner_rows import requests_of
+    from routestats.engines.vllm.runner_rows import LeftOut, requests_of
 
-    params = SimpleNamespace(stop_token_ids=[7], max_tokens=5)
-
-    def request(name: str, tokens: list[int] | None, sampling: object) -> SimpleNamespace:
-        return SimpleNamespace(req_id=name, prompt_token_ids=tokens, sampling_params=sampling)
-
-    output = SimpleNamespace(
-        scheduled_new_reqs=[
-            request("tokens", [1, 2], params),
-            request("embeddings", None, params),
-            request("pooling", [1, 2], None),
-        ],
-        finished_req_ids={"gone"},
-    )
-    step = requests_of(output, "d", 100)
+    left_out = LeftOut()
+    unknown = [
+        asked("embeddings"),
+        asked("partly embeddings", [1, 2], prompt_embeds=np.zeros((2, 4))),
+        asked("picture", [1, 2], mm_features=["of a cat"]),
+        asked("pooling", [1, 2], sampling_params=None),
+    ]
+    output = scheduled(asked("tokens", [1, 2], mm_features=[]), *unknown, finished=("gone",))
+    step = requests_of(output, "d", 100, left_out)
     assert [new.request_id for new in step.new] == ["tokens"]
-    assert (step.unknown, step.finished) == (2, ["gone"])
+    assert (step.unknown, step.finished) == (4, ["gone"])
+    # After a preemption, vLLM's second runner gives a request as a new one again.
+    assert requests_of(scheduled(*unknown), "d", 100, left_out).unknown == 0
+    ended = scheduled(finished=("embeddings", "pooling"))
+    assert requests_of(ended, "d", 100, left_out).unknown == 0
+    assert requests_of(scheduled(*unknown), "d", 100, left_out).unknown == 2
     assembler = RowAssembler()
     ran = StepRows(["embeddings", "tokens"], [2, 2], new=step.new, unknown=step.unknown)
     two = np.array([0, 1, 0, 1], np.int32)
     experts = np.zeros((4, 2, 2), np.uint8)
     assembler.add(ran, {"positions": two, "token_ids": two, "experts": experts})
-    assert (assembler.foreign_rows, assembler.unknown_requests) == (2, 2)
+    assert (assembler.foreign_rows, assembler.unknown_requests) == (2, 4)
     (batch,) = assembler.take_batches()
     assert batch.request_ids == ("tokens",)
+
+
+@pytest.mark.parametrize(
+    "request_id",
+    ["_warmup_0_", "_warmup_1023_", "_v2_mixed_warmup_decode_", "_sparse_mla_v2_warmup_prefill_",
+     "_dummy_req_7"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("default")  # imports of torch warn
+def test_vllms_own_requests_are_known_and_no_clients(
+    request_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vllm")
+    from vllm import SamplingParams
+    from vllm.v1.engine import EngineCoreRequest
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.parallel_sampling import ParentRequest
+
+    from routestats.engines.vllm.runner_rows import is_synthetic
+
+    assert is_synthetic(request_id)
+    client = EngineCoreRequest(
+        request_id=request_id,
+        prompt_token_ids=[1],
+        mm_features=None,
+        sampling_params=SamplingParams(n=2),
+        pooling_params=None,
+        arrival_time=0.0,
+        lora_request=None,
+        cache_salt=None,
+        data_parallel_rank=None,
+    )
+    InputProcessor.assign_request_id(client)
+    assert client.request_id != request_id
+    assert not is_synthetic(client.request_id)
+    assert not is_synthetic(ParentRequest(client).get_child_info(0)[0])
+    # A client's id reaches the worker as it is: then none is taken for vLLM's.
+    monkeypatch.setenv("VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", "1")
+    assert not is_synthetic(request_id)

@@ -123,3 +123,153 @@ def test_a_capture_that_cannot_begin_leaves_nothing(
     assert not capture.under_way
     with pytest.raises(CaptureError, match="no capture is under way"):
         capture.stop([], None)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["max_model_len", "new requests", "begin", "open", "close", "positions", "commit", "alarm"],
+)
+def test_what_goes_wrong_in_a_step_ends_the_capture_and_not_the_engine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    capture, runner = captured()
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    recorder, output = capture._recorder, scheduled()
+    assert recorder is not None
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise ZeroDivisionError(place)
+
+    if place == "max_model_len":
+        capture._attachment.config.model_config.max_model_len = None
+    elif place == "new requests":
+        output.scheduled_new_reqs = None
+    elif place == "begin":
+        monkeypatch.setattr(recorder, "begin", fail)
+    elif place in ("open", "close"):
+        monkeypatch.setattr(runner.tap, place, fail)
+    elif place == "positions":
+        runner.positions = None
+    elif place == "commit":
+        monkeypatch.setattr(recorder, "commit", fail)
+    else:  # whatever else fails in the end
+        monkeypatch.setattr(runner.tap, "close", fail)
+        for end in ("abandon", "end"):
+            monkeypatch.setattr(runner.tap, end, fail)
+        monkeypatch.setattr(recorder, "close", fail)
+    assert runner.execute_model(output) == "executed"
+    assert runner.sample_tokens() is runner.sampled
+    assert not capture.under_way
+    assert "the recorder failed" in (tmp_path / "alarm").read_text()
+    assert runner.execute_model(scheduled()) == "executed"
+    monkeypatch.undo()
+    assert "the recorder failed" in capture.stop([], None)["error"]
+
+
+def test_the_engines_own_error_is_what_it_raises(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    capture, runner = captured()
+
+    def broken(*_: Any) -> Any:
+        raise MemoryError("the engine's")
+
+    runner = capture._attachment.runner
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    monkeypatch.setattr(runner.tap, "observe", broken)
+
+    def abandon() -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(runner.tap, "abandon", abandon)
+    with pytest.raises(MemoryError, match="the engine's"):
+        runner.execute_model(scheduled())
+    monkeypatch.undo()
+    assert capture.stop([], None)["rows"] == 0
+
+
+def v2_output(tokens: list[list[int]], counts: list[int]) -> Any:
+    """vLLM's own output of the second runner, with its copy on its way."""
+    from vllm.v1.outputs import ModelRunnerOutput
+    from vllm.v1.worker.gpu.async_utils import AsyncOutput
+
+    output = object.__new__(AsyncOutput)
+    output.sampled_token_ids = np.full((1, 4), -9)  # not there yet
+    output.num_sampled_tokens_np = np.zeros(1, np.int64)
+
+    def synchronize() -> None:
+        output.sampled_token_ids, output.num_sampled_tokens_np = np.array(tokens), np.array(counts)
+
+    output.copy_event = SimpleNamespace(synchronize=synchronize)
+    output.sampling_mask_tensors = output.num_nans = output.logprobs_tensors = None
+    output.pending_aux_output = output._has_fault = None
+    output.prompt_logprobs_dict = output.prompt_token_id_logprobs_dict = {}
+    output.model_runner_output = ModelRunnerOutput([REQUEST], {REQUEST: 0})
+    return output
+
+
+def v1_output(tokens: list[list[int]], invalid: list[int]) -> Any:
+    """The same of the first runner."""
+    from vllm.v1.outputs import ModelRunnerOutput
+    from vllm.v1.worker.gpu_model_runner import AsyncGPUModelRunnerOutput
+
+    output = object.__new__(AsyncGPUModelRunnerOutput)
+    output.sampled_token_ids_cpu = torch.tensor(tokens)
+    output._sampled_token_ids = output._logprobs_tensors = output._logprobs_tensors_cpu = None
+    output._num_nans = output._num_nans_cpu = output._has_fault = None
+    output.async_copy_ready_event = SimpleNamespace(synchronize=lambda: None)
+    output._invalid_req_indices, output.vocab_size = invalid, 100
+    output._model_runner_output = ModelRunnerOutput([REQUEST], {REQUEST: 0})
+    return output
+
+
+def made_output(kind: str) -> tuple[Any, int | None]:
+    """An output of a step with two drafts, and how many tokens it gives the request."""
+    from vllm.v1.outputs import EMPTY_MODEL_RUNNER_OUTPUT, ModelRunnerOutput
+
+    at = {REQUEST: 0}
+    return {
+        "V2": lambda: (v2_output([[6, 7, 1, 0]], [2]), 2),
+        "V2, a prompt's piece": lambda: (v2_output([[6, 0, 0, 0]], [0]), 0),
+        "V1": lambda: (v1_output([[6, 7, -1, -1]], []), 2),
+        "V1, a prompt's piece": lambda: (v1_output([[6]], [0]), 0),
+        "at once": lambda: (ModelRunnerOutput([REQUEST], at, [[6, 7]]), 2),
+        "of another rank": lambda: (ModelRunnerOutput([REQUEST], at), None),
+        "empty": lambda: (EMPTY_MODEL_RUNNER_OUTPUT, None),
+        "none": lambda: (None, None),
+    }[kind]()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["V2", "V2, a prompt's piece", "V1", "V1, a prompt's piece", "at once", "of another rank",
+     "empty", "none"],
+)  # fmt: skip
+@pytest.mark.filterwarnings("default")  # imports of torch warn
+def test_how_many_tokens_were_sampled(tmp_path: Path, kind: str) -> None:
+    capture, runner = captured()
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    runner.execute_model(scheduled())
+    step = capture._step
+    assert step is not None
+    runner.sampled, expected = made_output(kind)
+    output = runner.sample_tokens()
+    assert output is runner.sampled
+    if hasattr(output, "get_output"):
+        assert not step.sampled  # not before the engine itself has waited for it
+        output.get_output()
+    assert step.sampled == ({} if expected is None else {REQUEST: expected})
+    assert capture.stop([], None)["error"] is None
+
+
+def test_an_output_that_cannot_be_read_later_ends_the_capture_alone(tmp_path: Path) -> None:
+    capture, runner = captured()
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    runner.execute_model(scheduled())
+    later = SimpleNamespace(get_output=lambda: "what the engine wants")
+    runner.sampled = later
+    runner.sample_tokens()
+    assert later.get_output() == "what the engine wants"
+    assert runner.execute_model(scheduled()) == "executed"
+    assert not capture.under_way
+    assert "sampled_token_ids" in capture.stop([], None)["error"]

@@ -104,6 +104,9 @@ class RowAssembler:
         Rows of requests that began before the capture or are of an unknown kind. They are left out.
     unknown_requests : int
         Requests of a kind that capture does not understand. They are left out.
+    synthetic_requests : int
+        Requests that the engine made up itself, to warm up. They are left out with their rows,
+        which are not counted as foreign.
     illegal_domain_requests : int
         Requests whose id names something that cannot be a domain. They get the capture's domain.
     """
@@ -116,6 +119,7 @@ class RowAssembler:
         self.unconfirmed_rows = 0
         self.foreign_rows = 0
         self.unknown_requests = 0
+        self.synthetic_requests = 0
         self.illegal_domain_requests = 0
         self._active: dict[str, _Request] = {}
         self._segments: list[_Segment] = []
@@ -139,6 +143,7 @@ class RowAssembler:
                     f"have {step.rows}"
                 )
         self.note(step)
+        self.foreign_rows -= step.synthetic_rows  # the loop does not know them from others
         block, start = _Block(columns, ring_row), 0
         for request_id, count in zip(step.request_ids, step.counts, strict=True):
             rows, start = slice(start, start + count), start + count
@@ -158,6 +163,7 @@ class RowAssembler:
             if new.request_id not in self._active:
                 self._active[new.request_id] = self._begin(new)
         self.unknown_requests += step.unknown
+        self.synthetic_requests += step.synthetic
 
     def finish_all(self) -> None:
         """The engine is done: all requests have ended."""

@@ -32,9 +32,11 @@ class StepRows:
         Requests that begin with the step.
     finished : sequence of str
         Requests that ended before it.
-    unknown : int
-        Requests that begin with it and are of a kind that capture does not understand; they are
-        not in `new`.
+    unknown, synthetic : int
+        Requests that begin with it and are not in `new`: those of a kind that capture does not
+        understand, and those that the engine made up itself.
+    synthetic_rows : int
+        Rows of requests that the engine made up itself.
     lookahead : function, optional
         Gives what later gates would have chosen, ``[rows, V, P, M]``. It may wait for a device, so
         the drain thread calls it, once.
@@ -51,6 +53,8 @@ class StepRows:
     new: Sequence[NewRequest] = ()
     finished: Sequence[str] = ()
     unknown: int = 0
+    synthetic: int = 0
+    synthetic_rows: int = 0
     lookahead: Callable[[], Ids] | None = None
     sampled: dict[str, int] = field(default_factory=dict)
 

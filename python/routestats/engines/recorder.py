@@ -363,6 +363,7 @@ class Recorder:
             "unconfirmed_rows": assembler.unconfirmed_rows,
             "foreign_rows": assembler.foreign_rows,
             "unknown_requests": assembler.unknown_requests,
+            "synthetic_requests": assembler.synthetic_requests,
             "illegal_domain_requests": assembler.illegal_domain_requests,
             "error": self._error,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -49,16 +50,10 @@ class RunFolder:
         self._created = not run_dir.exists()
         self.is_new = not (run_dir / RUN_FILE).exists()
         if self.is_new:
-            self._make()
+            _make(run_dir)
             self._info = {"format_version": FORMAT_VERSION, **description, "created": _now()}
         else:
-            self._info = files.read_run_file(run_dir)
-            for name in _IDENTITY:
-                if self._info.get(name) != description[name]:
-                    raise TraceError(
-                        f"{run_dir}: is a run with {name} {self._info.get(name)}; "
-                        f"expected {description[name]}"
-                    )
+            self._info = _read_same(run_dir, description)
         self._lock = files.lock(run_dir)
         try:
             files.remove_temporaries(run_dir)
@@ -70,18 +65,6 @@ class RunFolder:
             self._lock.close()
             self._remove_if_empty()
             raise
-
-    def _make(self) -> None:
-        try:
-            self.run_dir.mkdir(parents=True, exist_ok=True)
-            # A lock may be there before its run; a file of another kind is not ours.
-            foreign = next((p for p in self.run_dir.iterdir() if p.name != LOCK_FILE), None)
-        except OSError as error:
-            raise TraceError(
-                f"{self.run_dir}: cannot be written: {files.one_line(error)}"
-            ) from None
-        if foreign is not None:
-            raise TraceError(f"{self.run_dir}: is no run and not empty: it holds {foreign.name}")
 
     def _read_files(self) -> None:
         """What the captures before this one left."""
@@ -158,6 +141,44 @@ class RunFolder:
                 folder.rmdir()
         if self._created and run_dir.is_dir() and not any(run_dir.iterdir()):
             run_dir.rmdir()
+
+
+def check_run(run_dir: Path, description: dict[str, Any]) -> None:
+    """Raise what opening a `RunFolder` would raise now, and leave everything as it is."""
+    made = [folder for folder in (run_dir, *run_dir.parents) if not folder.exists()]
+    try:
+        if (run_dir / RUN_FILE).exists():
+            _read_same(run_dir, description)
+        else:
+            _make(run_dir)
+        with files.lock(run_dir):
+            (run_dir / LOCK_FILE).unlink(missing_ok=True)
+    finally:
+        with suppress(OSError):
+            for folder in made:
+                folder.rmdir()
+
+
+def _make(run_dir: Path) -> None:
+    try:
+        run_dir.mkdir(parents=True, exist_ok=True)
+        # A lock may be there before its run; a file of another kind is not ours.
+        foreign = next((p for p in run_dir.iterdir() if p.name != LOCK_FILE), None)
+    except OSError as error:
+        raise TraceError(f"{run_dir}: cannot be written: {files.one_line(error)}") from None
+    if foreign is not None:
+        raise TraceError(f"{run_dir}: is no run and not empty: it holds {foreign.name}")
+
+
+def _read_same(run_dir: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """The description of the run that is there; it must be of the same identity."""
+    info = files.read_run_file(run_dir)
+    for name in _IDENTITY:
+        if info.get(name) != description[name]:
+            raise TraceError(
+                f"{run_dir}: is a run with {name} {info.get(name)}; expected {description[name]}"
+            )
+    return info
 
 
 def _now() -> str:

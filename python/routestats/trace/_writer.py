@@ -23,7 +23,7 @@ from routestats.schema import (
 )
 from routestats.shape import RouteShape
 from routestats.trace import files
-from routestats.trace._run_folder import RunFolder
+from routestats.trace._run_folder import RunFolder, check_run
 from routestats.trace.token_file import write_token_file
 
 
@@ -91,20 +91,28 @@ class TraceWriter:
         self._requests_written = 0
         self._broken: str | None = None
         self._closed = False
+        identity = _identity(model, shape, self.layer_ids, weights, lookahead)
         self._run = RunFolder(
-            self.run_dir,
-            {
-                "model": model if isinstance(model, dict) else {"name": model},
-                "shape": asdict(shape),
-                "layer_ids": self.layer_ids,
-                "weights": weights,
-                "lookahead": lookahead.to_dict() if lookahead else None,
-                "engine": engine,
-                "settings": settings or {},
-            },
+            self.run_dir, {**identity, "engine": engine, "settings": settings or {}}
         )
         self.next_step = self._run.next_step
         """First step number of this capture: one more than the largest in the run's files."""
+
+    @staticmethod
+    def check(
+        run_dir: str | Path,
+        shape: RouteShape,
+        *,
+        layer_ids: Sequence[int],
+        weights: bool,
+        model: str | dict[str, Any],
+    ) -> None:
+        """Raise the `TraceError` that a writer with these arguments would; write nothing.
+
+        A folder that had to be made for it is gone afterwards.
+        """
+        ids = [int(i) for i in layer_ids]
+        check_run(Path(run_dir), _identity(model, shape, ids, weights, None))
 
     def before(self, name: str) -> int:
         """What earlier captures of this run had of ``rows``, ``dropped_rows`` or ``requests``."""
@@ -270,3 +278,20 @@ class TraceWriter:
         except TraceError as error:
             self._broken = str(error)
             raise
+
+
+def _identity(
+    model: str | dict[str, Any],
+    shape: RouteShape,
+    layer_ids: list[int],
+    weights: bool,
+    lookahead: LookaheadLayout | None,
+) -> dict[str, Any]:
+    """What captures of one run have in common, as ``run.json`` says it."""
+    return {
+        "model": model if isinstance(model, dict) else {"name": model},
+        "shape": asdict(shape),
+        "layer_ids": layer_ids,
+        "weights": weights,
+        "lookahead": lookahead.to_dict() if lookahead else None,
+    }

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import os
+from pathlib import Path
 from typing import Any
 
 from routestats.engines.vllm.attachment import Attachment
@@ -30,8 +32,10 @@ class Agent:
         self._timing = WorkerTiming(self._attachment)
         # All ranks route alike, so one of them writes.
         self._writes = int(worker.vllm_config.parallel_config.rank) == 0
+        self._server_run: Path | None = None  # to be opened when the engine is warm
         if not late:
             self._attachment.follow_load(self._loaded)
+        self._follow_warm_up(worker)
         self._close_with(worker)
 
     def start(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -78,22 +82,55 @@ class Agent:
         self._attachment.unbind()
 
     def _loaded(self) -> None:
-        run_dir, refusal = os.environ.get(RUN_VARIABLE), self._attachment.refusal
-        if refusal is None and self._writes:
-            self._attachment.bind()
-            if run_dir:
-                self._capture.start_server(run_dir)
-        elif refusal is not None and run_dir:
+        run_dir, attached = os.environ.get(RUN_VARIABLE), self._attachment
+        if attached.refusal is None and self._writes:
+            try:
+                attached.bind()
+            except Exception as error:  # the engine starts without us
+                attached.refusal = f"routestats failed: {type(error).__name__}: {error}"
+        if not run_dir:
+            return
+        if attached.refusal is not None:
             # A server has no later step at which to refuse.
-            raise CaptureError(f"{RUN_VARIABLE} is set, but {refusal}")
+            raise CaptureError(f"{RUN_VARIABLE} is set, but {attached.refusal}")
+        if self._writes:
+            # What would fail after minutes of warming up fails here.
+            self._capture.check_server(Path(run_dir))
+            self._server_run = Path(run_dir)
+
+    def _follow_warm_up(self, worker: Any) -> None:
+        """Begin a server's capture when the worker is warm, and let none see a warm-up.
+
+        A worker warms up through its own ``execute_model``, with requests that it makes up, and
+        captures graphs. While it does, no other thread may call the device's runtime: there is no
+        recorder, and so none of its thread.
+        """
+        warm_up = worker.compile_or_warm_up_model
+
+        def warm_up_and_record(*args: Any, **kwargs: Any) -> Any:
+            self._capture.interrupt("the engine warmed up anew, and captured its graphs again")
+            result = warm_up(*args, **kwargs)
+            run_dir, self._server_run = self._server_run, None
+            if run_dir is not None:
+                self._capture.start_server(run_dir)
+            return result
+
+        worker.compile_or_warm_up_model = warm_up_and_record
 
     def _close_with(self, worker: Any) -> None:
         """Close the run when the worker is shut down or its process ends."""
         shutdown = worker.shutdown
 
         def close_and_shutdown(*args: Any, **kwargs: Any) -> Any:
-            self._capture.close()
+            self._close()
             return shutdown(*args, **kwargs)
 
         worker.shutdown = close_and_shutdown
-        atexit.register(self._capture.close)
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        self._server_run = None
+        try:
+            self._capture.close()
+        except Exception as error:  # the engine goes on shutting down
+            logging.getLogger("vllm.routestats").error("capture cannot be closed: %s", error)

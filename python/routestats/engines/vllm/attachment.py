@@ -121,6 +121,8 @@ class Attachment:
             self._tap = self._new_tap(self._shape)
         except RouteStatsError as error:
             self.refusal = self.refusal or str(error)
+        except Exception as error:  # the engine starts without us
+            self.refusal = self.refusal or f"routestats failed: {type(error).__name__}: {error}"
 
     def _new_tap(self, shape: RouteShape) -> Tap:
         device = self.worker.device

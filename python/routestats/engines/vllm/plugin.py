@@ -18,6 +18,7 @@ ENABLE_VARIABLE = "ROUTESTATS_ENABLE"
 RUN_VARIABLE = "ROUTESTATS_RUN"
 """Folder of the run that a server captures into, with no code of its own."""
 _AGENT = "_routestats_agent"
+_REFUSAL = "_routestats_refusal"
 
 
 def asked_for() -> bool:
@@ -42,11 +43,28 @@ def register() -> None:
     def init_device_and_attach(self: Any, *args: Any, **kwargs: Any) -> Any:
         result = init_device(self, *args, **kwargs)
         if asked_for():
-            _attach(self.worker, late=False)
+            _attach_early(self.worker)
         return result
 
     init_device_and_attach.routestats = True  # type: ignore[attr-defined]
     WorkerWrapperBase.init_device = init_device_and_attach
+
+
+def _attach_early(worker: Any) -> None:
+    """Attach before the model is loaded; the engine starts all the same where that fails.
+
+    Raises
+    ------
+    CaptureError
+        If it fails, and a server was asked to capture: it has no later step at which to refuse.
+    """
+    try:
+        _attach(worker, late=False)
+    except Exception as error:
+        reason = f"routestats failed: {type(error).__name__}: {error}"
+        if os.environ.get(RUN_VARIABLE):
+            raise CaptureError(f"{RUN_VARIABLE} is set, but {reason}") from error
+        setattr(worker, _REFUSAL, reason)
 
 
 def _attach(worker: Any, *, late: bool) -> Any:
@@ -63,6 +81,8 @@ def _attach(worker: Any, *, late: bool) -> Any:
 
 def _agent(wrapper: Any) -> Any:
     worker = wrapper.worker
+    if (refusal := vars(worker).get(_REFUSAL)) is not None:
+        raise CaptureError(refusal)
     agent = vars(worker).get(_AGENT)
     return agent if agent is not None else _attach(worker, late=True)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import re
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -11,10 +13,28 @@ from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
 from routestats.errors import CaptureError
 
+# Requests that vLLM makes up to warm up, or to keep other ranks company: ``_warmup_0_``,
+# ``_v2_mixed_warmup_decode_``, ``_dummy_req_0``. A client's id ends in "-" and eight characters.
+_SYNTHETIC = re.compile(r"_[a-z0-9_]*(?:warm_?up|dummy)[a-z0-9_]*")
+
 
 def refuse_layout(vllm_config: Any) -> None:
-    """Raise `CaptureError` if the engine spreads a step's rows in a way that is not understood."""
+    """Raise `CaptureError` if the engine's steps are not those of a generating model.
+
+    Also where it spreads their rows in a way that is not understood.
+    """
+    runner_type = getattr(vllm_config.model_config, "runner_type", "generate")
+    if runner_type != "generate":
+        raise CaptureError(
+            f"runner_type={runner_type}: capture understands only models that generate"
+        )
+    if getattr(vllm_config, "is_mm_encoder_only", False):
+        raise CaptureError("mm_encoder_only: the engine runs no language model to capture")
     parallel = vllm_config.parallel_config
+    if getattr(parallel, "enable_elastic_ep", False):
+        raise CaptureError(
+            "enable_elastic_ep: capture does not understand engines that change their size"
+        )
     for name in (
         "data_parallel_size",
         "pipeline_parallel_size",
@@ -33,19 +53,76 @@ def refuse_layout(vllm_config: Any) -> None:
         raise CaptureError("enable_dbo: capture does not understand micro-batched steps")
 
 
-def requests_of(scheduler_output: Any, domain: str, max_model_len: int) -> StepRows:
+def is_synthetic(request_id: str) -> bool:
+    """Whether vLLM made the request up itself.
+
+    Never so where ids reach the worker as clients choose them
+    (``VLLM_DISABLE_REQUEST_ID_RANDOMIZATION``): one of them might look like vLLM's own.
+    """
+    from vllm import envs
+
+    if getattr(envs, "VLLM_DISABLE_REQUEST_ID_RANDOMIZATION", False):
+        return False
+    return _SYNTHETIC.fullmatch(request_id) is not None
+
+
+@dataclass(slots=True)
+class LeftOut:
+    """Ids of requests under way that a capture leaves out.
+
+    Some engines give a preempted request as a new one again; it is counted once.
+    """
+
+    unknown: set[str] = field(default_factory=set)
+    synthetic: set[str] = field(default_factory=set)
+
+
+def requests_of(
+    scheduler_output: Any, domain: str, max_model_len: int, left_out: LeftOut
+) -> StepRows:
     """The requests that end and begin with a step; its rows are not known yet.
 
     Requests of a kind that capture does not understand are counted and left out, because a client
-    chooses the kind.
+    chooses the kind; so are those that vLLM made up.
+
+    Parameters
+    ----------
+    left_out : LeftOut
+        It is brought up to date.
     """
-    begun = scheduler_output.scheduled_new_reqs
-    # A prompt of embeddings has no token ids, a pooling request no sampling parameters.
-    known = [r for r in begun if r.prompt_token_ids is not None and r.sampling_params is not None]
-    return StepRows(
-        new=[_new_request(request, domain, max_model_len) for request in known],
-        finished=list(scheduler_output.finished_req_ids),
-        unknown=len(begun) - len(known),
+    ended = list(scheduler_output.finished_req_ids)
+    left_out.unknown.difference_update(ended)
+    left_out.synthetic.difference_update(ended)
+    new, unknown, synthetic = [], set[str](), set[str]()
+    for request in scheduler_output.scheduled_new_reqs:
+        if is_synthetic(request.req_id):
+            synthetic.add(request.req_id)
+        elif _is_understood(request):
+            new.append(_new_request(request, domain, max_model_len))
+        else:
+            unknown.add(request.req_id)
+    step = StepRows(
+        new=new,
+        finished=ended,
+        unknown=len(unknown - left_out.unknown),
+        synthetic=len(synthetic - left_out.synthetic),
+    )
+    left_out.unknown |= unknown
+    left_out.synthetic |= synthetic
+    return step
+
+
+def _is_understood(request: Any) -> bool:
+    """Whether a request samples from a prompt of tokens, and of nothing else.
+
+    A pooling request has no sampling parameters, a prompt of embeddings no token ids, and the
+    tokens that stand for an image are not what the model reads there.
+    """
+    return (
+        request.prompt_token_ids is not None
+        and request.sampling_params is not None
+        and getattr(request, "prompt_embeds", None) is None
+        and not getattr(request, "mm_features", None)
     )
 
 
@@ -64,7 +141,9 @@ def _new_request(request: Any, domain: str, max_model_len: int) -> NewRequest:
     return NewRequest(request.req_id, domain, prompt, stop_ids, last)
 
 
-def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepRows, Any, Any]:
+def read_rows(
+    step: StepRows, runner: Any, scheduler_output: Any, left_out: LeftOut
+) -> tuple[StepRows, Any, Any]:
     """`step` with the rows that `runner` has just run, and its positions and token ids.
 
     They come from the buffers that the model was given, on its device. The scheduler's numbers are
@@ -86,10 +165,13 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepR
         bounds = runner.query_start_loc.np
         input_ids, positions = runner.input_ids, runner.positions
     requests = batch.num_reqs
+    request_ids = list(batch.req_ids[:requests])
+    counts = np.diff(bounds[: requests + 1]).tolist()
     step = replace(
         step,
-        request_ids=list(batch.req_ids[:requests]),
-        counts=np.diff(bounds[: requests + 1]).tolist(),
+        request_ids=request_ids,
+        counts=counts,
+        synthetic_rows=_rows_of(left_out.synthetic, request_ids, counts),
         drafts={
             request_id: len(tokens)
             for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
@@ -100,25 +182,45 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepR
     return step, getattr(positions, "gpu", positions), getattr(input_ids, "gpu", input_ids)
 
 
-def note_sampled(step: StepRows, output: Any) -> None:
-    """Tell `step` how many tokens the sampler gave each of its requests with drafts."""
-    if not step.drafts:
+def _rows_of(some: Set[str], request_ids: Sequence[str], counts: Sequence[int]) -> int:
+    if not some:
+        return 0
+    return sum(n for name, n in zip(request_ids, counts, strict=True) if name in some)
+
+
+def note_sampled(step: StepRows, output: Any, fail: Callable[[Exception], None]) -> None:
+    """Tell `step` how many tokens the sampler gave each of its requests with drafts.
+
+    Parameters
+    ----------
+    step : StepRows
+    output
+        What ``sample_tokens`` returned: the output, or one that is still on its way; a rank that
+        samples nothing has None, or an output without tokens.
+    fail : function
+        Called with what goes wrong when the engine fetches an output, on whichever thread.
+    """
+    if not step.drafts or output is None:
         return
-    tokens = getattr(output, "sampled_token_ids", None)
-    if tokens is not None:
-        index = output.req_id_to_index
-        step.sampled.update(
-            {
-                request_id: len(tokens[index[request_id]])
-                for request_id in step.drafts
-                if request_id in index
-            }
-        )
-    elif (fetch := getattr(output, "get_output", None)) is not None:
-        # The sampled tokens are still on their way: look when the engine fetches them.
+    # What is on its way may have the tokens already, as an array that is still being written.
+    if (fetch := getattr(output, "get_output", None)) is not None:
+
         def get_output() -> Any:
             fetched = fetch()
-            note_sampled(step, fetched)
+            try:
+                _note_fetched(step, fetched)
+            except Exception as error:  # the engine goes on whatever happens to the capture
+                fail(error)
             return fetched
 
         output.get_output = get_output
+    else:
+        _note_fetched(step, output)
+
+
+def _note_fetched(step: StepRows, output: Any) -> None:
+    tokens = output.sampled_token_ids
+    if tokens is None or len(tokens) == 0:
+        return
+    index = output.req_id_to_index
+    step.sampled.update({name: len(tokens[index[name]]) for name in step.drafts if name in index})

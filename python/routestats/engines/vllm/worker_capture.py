@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +14,11 @@ from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.description import require_eager
 from routestats.engines.vllm.lookahead import Lookahead, layout_of
-from routestats.engines.vllm.runner_rows import note_sampled, read_rows, requests_of
+from routestats.engines.vllm.runner_rows import LeftOut, note_sampled, read_rows, requests_of
 from routestats.engines.vllm.stages import modules_of
 from routestats.engines.vllm.taps import DeviceTap
 from routestats.errors import CaptureError
+from routestats.trace import TraceWriter
 
 
 class WorkerCapture:
@@ -36,6 +36,7 @@ class WorkerCapture:
         self._lookahead: Lookahead | None = None
         self._alarm: Path | None = None
         self._step: StepRows | None = None  # the last one handed over
+        self._left_out = LeftOut()
         self._follow_runner()
 
     @property
@@ -62,9 +63,26 @@ class WorkerCapture:
         self._recorder.domains.append(request["domain"])
         return {"depth": len(self._recorder.domains)}
 
-    def start_server(self, run_dir: str) -> None:
+    def check_server(self, run_dir: Path) -> None:
+        """Raise what `start_server` would raise; begin nothing and leave nothing behind."""
+        attached, options = self._attachment, RecorderOptions()
+        self._check_ring(options)
+        TraceWriter.check(
+            run_dir,
+            attached.shape,
+            layer_ids=[layer.layer_id for layer in attached.layers],
+            weights=options.weights,
+            model=attached.model,
+        )
+
+    def start_server(self, run_dir: Path) -> None:
         """Begin a capture that lasts as long as the process."""
-        self._begin(Path(run_dir), RecorderOptions(), hold_records=False)
+        self._begin(run_dir, RecorderOptions(), hold_records=False)
+
+    def interrupt(self, reason: str) -> None:
+        """Fail the capture under way, if one is; its thread has ended when this returns."""
+        if self._recorder is not None:
+            self._fail(self._recorder, CaptureError(reason))
 
     def stop(self, outcomes: list[list[Any]], reason: str | None) -> dict[str, Any]:
         """End the innermost capture; the last one closes the run and returns its totals.
@@ -105,11 +123,8 @@ class WorkerCapture:
         lookahead: Lookahead | None = None,
     ) -> None:
         attached = self._attachment
-        if options.ring_rows < attached.largest_step:
-            raise CaptureError(
-                f"ring_rows: expected at least max_num_batched_tokens = {attached.largest_step}, "
-                f"got {options.ring_rows}"
-            )
+        self._check_ring(options)
+        self._left_out = LeftOut()
         attached.bind()
         try:
             if lookahead is not None:
@@ -141,6 +156,14 @@ class WorkerCapture:
             self._let_go()
             raise
 
+    def _check_ring(self, options: RecorderOptions) -> None:
+        largest = self._attachment.largest_step
+        if options.ring_rows < largest:
+            raise CaptureError(
+                f"ring_rows: expected at least max_num_batched_tokens = {largest}, "
+                f"got {options.ring_rows}"
+            )
+
     def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
         if not hops:
             return None
@@ -161,80 +184,107 @@ class WorkerCapture:
 
     # --- the steps ---
 
+    # Whatever goes wrong here ends the capture; the engine's own step goes on as if it were not
+    # captured.
+
     def _follow_runner(self) -> None:
         runner = self._attachment.runner
         execute_model = runner.execute_model
         sample_tokens = getattr(runner, "sample_tokens", None)
 
         def execute_and_record(scheduler_output: Any, *args: Any, **kwargs: Any) -> Any:
-            if self._recorder is None or kwargs.get("dummy_run"):
+            recorder = self._recorder
+            if recorder is None or kwargs.get("dummy_run"):
                 return execute_model(scheduler_output, *args, **kwargs)
-            return self._record(
-                self._recorder,
-                scheduler_output,
-                lambda: execute_model(scheduler_output, *args, **kwargs),
-            )
+            step = self._open(recorder, scheduler_output)
+            if step is None:
+                return execute_model(scheduler_output, *args, **kwargs)
+            try:
+                output = execute_model(scheduler_output, *args, **kwargs)
+            except BaseException:
+                self._abandon(recorder)
+                raise
+            self._commit(recorder, step, scheduler_output)
+            return output
 
         runner.execute_model = execute_and_record
         if sample_tokens is not None:
 
             def sample_and_note(*args: Any, **kwargs: Any) -> Any:
                 output = sample_tokens(*args, **kwargs)
-                step, self._step = self._step, None
-                if step is not None and self._recorder is not None:
-                    try:
-                        note_sampled(step, output)
-                    except Exception as error:  # as in _record
-                        self._fail(self._recorder, error)
+                self._note(output)
                 return output
 
             runner.sample_tokens = sample_and_note
 
-    def _record(self, recorder: Recorder, scheduler_output: Any, execute: Callable[[], Any]) -> Any:
-        attached, tap = self._attachment, self._attachment.tap
-        rows = int(scheduler_output.total_num_scheduled_tokens)
-        max_model_len = int(attached.config.model_config.max_model_len)
+    def _open(self, recorder: Recorder, scheduler_output: Any) -> StepRows | None:
+        """Open the step that is about to run; None if its rows are not recorded."""
+        attached = self._attachment
+        self._step = None
         try:
-            step = requests_of(scheduler_output, recorder.domain, max_model_len)
-            recording = rows > 0 and recorder.begin(rows)
-        except Exception as error:  # the engine goes on whatever happens to the capture
+            rows = int(scheduler_output.total_num_scheduled_tokens)
+            longest = int(attached.config.model_config.max_model_len)
+            step = requests_of(scheduler_output, recorder.domain, longest, self._left_out)
+            if rows == 0 or not recorder.begin(rows):
+                recorder.note(step)
+                return None
+            attached.tap.open()
+            if self._lookahead is not None:
+                self._lookahead.open()
+        except Exception as error:
             self._fail(recorder, error)
-            return execute()
-        if not recording:
-            recorder.note(step)
-            return execute()
-        tap.open()
-        if self._lookahead is not None:
-            self._lookahead.open()
+            return None
+        return step
+
+    def _commit(self, recorder: Recorder, step: StepRows, scheduler_output: Any) -> None:
+        attached = self._attachment
         try:
-            output = execute()
-        except BaseException:
-            tap.abandon()
-            recorder.ring.abandon_step()
-            raise
-        try:
+            tap, rows = attached.tap, int(scheduler_output.total_num_scheduled_tokens)
             tap.close(rows)
-            step, positions, token_ids = read_rows(step, attached.runner, scheduler_output)
+            step, positions, token_ids = read_rows(
+                step, attached.runner, scheduler_output, self._left_out
+            )
             if (inputs := tap.take_inputs(rows, positions, token_ids)) is not None:
                 step = replace(step, positions=inputs[0], token_ids=inputs[1])
             if self._lookahead is not None:
                 step = replace(step, lookahead=self._lookahead.close(rows))
             recorder.commit(step)
             self._step = step
-        except Exception as error:  # the engine goes on whatever happens to the capture
+        except Exception as error:
             self._fail(recorder, error)
-        return output
+
+    def _note(self, output: Any) -> None:
+        """What the sampler gave, or will give, the step that was recorded last."""
+        recorder, step = self._recorder, self._step
+        if output is None or recorder is None or step is None:
+            return
+        self._step = None
+        try:
+            # An engine may fetch its output on another thread, where no capture can be ended.
+            note_sampled(step, output, lambda error: recorder.fail(reason_of(error)))
+        except Exception as error:
+            self._fail(recorder, error)
+
+    def _abandon(self, recorder: Recorder) -> None:
+        """The step that is open will not end: the engine's own error is on its way."""
+        with suppress(Exception):
+            self._attachment.tap.abandon()
+        with suppress(Exception):
+            recorder.ring.abandon_step()
 
     def _fail(self, recorder: Recorder, error: Exception) -> None:
         """End the run as incomplete, and tell its owner at once."""
         recorder.fail(reason_of(error))
-        recorder.ring.abandon_step()
+        self._abandon(recorder)
         self._failed = recorder
-        self._let_go()
-        recorder.close()
-        logging.getLogger("vllm.routestats").error(
-            "capture into %s stopped: %s", recorder.run_dir, recorder.error
-        )
+        log = logging.getLogger("vllm.routestats")
+        for act in (self._let_go, recorder.close):
+            try:
+                act()
+            except Exception as further:
+                log.error("capture into %s: %s", recorder.run_dir, reason_of(further))
+        self._recorder = None
+        log.error("capture into %s stopped: %s", recorder.run_dir, recorder.error)
         if self._alarm is not None:
             with suppress(OSError):  # then its owner learns of it at the end
                 self._alarm.write_text(f"{recorder.error}\n")
