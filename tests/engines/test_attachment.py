@@ -35,16 +35,18 @@ from routestats.engines.vllm.plugin import RUN_VARIABLE
 from routestats.engines.vllm.tap_choice import TapChoice
 from routestats.models import tiny_model
 
+pytestmark = pytest.mark.filterwarnings("default")  # importing vLLM imports torch's compiler
+
 
 def model_of(layers: int = 2) -> torch.nn.Module:
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList()
     for index in range(layers):
         layer = torch.nn.Linear(4, 4)
-        layer.router = SimpleNamespace(  # type: ignore[assignment]
+        layer.router = SimpleNamespace(
             set_capture_fn=None, _compute_routing=lambda *_: None, top_k=2
         )
-        layer.layer_id = index  # type: ignore[assignment]
+        layer.layer_id = index
         model.layers.append(layer)
     return model
 
@@ -141,7 +143,8 @@ def test_sleep_takes_none_of_our_memory_away(
     attached.follow_load(lambda: None)
     worker.load_model()
     allocator.sleep(("runtime", "cudagraph"))
-    owner: Any = attached.tap.memory if tap == "DeviceTap" else attached.tap
+    owner: Any = attached.tap
+    owner = owner.memory if tap == "DeviceTap" else owner
     ours = [value for value in vars(owner).values() if isinstance(value, torch.Tensor)]
     assert len(ours) >= 3
     weights = worker.model_runner.model.layers[0].weight
@@ -166,10 +169,8 @@ def test_a_fallback_is_said_once_and_stands_in_the_run(
     choice = TapChoice("StagedTap", "there is no driver") if why == "chosen" else None
     monkeypatch.setattr(attachment_module, "choose_tap", lambda _: choice or TapChoice("DeviceTap"))
     monkeypatch.setattr(attachment_module, "DeviceTap", OldCard)
-    reason = {
-        "chosen": "there is no driver",
-        "kernels": "the ring cannot be made: load the capture kernels: no kernel image is available",
-    }[why]
+    failed = "load the capture kernels: no kernel image is available"
+    reason = "there is no driver" if why == "chosen" else f"the ring cannot be made: {failed}"
     worker = worker_of(config)
     worker.shutdown = lambda: None
     agent = Agent(worker, late=False)
