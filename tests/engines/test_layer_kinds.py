@@ -16,12 +16,13 @@ from moe_layers import FAMILIES, make_layer, vllm_on
 from routestats.errors import CaptureError
 
 pytest.importorskip("vllm")
-pytestmark = pytest.mark.filterwarnings("default")  # importing vLLM imports torch's compiler
 
 import torch
 
 from routestats.engines.vllm.routers import find_layers
 from routestats.engines.vllm.stages import modules_of, stage_functions
+
+pytestmark = pytest.mark.filterwarnings("default")  # importing vLLM imports torch's compiler
 
 
 def in_a_decoder(experts: Any) -> torch.nn.Module:
