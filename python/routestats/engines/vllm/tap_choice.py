@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from routestats.counts import why_no_cuda
@@ -33,6 +35,13 @@ def choose_tap(device: str) -> TapChoice:
     return TapChoice("DeviceTap") if reason is None else TapChoice("StagedTap", reason)
 
 
+def described() -> str:
+    """What an engine on an NVIDIA GPU would get here, and one on the CPU; imports no engine."""
+    on_gpu = choose_tap("cuda")
+    why = "" if on_gpu.reason is None else f", because {on_gpu.reason} ({STAGED_COST})"
+    return f"{choose_tap('cpu').tap} on the CPU; on a GPU {on_gpu.tap}{why}"
+
+
 def why_not_on_device(device: str) -> str | None:
     """Why no ring can be kept in a device's memory, or None."""
     if device != "cuda":
@@ -43,8 +52,13 @@ def why_not_on_device(device: str) -> str | None:
 
 
 def _rocm() -> str | None:
-    """ROCm's version, if this torch calls an AMD device ``cuda``."""
-    import torch
-
-    found: str | None = torch.version.hip
-    return found
+    """Version of ROCm, if this torch calls an AMD device ``cuda``; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        found: str | None = torch.version.hip
+        return found
+    try:
+        _, of_rocm, number = version("torch").partition("+rocm")
+    except PackageNotFoundError:
+        return None
+    return number if of_rocm else None
