@@ -26,8 +26,9 @@ BASE_NS = {
 MOE_NS = 180
 
 
-def info(source: str = "hooks", call_ns: float = 0.0) -> TimingInfo:
-    return TimingInfo(source, tuple(range(LAYERS)), "clock", "m", {"device": "cpu"}, call_ns)
+def info(source: str = "hooks", call_ns: float = 0.0, measure: str = "") -> TimingInfo:
+    layers = tuple(range(LAYERS))
+    return TimingInfo(source, layers, "clock", "m", {"device": "cpu"}, call_ns, measure)
 
 
 def write(

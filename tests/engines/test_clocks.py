@@ -57,7 +57,7 @@ def run_steps(clock: Any, steps: int) -> Any:
         clock.begin()
         assert whole() == ("gate", "experts", "experts")
         assert unclocked() == "gate"
-        clock.end()
+        assert clock.end() >= 34e6  # all of it, what no clock is on included
     return clock.finish()
 
 
@@ -66,7 +66,9 @@ def test_the_host_clock_and_the_profiler_measure_the_same(tmp_path: Path) -> Non
     from routestats.engines.vllm.profiler import ProfilerClock
 
     trace = tmp_path / "timing" / "chrome-trace-000000.json.gz"
-    for ns in (run_steps(HostClock(2), 3), run_steps(ProfilerClock(2, trace, 8), 3)):
+    for ns, calls in (run_steps(HostClock(2), 3), run_steps(ProfilerClock(2, trace, 8), 3)):
+        assert calls.sum() == 3 * 4
+        assert (calls[:, 1, STAGES.index("experts")] == 2).all()
         assert ns.shape == (3, 2, len(STAGES))
         assert (ns[:, 0] == 0).all()
         names = ("gate", "experts", "block")
@@ -91,7 +93,7 @@ def test_the_profiler_stops_listening(tmp_path: Path) -> None:
         clock.end()
     assert clock.full
     gate()
-    assert clock.finish().shape == (2, 2, len(STAGES))
+    assert clock.finish().ns.shape == (2, 2, len(STAGES))
 
 
 def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
@@ -104,6 +106,7 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
     events = [
         event("step", "user_annotation", 0.0, 100.0),
         event("gate/0", "user_annotation", 1.0, 9.0),
+        event("combine/0", "user_annotation", 11.0, 9.0),
         event("step", "gpu_user_annotation", 50.0, 30.0),
         event("block/0", "gpu_user_annotation", 51.0, 7.0),
         event("gate/0", "gpu_user_annotation", 51.0, 2.5),
@@ -114,7 +117,11 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
     path = tmp_path / "trace.json.gz"
     with gzip.open(path, "wt") as file:
         json.dump({"traceEvents": events}, file)
-    ns = stages_of_chrome_trace(path, 1, 1)
+    ns, calls = stages_of_chrome_trace(path, 1, 1)
+    assert calls[0, 0, STAGES.index("gate")] == 1
+    assert calls[0, 0, STAGES.index("combine")] == 1  # it ran, and put nothing on the device
+    assert calls[0, 0, STAGES.index("topk")] == 0
+    assert ns[0, 0, STAGES.index("combine")] == 0
     assert ns[0, 0, STAGES.index("gate")] == 4000
     assert ns[0, 0, STAGES.index("block")] == 3000
     assert ns[0, 0, STAGES.index("rest")] == 1000
@@ -130,7 +137,7 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
     ]
     with gzip.open(path, "wt") as file:
         json.dump({"traceEvents": events}, file)
-    ns = stages_of_chrome_trace(path, 1, 1, op_ns=500.0)
+    ns, _ = stages_of_chrome_trace(path, 1, 1, op_ns=500.0)
     assert ns[0, 0, STAGES.index("gate")] == 8000 - 2 * 500
     assert ns[0, 0, STAGES.index("block")] == 12000 - 500
     assert ns.sum() == 20_000 - 3 * 500
@@ -138,30 +145,63 @@ def test_a_chrome_trace_gives_the_device_its_say(tmp_path: Path) -> None:
         stages_of_chrome_trace(path, 1, 2)
 
 
+class Stream:
+    """A GPU's stream: it works off what the host enqueues, one thing after the other."""
+
+    def __init__(self) -> None:
+        self.host = 0.0  # milliseconds
+        self.device = 0.0
+
+    def launch(self, ms: float, enqueue: float = 0.001) -> str:
+        self.host += enqueue
+        self.device = max(self.device, self.host) + ms
+        return "done"
+
+    def event(self) -> SimpleNamespace:
+        made = SimpleNamespace()
+        made.record = lambda: setattr(made, "at", max(self.device, self.host))
+        made.synchronize = lambda: setattr(self, "host", max(self.host, made.at))
+        made.elapsed_time = lambda later: later.at - made.at
+        return made
+
+
 def test_events_are_read_after_the_step() -> None:
     from routestats.engines.vllm.clocks import EventClock, clocked
 
-    ticks = iter(range(1000))
-
-    def event() -> SimpleNamespace:
-        made = SimpleNamespace(at=None, synchronize=lambda: None)
-        made.record = lambda: setattr(made, "at", next(ticks))
-        made.elapsed_time = lambda later: (later.at - made.at) / 1000  # milliseconds
-        return made
-
-    clock = EventClock(1, event)
-    gate = clocked(clock, 0, "gate", lambda: "done")
-    block = clocked(clock, 0, "block", gate)
+    stream = Stream()
+    clock = EventClock(1, stream.event)
+    gate = clocked(clock, 0, "gate", lambda: stream.launch(2.0))
+    block = clocked(clock, 0, "block", lambda: (stream.launch(1.0), gate(), stream.launch(3.0))[1])
     clock.begin()
     assert block() == "done"
     gate()
-    clock.end()
+    stream.launch(4.0)  # after the last clocked call, and still of the step
+    assert stream.host == pytest.approx(0.005)  # all is enqueued, and hardly any of it has run
+    assert clock.end() == pytest.approx(12e6, rel=1e-3)
+    assert stream.host == pytest.approx(12, rel=1e-3)
     clock.begin()
     clock.end()
-    ns = clock.finish()
-    assert ns[0, 0, STAGES.index("gate")] == 2000  # two calls of one tick each
-    assert ns[0, 0, STAGES.index("block")] == 2000  # a tick before the gate and one after it
+    ns, calls = clock.finish()
+    at, around = STAGES.index("gate"), STAGES.index("block")
+    assert ns[0, 0, at] == pytest.approx(4e6, rel=1e-3)  # two calls
+    assert ns[0, 0, around] == pytest.approx(4e6, rel=1e-3)  # without the call inside it
+    assert calls[0, 0, [at, around]].tolist() == [2, 1]
     assert (ns[1] == 0).all()
+    assert (calls[1] == 0).all()
+
+
+def test_a_starved_gpu_shows_launches() -> None:
+    """What the measure of `EventClock` says: gaps between launches are in it."""
+    from routestats.engines.vllm.clocks import EventClock, clocked
+
+    stream = Stream()
+    clock = EventClock(1, stream.event)
+    gate = clocked(clock, 0, "gate", lambda: stream.launch(0.002, enqueue=0.1))
+    clock.begin()
+    gate()
+    clock.end()
+    assert clock.finish().ns[0, 0, STAGES.index("gate")] == pytest.approx(0.102e6)
+    assert clock.measure == "between events on the GPU's stream, launch gaps included"
 
 
 def test_a_stretch_of_time_belongs_to_the_innermost_call() -> None:
@@ -208,7 +248,7 @@ def test_what_the_host_clock_costs_is_taken_off() -> None:
             clock.begin()
             thing.outer()
             clock.end()
-            measured[calibrated].append(clock.finish().sum())
+            measured[calibrated].append(clock.finish().ns.sum())
             assert clock.call_ns > 0 or not calibrated
         kind.inner, kind.outer = inner, outer
     # The least of each: what else runs on the machine can only add.

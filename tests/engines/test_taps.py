@@ -111,6 +111,89 @@ def test_another_number_of_experts_is_named(which: int) -> None:
     target.abandon_step()
 
 
+def staged_step(rows: int, observe: Any) -> None:
+    """A step of `rows` rows after a sound one, through a `StagedTap`."""
+    tap = taps()[1]
+    target = ring_of(tap)
+    for step in (None, observe):
+        ids, weights = routing(9, 0)
+        target.begin_step(rows)
+        tap.open()
+        if step is None:
+            for layer in range(3):
+                tap.observe(layer, ids[layer], weights[layer])
+        else:
+            step(tap, ids, weights)
+        commit(tap, target, rows)
+
+
+def seen(ids: Any, weights: Any, layer: int = 1) -> Any:
+    """Every layer is routed alike, but for `layer`, which is given `ids` and `weights`."""
+
+    def observe(tap: Any, *good: Any) -> None:
+        for index in range(3):
+            of = (ids, weights) if index == layer else (part[index] for part in good)
+            tap.observe(index, *of)
+
+    return observe
+
+
+def test_a_staged_layer_with_fewer_rows_than_the_step_is_named() -> None:
+    ids, weights = routing(4, 1)
+    with pytest.raises(CaptureError, match="MoE layer 1 routed 4 rows of a step of 5"):
+        staged_step(5, seen(ids[1], weights[1]))
+
+
+def test_a_staged_layer_that_is_routed_twice_is_named() -> None:
+    def twice(tap: Any, ids: Any, weights: Any) -> None:
+        for layer in (0, 1, 1, 2):
+            tap.observe(layer, ids[layer], weights[layer])
+
+    with pytest.raises(CaptureError, match="MoE layer 1 was routed twice in one step"):
+        staged_step(5, twice)
+
+
+@pytest.mark.parametrize("bad", [-1, 8, 2**32 + 1])
+def test_a_staged_id_out_of_range_is_named(bad: int) -> None:
+    ids, weights = routing(5, 1)
+    wide = ids[1].to(torch.int64)
+    wide[3, 1] = bad
+    with pytest.raises(CaptureError, match="MoE layer 1, row 3: expert id .*num_experts is 8"):
+        staged_step(5, seen(wide, weights[1]))
+
+
+@pytest.mark.parametrize(
+    ("ids", "weights", "message"),
+    [
+        (torch.zeros(5, 3, dtype=torch.int32), torch.zeros(5, 3), "2 experts per token, got 3"),
+        (torch.zeros(5, 2), torch.zeros(5, 2), "torch.float32 and torch.float32 are no dtypes"),
+        (torch.zeros(5, 2, dtype=torch.int32), torch.zeros(5, 2).double(), "are no dtypes"),
+    ],
+)
+def test_staged_routing_of_another_kind_is_named_and_ends_no_engine_step(
+    ids: Any, weights: Any, message: str
+) -> None:
+    with pytest.raises(CaptureError, match=f"MoE layer 1: .*{message}"):
+        staged_step(5, seen(ids, weights))
+
+
+def test_a_step_larger_than_what_is_staged_is_named() -> None:
+    tap = taps()[1]
+    target = ring_of(tap)
+    ids, weights = routing(20, 0)
+    target.begin_step(20)
+    tap.open()
+    for layer in range(3):
+        tap.observe(layer, ids[layer], weights[layer])
+    with pytest.raises(CaptureError, match="MoE layer 0 routed 16 rows of a step of 20"):
+        commit(tap, target, 20)
+
+
+def test_padding_beyond_what_is_staged_is_left_out() -> None:
+    ids, weights = routing(40, 1)
+    staged_step(5, seen(ids[1], weights[1]))
+
+
 @pytest.mark.parametrize("which", [0, 2])
 def test_a_compiled_model_keeps_its_writes(which: int) -> None:
     tap = taps()[which]

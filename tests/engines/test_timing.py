@@ -290,3 +290,63 @@ def test_wrapping_leaves_nothing_behind() -> None:
     wrapping.release()
     assert Thing.run is Heir.run is function
     assert "run" not in vars(Heir)
+
+
+def test_a_step_that_passes_by_a_stage_is_refused() -> None:
+    pytest.importorskip("vllm")
+    from routestats.engines.vllm.step_timer import _check_all_fired
+    from routestats.errors import CaptureError
+
+    calls = np.ones((5, 2, len(STAGES)), np.int64)
+    calls[:, :, STAGES.index("combine")] = 0  # not clocked
+    _check_all_fired(calls, (4, 6), set(STAGES) - {"combine"})
+    calls[3, 1, STAGES.index("experts")] = 0  # a step that replays a graph calls nothing
+    with pytest.raises(CaptureError, match="step 3 of 5, layer 6: its stage experts did not run"):
+        _check_all_fired(calls, (4, 6), set(STAGES) - {"combine"})
+
+
+def test_clocks_are_those_of_the_device(tmp_path: Path) -> None:
+    pytest.importorskip("vllm")
+    from routestats.engines.timing import TimingRequest
+    from routestats.engines.vllm.clocks import EventClock, HostClock
+    from routestats.engines.vllm.step_timer import _clock_for
+    from routestats.errors import CaptureError
+
+    request = TimingRequest(str(tmp_path), "d", "hooks", 0, 1)
+    assert isinstance(_clock_for(request, 2, "cpu"), HostClock)
+    assert isinstance(_clock_for(request, 2, "cuda"), EventClock)
+    with pytest.raises(CaptureError, match="timing: expected an engine on cpu or cuda, got xpu"):
+        _clock_for(request, 2, "xpu")
+
+
+def test_what_a_time_is_stands_in_files_result_figure_and_report(tmp_path: Path) -> None:
+    measure = "between events on the GPU's stream, launch gaps included"
+    (tmp_path / "run.json").write_text('{"format_version": 2, "shape": {}}')
+    write(tmp_path, measure=measure)
+    write(tmp_path, source="profiler", measure="kernels")
+    noted = json.loads((tmp_path / "run.json").read_text())
+    assert noted["shape"] == {}
+    assert noted["timing"] == {
+        "hooks": {"clock": "clock", "measure": measure},
+        "profiler": {"clock": "clock", "measure": "kernels"},
+    }
+    assert not list(tmp_path.glob("*lock*"))
+    found = rs.stats.timing(tmp_path)
+    assert found.measure == measure
+    assert measure in repr(found)
+    assert f"times {measure} (clock)" in found.summary()
+    assert found.to_dict()["measure"] == measure
+    pytest.importorskip("matplotlib")
+    from routestats.report.sections.timing import TimingPart
+
+    drawn = rs.plots.timing(found)
+    assert any(measure in text.get_text().replace("\n", " ") for text in drawn.texts)
+    part = TimingPart()
+    analysis: Any = SimpleNamespace(timing=found)
+    (blocks,) = part.sections(analysis).values()
+    assert measure in str(blocks[0])
+
+
+def test_timings_of_before_measures_were_named_still_open(tmp_path: Path) -> None:
+    write(tmp_path)
+    assert "times of a measure that is not known (clock)" in rs.stats.timing(tmp_path).summary()

@@ -54,6 +54,7 @@ def captured(layers: int = 2) -> tuple[WorkerCapture, Any]:
         layers=[SimpleNamespace(layer_id=i, router=None) for i in range(2)],
         shape=SHAPE,
         tap=tap,
+        tap_reason={"tap_reason": "there is no driver"},
         model={"name": "m"},
         engine={"name": "fake"},
         largest_step=8,
@@ -89,6 +90,8 @@ def test_a_step_with_accepted_drafts(tmp_path: Path) -> None:
     totals = capture.stop([], None)
     assert (totals["rows"], totals["error"]) == (3, None)
     assert rs.verify(tmp_path / "run").ok
+    settings = rs.Trace.open(tmp_path / "run").info["settings"]
+    assert (settings["tap"], settings["tap_reason"]) == ("HostTap", "there is no driver")
 
 
 def test_an_alarm_that_cannot_be_given(tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from typing import Any
 
 from routestats import _core
 from routestats.cli._arguments import add_json
+from routestats.counts import why_no_cuda
 from routestats.engines.vllm.plugin import binds
+from routestats.engines.vllm.tap_choice import described
 from routestats.errors import CaptureError
 
 HELP = "say what is installed, and whether capture binds to it"
@@ -36,6 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Print versions, and what is missing."""
     facts: dict[str, Any] = {**_core.build_info(), "python": platform.python_version()}
     facts["cuda"] = _cuda(facts.pop("cuda_reason"))
+    facts["tap"] = described()
     for package in ("numpy", "pyarrow", "torch", "transformers"):
         facts[package] = _version(package)
     facts.update(_engine(check=args.check_capture))
@@ -52,14 +55,16 @@ def _cuda(reason_of_build: str) -> str:
     """Whether the CUDA kernels were built, and whether there is a device for them."""
     try:
         from routestats import _cuda
-    except ImportError:
+    except ModuleNotFoundError:
         return f"no kernels in this build: {reason_of_build}"
+    except Exception as error:  # whatever a library that does not fit the machine raises
+        return f"the kernels of this build do not load: {error}"
     versions = _cuda.versions()
     runtime = f"runtime {versions['runtime'] // 1000}.{versions['runtime'] % 1000 // 10}"
     built = f"built for {versions['architectures']}, {runtime}"
-    reason = _cuda.why_unavailable()
+    reason = why_no_cuda()
     if reason is not None:
-        return f"{built}; no device: {reason}"
+        return f"{built}; not used: {reason}"
     device = _cuda.device_properties()
     return f"{built}; {_cuda.device_count()} x {device['name']}"
 

@@ -62,6 +62,7 @@ class DeviceMemory:
 
     def __init__(self, shape: RouteShape, capacity: int, device: Any) -> None:
         self.shape, self.capacity, self.device = shape, capacity, torch.device(device)
+        _kernels(self.device).load_capture_kernels()  # where they do not run, nothing is allocated
         items = capacity * shape.row_width
         self.ids = torch.zeros(items * shape.id_dtype.itemsize, dtype=torch.uint8, device=device)
         self.weights = torch.zeros(items, dtype=torch.float16, device=device)
@@ -81,7 +82,6 @@ class DeviceMemory:
             experts=shape.num_experts,
             top_k=shape.top_k,
         )
-        _kernels(self.device).load_capture_kernels()
 
     def capture(self, layer: int, ids: Any, weights: Any) -> None:
         """Write what the router of `layer` chose, ``[rows, K]``, into the open step, if one is.

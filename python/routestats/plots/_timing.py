@@ -84,6 +84,7 @@ def timing(result: Timing, *, note: str = "") -> Figure:
         join(
             f"{result.model} on {result.engine.get('device', '?')}",
             f"{result.steps:,} steps, medians, {result.confidence:.0%} intervals",
+            result.measured,
             f"by layer: the {LINES} kinds with the most steps"
             if len(result.groups) > LINES
             else "",

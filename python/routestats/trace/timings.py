@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from routestats.errors import InvalidValueError, TraceError, one_of
-from routestats.schema import FORMAT_VERSION, METADATA_KEY
+from routestats.schema import FORMAT_VERSION, LOCK_FILE, METADATA_KEY, RUN_FILE
 from routestats.trace import files
 
 STAGES = (
@@ -86,6 +86,8 @@ class TimingInfo:
     call_ns : float
         Nanoseconds that one clocked call costs, which have been taken off; 0 where they are not
         known. It differs from file to file, and infos that differ in nothing else are equal.
+    measure : str
+        What a time is, in words; empty in files of before it was said.
     """
 
     source: str
@@ -94,6 +96,7 @@ class TimingInfo:
     model: str
     engine: dict[str, Any]
     call_ns: float = field(default=0.0, compare=False)
+    measure: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +110,8 @@ class StepTimes:
     rows : ndarray of int64, shape [S]
     warm_up : ndarray of bool, shape [S]
     step_ns : ndarray of int64, shape [S]
-        The whole step, as the engine's model runner ran it; 0 where it was not clocked.
+        The whole step, as the engine's model runner ran it and by the same measure (a profiler's on
+        the host, until the device was done); 0 where it was not clocked.
     stage_ns : dict of ndarray of int64, shape [S, L]
         By the names of `STAGES`.
     """
@@ -204,7 +208,26 @@ def write_timings(
     number = int(there[-1].stem.rpartition("-")[2]) + 1 if there else 0
     path = folder / f"{info.source}-{number:06d}.parquet"
     files.write_atomically(path, lambda file: pq.write_table(table, file, compression="zstd"))
+    _note_in_run(Path(run_dir), info)
     return path
+
+
+def _note_in_run(run_dir: Path, info: TimingInfo) -> None:
+    """Say in ``run.json``, too, what the times are; not in one that another process is writing."""
+    if not (run_dir / RUN_FILE).is_file():
+        return
+    try:
+        lock = files.lock(run_dir)
+    except TraceError:
+        return
+    try:
+        about = files.read_run_file(run_dir)
+        noted = {"clock": info.clock, "measure": info.measure}
+        about["timing"] = {**about.get("timing", {}), info.source: noted}
+        files.write_json(run_dir / RUN_FILE, about)
+    finally:
+        (run_dir / LOCK_FILE).unlink(missing_ok=True)
+        lock.close()
 
 
 def chrome_trace_path(run_dir: str | Path) -> Path:
@@ -287,6 +310,7 @@ def _info(path: Path, meta: dict[str, Any]) -> TimingInfo:
             model=meta["model"],
             engine=meta["engine"],
             call_ns=float(meta["call_ns"]),
+            measure=str(meta.get("measure", "")),
         )
     except KeyError as error:
         raise TraceError(f"{path}: holds no timings: its metadata lacks {error}") from None

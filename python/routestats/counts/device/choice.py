@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+from typing import Any
 
 from routestats import _core
 from routestats.arguments import MOST, check_choice, check_integer
-from routestats.errors import DeviceUnavailableError, InvalidTypeError
+from routestats.errors import DeviceError, DeviceUnavailableError, InvalidTypeError
 
 
 def choose_device(device: str, *, data_on_cuda: bool = False) -> str:
@@ -45,13 +47,45 @@ def why_no_cuda() -> str | None:
     Returns
     -------
     str or None
-        The reason; None if it can.
+        The reason, and what would help; None if it can.
     """
     try:
         from routestats import _cuda
-    except ImportError:
+    except ModuleNotFoundError:
         return f"this build of routestats has no CUDA kernels: {_core.build_info()['cuda_reason']}"
-    return _cuda.why_unavailable()
+    except Exception as error:  # whatever a library that does not fit the machine raises
+        return f"the CUDA kernels of this build do not load: {error}"
+    reason = _cuda.why_unavailable()
+    if reason is None:
+        return _why_too_old(_cuda)
+    versions = _cuda.versions()
+    if 0 < versions["driver"] < versions["runtime"]:
+        return (
+            f"{reason} (the driver is for CUDA {_version(versions['driver'])}, and the kernels are "
+            f"of CUDA {_version(versions['runtime'])}: take a newer driver)"
+        )
+    return reason
+
+
+def _why_too_old(cuda: Any) -> str | None:
+    """Whether the current device is older than every one that the kernels were compiled for."""
+    built = [int(number) for number in re.findall(r"\d+", cuda.versions()["architectures"])]
+    try:
+        properties = cuda.device_properties(cuda.current_device())
+    except DeviceError as error:
+        return str(error)
+    major, minor = properties["compute_capability"]
+    if not built or 10 * major + minor >= min(built):
+        return None
+    return (
+        f"{properties['name']} has compute capability {major}.{minor}, and the kernels of this "
+        f"build are for {min(built) // 10}.{min(built) % 10} and newer"
+    )
+
+
+def _version(number: int) -> str:
+    """CUDA's version from 1000 * major + 10 * minor."""
+    return f"{number // 1000}.{number % 1000 // 10}"
 
 
 def choose_threads(threads: int | None) -> int:

@@ -30,10 +30,12 @@ class Agent:
         self._attachment = Attachment(worker, late=late)
         self._capture = WorkerCapture(self._attachment)
         self._timing = WorkerTiming(self._attachment)
+        self._told_refusal = False
         # All ranks route alike, so one of them writes.
         self._writes = int(worker.vllm_config.parallel_config.rank) == 0
         self._server_run: Path | None = None  # to be opened when the engine is warm
         if not late:
+            self._speak()
             self._attachment.follow_load(self._loaded)
         self._follow_warm_up(worker)
         self._close_with(worker)
@@ -81,6 +83,12 @@ class Agent:
             raise CaptureError("unbind: a capture is under way")
         self._attachment.unbind()
 
+    def about(self) -> dict[str, Any]:
+        """What takes the routing off the device, and why it is not the fastest that there is."""
+        choice = self._attachment.tap_choice
+        warning = None if choice is None else choice.warning()
+        return {"writes": self._writes, "refusal": self._attachment.refusal, "warning": warning}
+
     def _loaded(self) -> None:
         run_dir, attached = os.environ.get(RUN_VARIABLE), self._attachment
         if attached.refusal is None and self._writes:
@@ -88,15 +96,19 @@ class Agent:
                 attached.bind()
             except Exception as error:  # the engine starts without us
                 attached.refusal = f"routestats failed: {type(error).__name__}: {error}"
-        if not run_dir:
-            return
-        if attached.refusal is not None:
-            # A server has no later step at which to refuse.
-            raise CaptureError(f"{RUN_VARIABLE} is set, but {attached.refusal}")
-        if self._writes:
+        self._speak()
+        if run_dir and attached.refusal is None and self._writes:
             # What would fail after minutes of warming up fails here.
             self._capture.check_server(Path(run_dir))
             self._server_run = Path(run_dir)
+
+    def _speak(self) -> None:
+        """Say what the engine's start should not hide; a server has no later step to refuse at."""
+        if self._attachment.refusal is not None and os.environ.get(RUN_VARIABLE):
+            raise CaptureError(f"{RUN_VARIABLE} is set, but {self._attachment.refusal}")
+        if not self._told_refusal:
+            self._attachment.tell(writes=self._writes)
+        self._told_refusal = self._attachment.refusal is not None
 
     def _follow_warm_up(self, worker: Any) -> None:
         """Begin a server's capture when the worker is warm, and let none see a warm-up.

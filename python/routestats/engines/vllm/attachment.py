@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
-from routestats.counts import why_no_cuda
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.description import engine_of, is_eager, model_of
+from routestats.engines.vllm.refusals import refuse_model, refuse_settings
 from routestats.engines.vllm.routers import MoELayer, RouterBinding, find_layers, shape_of
-from routestats.engines.vllm.runner_rows import refuse_layout
+from routestats.engines.vllm.tap_choice import TapChoice, choose_tap
 from routestats.engines.vllm.taps import DeviceTap, HostTap, StagedTap, Tap
 from routestats.errors import CaptureError, RouteStatsError
 from routestats.shape import RouteShape
@@ -32,7 +33,9 @@ class Attachment:
     layers : list of MoELayer
         Empty until the model is loaded, or where it is refused.
     refusal : str or None
-        Why the engine cannot be captured.
+        Why the engine cannot be captured. What its settings tell is there before it has a model.
+    tap_choice : TapChoice or None
+        Which tap it has, and why it is not the fastest; None without a model.
     """
 
     def __init__(self, worker: Any, *, late: bool) -> None:
@@ -41,6 +44,7 @@ class Attachment:
         self.config = worker.vllm_config
         self.layers: list[MoELayer] = []
         self.refusal: str | None = None
+        self.tap_choice: TapChoice | None = None
         self._shape: RouteShape | None = None
         self._tap: Tap | None = None
         self._binding: RouterBinding | None = None
@@ -50,12 +54,17 @@ class Attachment:
                 "the engine was compiled without routestats' hooks: call routestats.enable() "
                 "before the engine is created, or create it with enforce_eager=True"
             )
+        self._refusing(lambda: refuse_settings(self.config))
         if late:
             self._find_layers()
 
     def follow_load(self, loaded: Callable[[], None]) -> None:
-        """Find the layers when the model is loaded, then call `loaded`."""
-        load_model = self.runner.load_model
+        """Find the layers when the model is loaded, then call `loaded`.
+
+        It is the worker's loading that is followed, not the runner's: that one runs inside the
+        memory pool of sleep mode, which would take our memory away while the engine sleeps.
+        """
+        load_model = self.worker.load_model
 
         def load_and_find(*args: Any, **kwargs: Any) -> Any:
             result = load_model(*args, **kwargs)
@@ -63,7 +72,7 @@ class Attachment:
             loaded()
             return result
 
-        self.runner.load_model = load_and_find
+        self.worker.load_model = load_and_find
 
     @property
     def shape(self) -> RouteShape:
@@ -78,6 +87,12 @@ class Attachment:
         self.require()
         assert self._tap is not None
         return self._tap
+
+    @property
+    def tap_reason(self) -> dict[str, str]:
+        """Why the tap is not the fastest that there is, for ``run.json``; empty where it is."""
+        reason = None if self.tap_choice is None else self.tap_choice.reason
+        return {} if reason is None else {"tap_reason": reason}
 
     @property
     def model(self) -> dict[str, Any]:
@@ -112,24 +127,48 @@ class Attachment:
             self._binding.release()
             self._binding = None
 
+    def tell(self, *, writes: bool) -> None:
+        """Say once, in the engine's log, what cannot be captured or falls back to something slower.
+
+        One rank, which `writes`, speaks for all.
+        """
+        warning = None if self.tap_choice is None else self.tap_choice.warning()
+        if self.refusal is not None:
+            warning = f"this engine cannot be captured: {self.refusal}"
+        if writes and warning is not None:
+            logging.getLogger("vllm.routestats").warning("%s", warning)
+
     def _find_layers(self) -> None:
+        if self.refusal is None:
+            self._refusing(self._attach)
+
+    def _refusing(self, look: Callable[[], None]) -> None:
+        """Note why `look` fails, whatever it is: the engine starts without us."""
         try:
-            refuse_layout(self.config)
-            experts = self.config.model_config.get_num_experts()
-            self.layers = find_layers(self.runner.get_model(), experts)
-            self._shape = shape_of(self.layers)
-            self._tap = self._new_tap(self._shape)
+            look()
         except RouteStatsError as error:
             self.refusal = self.refusal or str(error)
         except Exception as error:  # the engine starts without us
             self.refusal = self.refusal or f"routestats failed: {type(error).__name__}: {error}"
 
-    def _new_tap(self, shape: RouteShape) -> Tap:
+    def _attach(self) -> None:
+        model = self.runner.get_model()
+        refuse_model(model)
+        self.layers = find_layers(model, self.config.model_config.get_num_experts())
+        self._shape = shape_of(self.layers)
         device = self.worker.device
-        if device is None or device.type == "cpu":
+        self.tap_choice = choose_tap("cpu" if device is None else device.type)
+        self._tap = self._new_tap(self._shape, self.tap_choice)
+
+    def _new_tap(self, shape: RouteShape, choice: TapChoice) -> Tap:
+        device = self.worker.device
+        if choice.tap == "HostTap":
             return HostTap(shape)
-        if device.type == "cuda" and why_no_cuda() is None:
+        if choice.tap == "DeviceTap":
             # Graphs keep the ring's addresses, so its memory is made before a capture begins.
             rows = max(RecorderOptions().ring_rows, 2 * self.largest_step)
-            return DeviceTap(shape, rows, device)
+            try:
+                return DeviceTap(shape, rows, device)
+            except Exception as error:  # kernels that do not load here, or no memory for the ring
+                self.tap_choice = TapChoice("StagedTap", f"the ring cannot be made: {error}")
         return StagedTap(shape, self.largest_step, device)

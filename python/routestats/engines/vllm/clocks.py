@@ -14,6 +14,7 @@ attributes of their own is slower to call.
 
 from __future__ import annotations
 
+import time
 import timeit
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
@@ -53,10 +54,20 @@ class CallCost(NamedTuple):
 FREE = CallCost(0.0, 0.0)
 
 
+class Measured(NamedTuple):
+    """Steps that a clock has measured: int64 ``[steps, L, stages]``, both."""
+
+    ns: Nanoseconds
+    calls: Nanoseconds
+    """How many calls each stage had. One without any has not run where it was looked for."""
+
+
 class Clock(Protocol):
     """Measures calls of the functions it has wrapped, step by step."""
 
     name: str
+    measure: str
+    """What a time is, in words."""
 
     def wrap(self, places: Places, function: Method) -> Method:
         """`function`, whose own time counts where `places` says; several calls add up.
@@ -67,11 +78,11 @@ class Clock(Protocol):
     def begin(self) -> None:
         """A step begins."""
 
-    def end(self) -> None:
-        """It has ended."""
+    def end(self) -> int:
+        """It has ended, and so has its work on the device. Returns the nanoseconds that it took."""
 
-    def finish(self) -> Nanoseconds:
-        """Nanoseconds ``[steps, L, stages]`` of the steps that it has measured; to be called once.
+    def finish(self) -> Measured:
+        """The steps that it has measured; to be called once.
 
         (`HostClock` may go on: it gives those since the last call.)
         """
@@ -117,6 +128,12 @@ def own_times(
     return whole.reshape(layers, len(STAGES))
 
 
+def calls_of(marks: Iterable[tuple[int, float]], layers: int) -> Nanoseconds:
+    """How often each stage was entered, ``[L, stages]``, by marks as those of `own_times`."""
+    entered = [int(code) for code, _ in marks if code >= 0]
+    return np.bincount(entered, minlength=layers * len(STAGES)).reshape(layers, len(STAGES))
+
+
 class HostClock:
     """The monotonic clock of the host, read in C++; what it costs a call is measured and taken off.
 
@@ -131,6 +148,7 @@ class HostClock:
     """
 
     name = "std::chrono::steady_clock"
+    measure = "between calls on the host, which return when their work is done"
 
     def __init__(self, layers: int, cost: CallCost | None = None) -> None:
         self._layers = layers
@@ -142,15 +160,17 @@ class HostClock:
 
     def begin(self) -> None:
         self._clock.begin()
+        self._began = time.perf_counter_ns()
 
-    def end(self) -> None:
+    def end(self) -> int:
+        took = time.perf_counter_ns() - self._began
         self._clock.end()
+        return took
 
-    def finish(self) -> Nanoseconds:
-        steps = [
-            own_times(marks.tolist(), self._layers, self._cost) for marks in self._clock.take()
-        ]
-        return _stacked(steps, self._layers)
+    def finish(self) -> Measured:
+        steps = [marks.tolist() for marks in self._clock.take()]
+        own = [own_times(marks, self._layers, self._cost) for marks in steps]
+        return _measured(own, [calls_of(marks, self._layers) for marks in steps], self._layers)
 
     @property
     def call_ns(self) -> float:
@@ -182,7 +202,7 @@ Owner.nothing = wrap(owner, Owner.nothing)"""
         clock.begin()
         whole = under_clock.timeit(calls)
         clock.end()
-        found.append((loop, one, whole, float(clock.finish().sum()) / 1e9))
+        found.append((loop, one, whole, float(clock.finish().ns.sum()) / 1e9))
     loop, one, whole, within = (min(times) / calls * 1e9 for times in zip(*found, strict=True))
     inside = max(within - (one - loop), 0.0)
     return CallCost(inside, max(whole - one - inside, 0.0))
@@ -191,11 +211,15 @@ Owner.nothing = wrap(owner, Owner.nothing)"""
 class EventClock:
     """CUDA events around each call, read after the step; for eager steps.
 
-    The forward pass is not synchronised within a step. `event` makes an event with ``record()``,
-    ``synchronize()`` and ``elapsed_time(later)`` in milliseconds, as ``torch.cuda.Event`` is.
+    A time is that between two points of the stream, so the GPU's waiting for the host to launch
+    is in it: where it runs out of work, as in an eager decode of few tokens, launches are what is
+    measured. Work on other streams is not. The forward pass is not synchronised within a step.
+    `event` makes an event with ``record()``, ``synchronize()`` and ``elapsed_time(later)`` in
+    milliseconds, as ``torch.cuda.Event`` is.
     """
 
     name = "torch.cuda.Event"
+    measure = "between events on the GPU's stream, launch gaps included"
     call_ns = 0.0
 
     def __init__(self, layers: int, event: Callable[[], Any] | None = None) -> None:
@@ -203,6 +227,7 @@ class EventClock:
         self._event = event or (lambda: torch.cuda.Event(enable_timing=True))
         self._marks: list[tuple[int, Any]] = []
         self._steps: list[Nanoseconds] = []
+        self._calls: list[Nanoseconds] = []
 
     def wrap(self, places: Places, function: Method) -> Method:
         codes = _codes_of(places)
@@ -219,27 +244,33 @@ class EventClock:
         return timed
 
     def _mark(self, code: int) -> None:
+        self._marks.append((code, self._recorded()))
+
+    def _recorded(self) -> Any:
         event = self._event()
         event.record()
-        self._marks.append((code, event))
+        return event
 
     def begin(self) -> None:
         self._marks = []
+        self._began = self._recorded()
 
-    def end(self) -> None:
+    def end(self) -> int:
+        ended = self._recorded()
+        ended.synchronize()
         marks, self._marks = self._marks, []
         at, before, timed = 0.0, None, []
-        if marks:
-            marks[-1][1].synchronize()
         for code, event in marks:
             # From one event to the next: a single precision number of milliseconds stays exact.
             at += 0.0 if before is None else before.elapsed_time(event) * 1e6
             before = event
             timed.append((code, at))
         self._steps.append(own_times(timed, self._layers))
+        self._calls.append(calls_of(timed, self._layers))
+        return round(float(self._began.elapsed_time(ended)) * 1e6)
 
-    def finish(self) -> Nanoseconds:
-        return _stacked(self._steps, self._layers)
+    def finish(self) -> Measured:
+        return _measured(self._steps, self._calls, self._layers)
 
 
 def _codes_of(places: Places) -> dict[int, int]:
@@ -249,5 +280,6 @@ def _codes_of(places: Places) -> dict[int, int]:
     }
 
 
-def _stacked(steps: list[Nanoseconds], layers: int) -> Nanoseconds:
-    return np.array(steps, np.int64).reshape(-1, layers, len(STAGES))
+def _measured(ns: list[Nanoseconds], calls: list[Nanoseconds], layers: int) -> Measured:
+    shape = (-1, layers, len(STAGES))
+    return Measured(*(np.array(steps, np.int64).reshape(shape) for steps in (ns, calls)))

@@ -37,18 +37,33 @@ def engine_of(config: Any, device: Any) -> dict[str, Any]:
 
 
 def is_eager(config: Any) -> bool:
-    """Whether layers run as they are written: neither compiled nor captured into graphs."""
-    mode = getattr(config.compilation_config, "mode", None)
-    return bool(config.model_config.enforce_eager) or getattr(mode, "value", mode) == 0
+    """Whether layers run as they are written: neither compiled nor replayed from graphs.
+
+    Without compilation there may be graphs all the same ("breakable" ones, vLLM's default for many
+    models with sparse attention).
+    """
+    return _compilation(config) == ("NONE", "NONE")
+
+
+def _compilation(config: Any) -> tuple[str, str]:
+    """Names of the mode of compilation and of CUDA graphs; not chosen yet is none."""
+    made = config.compilation_config
+    names = (getattr(made, "mode", None), getattr(made, "cudagraph_mode", None))
+    mode, graphs = (getattr(value, "name", value) or "NONE" for value in names)
+    return str(mode), str(graphs)
 
 
 def require_eager(config: Any, what: str, why: str) -> None:
-    """Refuse a compiled engine for what can only be had of an eager one.
+    """Refuse a compiled engine, or one that replays graphs, for what only an eager one has.
 
     Raises
     ------
     CaptureError
-        If the engine is compiled.
+        If the engine is not eager.
     """
     if not is_eager(config):
-        raise CaptureError(f"{what} needs an eager engine, {why}; expected enforce_eager=True")
+        mode, graphs = _compilation(config)
+        raise CaptureError(
+            f"{what} needs an eager engine, {why}; expected enforce_eager=True, "
+            f"got compilation mode {mode} and CUDA graphs {graphs}"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 from routestats.data.datasets import Prompt
 from routestats.engines.capture import capture, enable
+from routestats.engines.vllm.control import call_worker
 from routestats.errors import CaptureError, DataError
 
 
@@ -42,10 +44,27 @@ def start_engine(settings: dict[str, Any], *, compiled: bool, verbose: bool) -> 
     if not torch.cuda.is_available():
         settings = {"enforce_eager": not compiled, **settings}
     try:
-        return LLM(**settings)
+        llm = LLM(**settings)
     except Exception as error:
         line = next(iter(str(error).splitlines()), "")
         raise CaptureError(f"the engine does not start: {type(error).__name__}: {line}") from None
+    _speak_for(llm)
+    return llm
+
+
+def _speak_for(llm: Any) -> None:
+    """Say what the engine's own log, which may be hidden, says of its capture.
+
+    Raises
+    ------
+    CaptureError
+        If the engine cannot be captured.
+    """
+    about = call_worker(llm, "routestats_about")
+    if about["refusal"] is not None:
+        raise CaptureError(about["refusal"])
+    if about["warning"] is not None:
+        print(f"routestats: {about['warning']}", file=sys.stderr)
 
 
 def check_lengths(llm: Any, name: str, prompts: Sequence[Prompt], max_tokens: int) -> None:

@@ -60,6 +60,8 @@ def _attach_early(worker: Any) -> None:
     """
     try:
         _attach(worker, late=False)
+    except CaptureError:
+        raise  # of a server, and it says why
     except Exception as error:
         reason = f"routestats failed: {type(error).__name__}: {error}"
         if os.environ.get(RUN_VARIABLE):
@@ -111,6 +113,10 @@ def _progress(self: Any) -> dict[str, Any]:
     return _answer(lambda: _agent(self).progress())
 
 
+def _about(self: Any) -> dict[str, Any]:
+    return _answer(lambda: _agent(self).about())
+
+
 def _unbind(self: Any) -> dict[str, Any]:
     return _answer(lambda: _agent(self).unbind())
 
@@ -127,6 +133,7 @@ _RPC = {
     "routestats_start": _start,
     "routestats_stop": _stop,
     "routestats_progress": _progress,
+    "routestats_about": _about,
     "routestats_unbind": _unbind,
     "routestats_start_timing": _start_timing,
     "routestats_stop_timing": _stop_timing,

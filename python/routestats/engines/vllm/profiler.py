@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 import timeit
 from collections.abc import Callable
 from functools import cache
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from routestats.engines.vllm.chrome_trace import RANGE, stages_of_chrome_trace
-from routestats.engines.vllm.clocks import Method, Nanoseconds, Places
+from routestats.engines.vllm.clocks import Measured, Method, Places
 from routestats.trace.timings import STAGES
 
 # The public record_function is an operator call from Python at either end, which takes longer than
@@ -26,7 +27,8 @@ _open_range: Callable[[str], Any] = getattr(
 class ProfilerClock:
     """Ranges that ``torch.profiler`` measures; its Chrome trace is kept.
 
-    On CUDA the durations are those of the ranges' kernels on the device, as the trace gives them.
+    On CUDA the durations are those on the device, from a range's first kernel to the end of its
+    last one, as the trace gives them.
     On the CPU the profiler makes every operator slower, by nearly as much as the operators of the
     small stages take; what it costs one is measured, and taken off.
 
@@ -48,6 +50,11 @@ class ProfilerClock:
         self._left = max_steps
         activities = [torch.profiler.ProfilerActivity.CPU]
         self._on_device = torch.cuda.is_available()
+        self.measure = (
+            "from a range's first kernel on the GPU to its last one, gaps between them included"
+            if self._on_device
+            else "ranges on the host, less what the profiler takes for each operator"
+        )
         if self._on_device:
             activities.append(torch.profiler.ProfilerActivity.CUDA)
         self._profile = torch.profiler.profile(activities=activities)
@@ -77,26 +84,30 @@ class ProfilerClock:
         self._listening = True
         self._range = _open_range(f"{RANGE}step")
         self._range.__enter__()
+        self._began = time.perf_counter_ns()
 
-    def end(self) -> None:
+    def end(self) -> int:
         if self._on_device:
             torch.cuda.synchronize()
+        took = time.perf_counter_ns() - self._began
         self._range.__exit__(None, None, None)
         self._listening = False
         self._steps += 1
         self._left -= 1
         if self.full:
             self._profile.stop()
+        return took
 
-    def finish(self) -> Nanoseconds:
+    def finish(self) -> Measured:
         if self._steps == 0:
-            return np.zeros((0, self._layers, len(STAGES)), np.int64)
+            none = np.zeros((0, self._layers, len(STAGES)), np.int64)
+            return Measured(none, none)
         if not self.full:
             self._profile.stop()
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._profile.export_chrome_trace(str(self._path))
         op_ns = 0.0 if self._on_device else profiled_op_ns()
-        return stages_of_chrome_trace(self._path, self._layers, self._steps, op_ns)
+        return Measured(*stages_of_chrome_trace(self._path, self._layers, self._steps, op_ns))
 
 
 @cache

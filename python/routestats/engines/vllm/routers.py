@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from routestats.engines.vllm.given_routing import GivenRouting, is_given_routing, layer_id_of
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
@@ -41,9 +42,13 @@ def find_layers(model: Any, num_experts: int) -> list[MoELayer]:
     """
     layers = []
     for name, module in model.named_modules():
+        if is_adapter(module):
+            continue  # it shows the layer inside it as its own
         router = getattr(module, "router", None)
         if router is None or not hasattr(router, "set_capture_fn"):
-            if hasattr(module, "capture_fn") and hasattr(module, "layer_id"):
+            if is_given_routing(module):
+                layers.append(_given(name, module, num_experts))
+            elif hasattr(module, "capture_fn") and hasattr(module, "layer_id"):
                 raise CaptureError(
                     f"layer {name}: {type(module).__name__} routes by itself; "
                     "expected a layer with a router that can be observed"
@@ -64,6 +69,17 @@ def find_layers(model: Any, num_experts: int) -> list[MoELayer]:
     if not layers:
         raise CaptureError(f"model {type(model).__name__} has no MoE layers")
     return sorted(layers, key=lambda layer: layer.layer_id)
+
+
+def is_adapter(module: Any) -> bool:
+    """Whether a module is that of an adapter (LoRA) around the layer that it stands for."""
+    return hasattr(module, "base_layer")
+
+
+def _given(name: str, module: Any, num_experts: int) -> MoELayer:
+    router = GivenRouting(module)
+    experts = int(getattr(module, "num_logical_experts", num_experts))
+    return MoELayer(layer_id_of(name, module), router, experts, router.top_k, name, module)
 
 
 def _check_observable(name: str, module: Any, router: Any) -> None:

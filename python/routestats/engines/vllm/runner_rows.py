@@ -18,41 +18,6 @@ from routestats.errors import CaptureError
 _SYNTHETIC = re.compile(r"_[a-z0-9_]*(?:warm_?up|dummy)[a-z0-9_]*")
 
 
-def refuse_layout(vllm_config: Any) -> None:
-    """Raise `CaptureError` if the engine's steps are not those of a generating model.
-
-    Also where it spreads their rows in a way that is not understood.
-    """
-    runner_type = getattr(vllm_config.model_config, "runner_type", "generate")
-    if runner_type != "generate":
-        raise CaptureError(
-            f"runner_type={runner_type}: capture understands only models that generate"
-        )
-    if getattr(vllm_config, "is_mm_encoder_only", False):
-        raise CaptureError("mm_encoder_only: the engine runs no language model to capture")
-    parallel = vllm_config.parallel_config
-    if getattr(parallel, "enable_elastic_ep", False):
-        raise CaptureError(
-            "enable_elastic_ep: capture does not understand engines that change their size"
-        )
-    for name in (
-        "data_parallel_size",
-        "pipeline_parallel_size",
-        "prefill_context_parallel_size",
-        "decode_context_parallel_size",
-    ):
-        size = getattr(parallel, name, 1)
-        if size > 1:
-            raise CaptureError(f"{name}={size}: capture understands only 1")
-    if getattr(parallel, "use_sequence_parallel_moe", False):
-        raise CaptureError(
-            "sequence-parallel MoE (use_sequence_parallel_moe): capture does not understand "
-            "how its rows are spread"
-        )
-    if getattr(parallel, "use_ubatching", False) or getattr(parallel, "enable_dbo", False):
-        raise CaptureError("enable_dbo: capture does not understand micro-batched steps")
-
-
 def is_synthetic(request_id: str) -> bool:
     """Whether vLLM made the request up itself.
 

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from routestats.engines.vllm.routers import MoELayer
+from routestats.engines.vllm.given_routing import GivenRouting
+from routestats.engines.vllm.routers import MoELayer, is_adapter
 from routestats.errors import CaptureError
 
 _GATE_NAMES = ("gate", "router")
@@ -54,7 +55,14 @@ def modules_of(model: Any, layers: list[MoELayer]) -> list[LayerModules]:
 
 
 def _modules_of(by_name: dict[str, Any], layer: MoELayer) -> LayerModules:
+    if isinstance(layer.router, GivenRouting):
+        raise CaptureError(
+            f"layer {layer.name}: {type(layer.module).__name__} has no router and runs in one "
+            "piece; expected another moe_backend, such as auto"
+        )
     parent = layer.name.rpartition(".")[0]
+    while is_adapter(by_name[parent]):
+        parent = parent.rpartition(".")[0]
     block = by_name[parent]
     gate = getattr(layer.module, "gate", None)
     for name in _GATE_NAMES:
@@ -94,7 +102,9 @@ def stage_functions(modules: LayerModules) -> Iterator[tuple[Any, str, str]]:
             if hasattr(modules.runner, method):
                 yield modules.runner, method, stage
     yield *_kernel_entry(modules.layer, kernel), "kernel"
-    yield modules.runner, _call_of(modules.runner), "runner"
+    # An adapter calls past what torch runs when a module is called.
+    adapted = modules.layer.name.endswith(".base_layer")
+    yield modules.runner, "forward" if adapted else _call_of(modules.runner), "runner"
     yield from outline_functions(modules)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from routestats.engines.timing import TimingRequest
 from routestats.engines.vllm.attachment import Attachment
@@ -66,11 +66,13 @@ class WorkerTiming:
             raise CaptureError("no timing is under way in this engine")
         return timer.stop(keep=keep)
 
-    def _info(self, source: str, clock: str, call_ns: float) -> TimingInfo:
+    def _info(self, source: str, clock: Clock) -> TimingInfo:
         attached = self._attachment
         layers = tuple(layer.layer_id for layer in attached.layers)
         name = attached.model["name"]
-        return TimingInfo(source, layers, clock, name, attached.engine, call_ns)
+        return TimingInfo(
+            source, layers, clock.name, name, attached.engine, clock.call_ns, clock.measure
+        )
 
 
 class StepTimer:
@@ -83,7 +85,7 @@ class StepTimer:
     device : str
         ``cpu``, or the kind of accelerator.
     info : function
-        Makes the `TimingInfo` of a source, a clock and its cost per call.
+        Makes the `TimingInfo` of a source and a clock.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class StepTimer:
         runner: Any,
         layers: list[MoELayer],
         device: str,
-        info: Callable[[str, str, float], TimingInfo],
+        info: Callable[[str, Clock], TimingInfo],
         request: TimingRequest,
     ) -> None:
         self._request = request
@@ -131,10 +133,8 @@ class StepTimer:
             if warm_up and isinstance(self._clock, ProfilerClock):
                 return execute_model(scheduler_output, *args, **kwargs)
             self._clock.begin()
-            begin = time.perf_counter_ns()
             output = execute_model(scheduler_output, *args, **kwargs)
-            self._step_ns.append(time.perf_counter_ns() - begin)
-            self._clock.end()
+            self._step_ns.append(self._clock.end())
             self._steps.append(
                 StepFigures(
                     domain=self._request.domain,
@@ -153,11 +153,11 @@ class StepTimer:
         self._wrapping.release()
         if not keep:
             return {"steps": 0}
-        stage_ns = self._clock.finish()
+        stage_ns, calls = self._clock.finish()
         if len(self._steps) == 0:
             raise CaptureError("timing: no step was run; generate something inside")
-        info = self._info(self._request.source, self._clock.name, self._clock.call_ns)
-        _check_all_fired(stage_ns, info, self._stages)
+        info = self._info(self._request.source, self._clock)
+        _check_all_fired(calls, info.layer_ids, self._stages)
         path = write_timings(
             self._request.run_dir,
             info,
@@ -168,22 +168,28 @@ class StepTimer:
         return {"steps": len(self._steps), "file": str(path)}
 
 
-def _check_all_fired(stage_ns: Any, info: TimingInfo, clocked: set[str]) -> None:
-    """A stage that no step has passed through is not one of nothing: it lies elsewhere."""
+def _check_all_fired(
+    calls: npt.NDArray[np.int64], layer_ids: tuple[int, ...], clocked: set[str]
+) -> None:
+    """A stage without a call in a step is not one of nothing: it lies elsewhere, or in a graph."""
     wanted = np.array([stage in clocked for stage in STAGES])
-    never = np.argwhere((stage_ns == 0).all(axis=0) & wanted)
+    never = np.argwhere((calls == 0) & wanted)
     if len(never):
-        layer, stage = never[0]
+        step, layer, stage = never[0]
         raise CaptureError(
-            f"layer {info.layer_ids[layer]}: its stage {STAGES[stage]} never ran where it was "
-            "looked for, so that the stages cannot be told apart"
+            f"timing: step {step} of {len(calls)}, layer {layer_ids[layer]}: its stage "
+            f"{STAGES[stage]} did not run where it was looked for, so that the stages cannot be "
+            "told apart"
         )
 
 
 def _clock_for(request: TimingRequest, layers: int, device: str) -> Clock:
     if request.source == "profiler":
         return ProfilerClock(layers, chrome_trace_path(request.run_dir), request.max_steps)
-    return HostClock(layers) if device == "cpu" else EventClock(layers)
+    clocks: dict[str, Callable[[int], Clock]] = {"cpu": HostClock, "cuda": EventClock}
+    if device not in clocks:
+        raise CaptureError(f"timing: expected an engine on cpu or cuda, got {device}")
+    return clocks[device](layers)
 
 
 @dataclass(slots=True)

@@ -1,9 +1,9 @@
 """How a routed layer's ids and weights get from the forward pass into the ring.
 
 On the CPU they are written at once (`HostTap`). On a CUDA device kernels write them into a ring in
-its memory, which another thread fetches (`DeviceTap`). On any other accelerator the forward pass,
-which may be a replayed graph, copies them into staging tensors, which are read after the step
-(`StagedTap`).
+its memory, which another thread fetches (`DeviceTap`). On any other accelerator, and where those
+kernels cannot run, the forward pass, which may be a replayed graph, copies them into staging
+tensors, which are read after the step (`StagedTap`).
 """
 
 from __future__ import annotations
@@ -143,8 +143,8 @@ class StagedTap(_HostRingTap):
     """Routing computed on an accelerator is staged there and fetched once per step.
 
     The copies are part of the graph that the model is captured into, so they also run on replay.
-    Each layer's copy is stamped with the number of the step, from a tensor that only the host
-    changes. A layer with an old stamp was not routed through the wrapped router.
+    With each of them goes a note of how often the layer was routed since the step began, and how
+    many rows it had. The ring checks both, and the ids, when the step is fetched.
     """
 
     def __init__(self, shape: RouteShape, max_rows: int, device: Any) -> None:
@@ -152,30 +152,47 @@ class StagedTap(_HostRingTap):
         extents = (shape.num_layers, max_rows, shape.top_k)
         self._ids = torch.zeros(extents, dtype=torch.int32, device=device)
         self._weights = torch.zeros(extents, dtype=torch.float32, device=device)
-        self._stamps = torch.zeros(shape.num_layers, dtype=torch.int64, device=device)
-        self._step = torch.zeros(1, dtype=torch.int64, device=device)
-        self._number = 0
+        self._notes = torch.zeros(shape.num_layers, dtype=torch.int64, device=device)
+        self._misfits: dict[int, str] = {}
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
+        if (misfit := self._misfit_of(ids, weights)) is not None:
+            self._misfits[layer] = misfit  # the engine goes on; the step tells
+            return
+        if ids.dtype == torch.int64:  # what int32 cannot hold must not come out as another expert
+            ids = ids.clamp(-1, self._shape.num_experts)
         rows = min(ids.shape[0], self._ids.shape[1])
         self._ids[layer, :rows] = ids[:rows]
         self._weights[layer, :rows] = weights[:rows]
-        self._stamps[layer : layer + 1] = self._step
+        self._notes[layer : layer + 1] += _ROUTED + ids.shape[0]
+
+    def _misfit_of(self, ids: Any, weights: Any) -> str | None:
+        if ids.shape[1] != self._shape.top_k:
+            return f"expected {self._shape.top_k} experts per token, got {ids.shape[1]}"
+        if ids.dtype not in ID_TYPES or weights.dtype not in WEIGHT_TYPES:
+            return f"{ids.dtype} and {weights.dtype} are no dtypes of ids and weights"
+        return None
 
     def open(self) -> None:
-        self._number += 1
-        self._step.fill_(self._number)
+        self._notes.zero_()
 
     def close(self, rows: int) -> None:
         assert self._ring is not None
         ids = self._ids[:, :rows].cpu().numpy()
         weights = self._weights[:, :rows].cpu().numpy()
-        for layer, stamp in enumerate(self._stamps.tolist()):
-            if stamp == self._number:  # the ring itself reports the layers that are missing
-                self._ring.write_layer(layer, ids[layer], weights[layer])
+        for layer, note in enumerate(self._notes.tolist()):
+            times, routed = divmod(note, _ROUTED)
+            if times == 0 and layer in self._misfits:
+                raise CaptureError(f"MoE layer {layer}: {self._misfits[layer]}")
+            for _ in range(min(times, 2)):  # the ring reports what is missing, short or twice there
+                self._ring.write_layer(layer, ids[layer, :routed], weights[layer, :routed])
 
     def abandon(self) -> None:
-        pass  # the next step has another number
+        pass  # the next step begins without notes
+
+
+# In a note, one more call; below it the rows of all calls.
+_ROUTED = 1 << 32
 
 
 class DeviceTap:

@@ -141,6 +141,7 @@ class WorkerCapture:
                     "policy": options.policy,
                     "ring_rows": options.ring_rows,
                     "tap": type(attached.tap).__name__,
+                    **attached.tap_reason,
                     "order": "gate weight as applied, descending; ties to the lowest id",
                     "router": type(attached.layers[0].router).__name__,
                 },

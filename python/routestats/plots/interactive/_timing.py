@@ -156,6 +156,7 @@ def timing(result: Timing, *, cited: tuple[float, float] | None = None) -> Any:
         caption(
             f"{result.model} on {result.engine.get('device', '?')}, {result.steps:,} steps",
             f"medians over steps, {result.confidence:.0%} intervals",
+            result.measured,
             "band: cited for communication between 8 GPUs" if cited is not None else "",
         ),
     )

@@ -33,7 +33,7 @@ class TimingPart(Part[Timing]):
             "timing",
             lambda: plots.timing(found),
             "Shares of a MoE layer's time by stage",
-            f"Clock: {found.clock}.",
+            f"Measured: {found.measured}.",
         )
 
     def findings(self, analysis: Analysis) -> Iterator[Finding]:
@@ -57,6 +57,7 @@ class TimingPart(Part[Timing]):
             return {}
         return {
             "timing": [
+                page.Paragraph(f"What is measured: {found.measured}."),
                 *(page.Paragraph(line) for line in claim_check(found)),
                 page.Image("timing"),
                 _stages_table(found.groups, found.confidence),

@@ -102,6 +102,9 @@ class Timing(Result):
     ----------
     source : {"hooks", "profiler"}
     clock, model : str
+    measure : str
+        What a time is, e.g. "between events on the GPU's stream, launch gaps included"; empty of
+        runs that do not say.
     engine : dict
         Version, device, and how it is spread over devices.
     layer_ids : tuple of int, length L
@@ -128,6 +131,7 @@ class Timing(Result):
 
     source: str
     clock: str
+    measure: str
     model: str
     engine: dict[str, Any]
     layer_ids: tuple[int, ...]
@@ -141,6 +145,11 @@ class Timing(Result):
     clock_cost: Estimate | None
     clock_pairs: int
     agreement: tuple[PartAgreement, ...]
+
+    @property
+    def measured(self) -> str:
+        """What the times are and what took them, in one phrase."""
+        return f"times {self.measure or 'of a measure that is not known'} ({self.clock})"
 
     @property
     def agrees(self) -> bool | None:
@@ -201,6 +210,7 @@ class Timing(Result):
             f"{self.model} on {self.engine.get('device', '?')}, {len(self.layer_ids)} MoE layers, "
             f"{self.steps:,} steps by {self.source} ({self.warm_up_steps:,} of warm-up left out); "
             f"medians over steps, {self.confidence:.0%} intervals",
+            self.measured,
             f"{'step':<24}{'steps':>6}{'MoE us':>9}"
             + "".join(f"{part:>10}" for part in shown)
             + f"{'unexplained':>22}{'routing+dispatch+combine':>28}{'of layer':>10}",

@@ -106,6 +106,7 @@ def timing(
     return Timing(
         source=times.info.source,
         clock=times.info.clock,
+        measure=times.info.measure,
         model=times.info.model,
         engine=times.info.engine,
         layer_ids=times.info.layer_ids,
