@@ -125,8 +125,7 @@ def make_layer(family: Family, weights: str, moe_backend: str | None = None) -> 
     from vllm.model_executor.layers.quantization import get_quantization_config
 
     config = get_current_vllm_config()
-    if moe_backend is not None:
-        config.kernel_config.moe_backend = moe_backend
+    asked = moe_backend or config.kernel_config.moe_backend
     config.compilation_config.static_forward_context.clear()  # names of layers are unique
     declared = FORMATS[weights]
     quantization = None
@@ -138,16 +137,17 @@ def make_layer(family: Family, weights: str, moe_backend: str | None = None) -> 
     if family.groups is not None:
         groups, chosen = family.groups
         options.update(use_grouped_topk=True, num_expert_group=groups, topk_group=chosen)
-    return FusedMoEFactory(
-        num_experts=family.num_experts,
-        top_k=family.top_k,
-        hidden_size=family.hidden_size,
-        intermediate_size=family.intermediate_size,
-        params_dtype=config.model_config.dtype,
-        quant_config=quantization,
-        tp_size=1,
-        dp_size=1,
-        pcp_size=1,
-        prefix="model.layers.0.mlp.experts",
-        **options,
-    )
+    with mock.patch.object(config.kernel_config, "moe_backend", asked):
+        return FusedMoEFactory(
+            num_experts=family.num_experts,
+            top_k=family.top_k,
+            hidden_size=family.hidden_size,
+            intermediate_size=family.intermediate_size,
+            params_dtype=config.model_config.dtype,
+            quant_config=quantization,
+            tp_size=1,
+            dp_size=1,
+            pcp_size=1,
+            prefix="model.layers.0.mlp.experts",
+            **options,
+        )

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from routestats.engines.vllm.backends import alternatives
 from routestats.engines.vllm.given_routing import GivenRouting, is_given_routing, layer_id_of
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
@@ -90,9 +91,10 @@ def _check_observable(name: str, module: Any, router: Any) -> None:
     if type(router).__name__ == "ZeroExpertRouter":
         raise CaptureError(f"layer {name}: models with zero experts are not supported")
     if getattr(getattr(module, "_quant_method", None), "is_monolithic", False):
+        names = " or ".join(map(repr, alternatives(module)))
         raise CaptureError(
             f"layer {name}: its kernel {type(module._quant_method).__name__} routes inside, "
-            "where nothing can be observed; choose another MoE backend"
+            f"where nothing can be observed; expected moe_backend={names or 'of another kind'}"
         )
 
 
