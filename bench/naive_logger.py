@@ -79,9 +79,7 @@ def entropy_bits(ids: Ids, num_experts: int) -> float:
 def same_rows(first: Ids, second: Ids) -> bool:
     """Whether both hold the same sets of experts, equally often."""
     a, b = (np.sort(ids, axis=1) for ids in (first, second))
-    return a.shape == b.shape and bool(
-        (a[np.lexsort(a.T)] == b[np.lexsort(b.T)]).all()
-    )
+    return a.shape == b.shape and bool((a[np.lexsort(a.T)] == b[np.lexsort(b.T)]).all())
 
 
 def measure(prompts: Sequence[str], max_tokens: int, run: Path) -> dict[str, Any]:
@@ -133,7 +131,8 @@ def text(found: dict[str, Any]) -> str:
     share = found["rows_of_none"] / found["rows_logged"]
     lines = [
         f"{found['rows_logged']:,} rows logged, {found['rows_of_requests']:,} of them of "
-        f"{found['prompts']} requests; {found['rows_of_none']:,} ({share:.0%}) are the engine's own",
+        f"{found['prompts']} requests; {found['rows_of_none']:,} ({share:.0%}) are the "
+        "engine's own",
         f"{'entropy of load, bits (at most ' + format(found['most_bits'], '.2f') + ')':<40}"
         f"{'all rows':>10}{'requests':>10}",
     ]
