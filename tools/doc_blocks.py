@@ -60,7 +60,7 @@ def pages() -> list[Path]:
 def blocks(page: Path) -> list[Block]:
     """The blocks of a page, in order; the outputs of others are not among them."""
     tokens = MarkdownIt().enable("table").parse(page.read_text(encoding="utf-8"))
-    found = []
+    found: list[Block] = []
     for token, after in zip(tokens, [*tokens[1:], None], strict=True):
         if token.type != "fence" or token.map is None:
             continue

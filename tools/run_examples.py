@@ -77,7 +77,7 @@ class SharedEngine:
 
         self._class = vllm.LLM
         vllm.LLM = self
-        profile.start_engine = lambda settings, **options: self(**settings)
+        vars(profile)["start_engine"] = lambda settings, **options: self(**settings)
         for name in ("AutoModelForCausalLM", "AutoTokenizer"):
             loader = getattr(transformers, name)
             load = loader.from_pretrained
