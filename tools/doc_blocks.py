@@ -54,7 +54,8 @@ class Block:
 
 def pages() -> list[Path]:
     """Every page that has examples."""
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    beside = ("README.md", "CONTRIBUTING.md", "study/README.md")
+    return [*(ROOT / name for name in beside), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from routestats.cli._main import _parser
+from routestats.cli._main import make_parser
 
 PAGE = Path(__file__).parents[1] / "docs" / "cli.md"
 HEAD = """# Command line
@@ -22,7 +22,7 @@ HEAD = """# Command line
 
 def page() -> str:
     """The page's text."""
-    parser = _parser()
+    parser = make_parser()
     commands = next(
         action for action in parser._actions if isinstance(action, argparse._SubParsersAction)
     )
@@ -47,7 +47,7 @@ def _command(parser: argparse.ArgumentParser) -> Iterator[str]:
     needed = [_name(a) for a in arguments if a.required and a.option_strings]
     operands = [_name(a) for a in arguments if not a.option_strings]
     yield from ("```text", " ".join([parser.prog, *operands, *needed, "[options]"]), "```", "")
-    yield parser.description or ""
+    yield " ".join((parser.description or "").split())
     plain, titled = arguments[:0], []
     for group in parser._action_groups:
         shown = [a for a in group._group_actions if a in arguments]

@@ -30,8 +30,9 @@ from doc_blocks import ROOT, Block, blocks, pages, same_output
 
 SERVES = {"dashboard": 5006, "metrics": 9400}
 RUN_SCRIPTS = ("bench/naive_logger.py",)
-SET_UP = ("make", "pip", "git", "cd", "cmake", "ctest")
-QUIET = {
+SET_UP = ("make", "pip", "git", "cd", "cmake", "ctest", ".")
+SETTINGS = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no further process has to import vLLM
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TOKENIZERS_PARALLELISM": "false",
@@ -60,6 +61,7 @@ class SharedEngine:
             self._llm = self._class(
                 model=str(tiny_model()),
                 dtype="float32",
+                served_model_name="tiny",
                 seed=0,
                 enforce_eager=True,
                 enable_prefix_caching=False,
@@ -178,7 +180,7 @@ def _look_at(command: list[str], port: int) -> None:
 
 def main() -> int:
     wanted = [Path(name).resolve() for name in sys.argv[1:]] or pages()
-    os.environ.update(QUIET)
+    os.environ.update(SETTINGS)
     import routestats as rs
 
     engine = SharedEngine()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from doc_blocks import LANGUAGES, ROOT, Block, blocks, pages, same_output
-from routestats.cli._main import _parser
+from routestats.cli._main import make_parser
 
 ALL = [block for page in pages() for block in blocks(page)]
 
@@ -45,7 +45,7 @@ def test_commands_take_their_arguments(block: Block) -> None:
 
 def routestats(arguments: list[str]) -> None:
     if arguments:
-        _parser().parse_args(arguments)
+        make_parser().parse_args(arguments)
 
 
 def make(arguments: list[str]) -> None:
@@ -91,7 +91,7 @@ CHECKS: dict[str, Callable[[list[str]], None]] = {
     "pip": pip,
     "python": python,
     "vllm": vllm,
-    **dict.fromkeys(("cmake", "ctest", "git", "cd", "curl"), anything),
+    **dict.fromkeys(("cmake", "ctest", "git", "cd", "curl", "."), anything),
 }
 
 
