@@ -16,7 +16,6 @@ import contextlib
 import dataclasses
 import io
 import os
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from doc_blocks import ROOT, Block, blocks, pages, same_output
 SERVES = {"dashboard": 5006, "metrics": 9400}
 RUN_SCRIPTS = ("bench/naive_logger.py",)
 SET_UP = ("make", "pip", "git", "cd", "cmake", "ctest", ".")
+NEED_ENGINE = ("import vllm", "as rs, vllm", "from transformers", "routestats profile")
 SETTINGS = {
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # no further process has to import vLLM
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -160,7 +160,7 @@ def _command(words: list[str], variables: dict[str, str]) -> None:
 
 
 def _look_at(command: list[str], port: int) -> None:
-    """Start a server, read its page, and end it as Ctrl-C does."""
+    """Start a server, read its page, and end it."""
     path = "/metrics" if port == SERVES["metrics"] else "/"
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
         try:
@@ -175,7 +175,7 @@ def _look_at(command: list[str], port: int) -> None:
                         raise
                     time.sleep(0.5)
         finally:
-            server.send_signal(signal.SIGINT)
+            server.terminate()
 
 
 def main() -> int:
@@ -185,7 +185,8 @@ def main() -> int:
 
     engine = SharedEngine()
     rs.enable()
-    engine.stand_in()
+    if any(word in page.read_text() for page in wanted for word in NEED_ENGINE):
+        engine.stand_in()
     try:
         ran = sum(map(run_page, wanted))
     finally:
