@@ -149,7 +149,7 @@ notebook: $(VENV)/.installed
 # The site of docs/, in build/site; strict: a broken link or anchor fails. Its requirements have an
 # environment of their own.
 docs: .venv-docs/.installed
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .venv-docs/.installed: requirements/docs.txt
 	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
