@@ -4,7 +4,7 @@
 #   make test                            C++ and Python tests, but for the slow ones
 #   make test-all                        all of them
 #   make notebook [GSM8K=gsm8k_test.jsonl]   run the notebook, and keep its outputs in it
-#   make lint | wheel | bench | clean
+#   make lint | wheel | bench | docs | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
 #   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
 #   make gpu-check                       what can be known of the engine on a GPU without one
@@ -28,7 +28,7 @@ PYTEST := $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --dist
 RUN ?= runs/demo
 
 .PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
-.PHONY: picture notebook clean
+.PHONY: picture notebook docs clean
 .PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu
 
 demo: $(VENV)/.installed
@@ -146,8 +146,18 @@ notebook: $(VENV)/.installed
 	  $(if $(GSM8K),ROUTESTATS_TEST_DATA='$(dir $(abspath $(GSM8K)))') \
 	  $(BIN)/python tools/run_notebook.py
 
+# The site of docs/, in build/site; strict: a broken link or anchor fails. Its requirements have an
+# environment of their own.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
+
+.venv-docs/.installed: requirements/docs.txt
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
+
 clean:
-	rm -rf build dist $(VENV) runs/demo
+	rm -rf build dist $(VENV) .venv-docs runs/demo
 
 $(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/notebook.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

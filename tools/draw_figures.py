@@ -2,11 +2,12 @@
 
     python tools/draw_figures.py study/tiny-humaneval-gsm8k -o figures/tiny
     python tools/draw_figures.py --synthetic dsv3 --tokens 5000 -o figures/synthetic
+    python tools/draw_figures.py study/tiny-humaneval-gsm8k --gallery -o docs/images/gallery
 
 The second draws a made-up trace of a large model's shape (``bench/_workload.py``): 58 layers of 256
 experts, top-8. Its two domains differ in the upper half of the layers, for some of the requests.
 Figures of what was measured inside an engine (timing, lookahead, confidence, speculation) need a
-run that holds it: ``routestats report`` draws them.
+run that holds it: ``routestats report`` draws them. The third makes the pictures of the gallery.
 """
 
 from __future__ import annotations
@@ -28,6 +29,12 @@ from routestats import plots, stats
 REQUEST_TOKENS = 50
 WINDOW = 8  # layers of the short paths
 SEGMENTS = (4, 8, 16, 32)
+GALLERY = (
+    *("prediction", "hop_accuracy", "matrix_gain", "matrix_beyond_token", "matrix_correlation"),
+    *("affinity_grid", "affinity", "expert_load", "load_by_domain", "load_difference"),
+    *("domain_divergence", "transfer", "path_coverage", "path_frequencies", "path_flow"),
+    *("path_flow_window", "repetition", "segment_routing", "put_together"),
+)
 HOPS = (0, 1, 2, 4, 8, 16, 32)  # of a model with many experts
 
 
@@ -37,6 +44,7 @@ def main() -> None:
     parser.add_argument("--synthetic", choices=("mixtral", "qwen3", "dsv3"))
     parser.add_argument("--tokens", type=int, default=5_000, help="of the synthetic trace")
     parser.add_argument("--only", nargs="+", default=(), help="figures whose names begin so")
+    parser.add_argument("--gallery", action="store_true", help="those of the docs, as small files")
     parser.add_argument("-o", "--output", type=Path, required=True)
     arguments = parser.parse_args()
     if (arguments.run is None) == (arguments.synthetic is None):
@@ -49,9 +57,23 @@ def main() -> None:
     for name, draw in figures(trace, note).items():
         if arguments.only and not name.startswith(tuple(arguments.only)):
             continue
+        if arguments.gallery and name not in GALLERY:
+            continue
         start = time.perf_counter()
-        draw().savefig(arguments.output / f"{name}.png", dpi=100)
+        picture = arguments.output / f"{name}.png"
+        draw().savefig(picture, dpi=100)
+        if arguments.gallery:
+            make_small(picture)
         print(f"{name:26s} {time.perf_counter() - start:6.1f} s", flush=True)
+
+
+def make_small(picture: Path) -> None:
+    """Write a picture again with 256 colours, a third of its size."""
+    from PIL import Image
+
+    with Image.open(picture) as image:
+        few = image.convert("RGB").quantize(256, kmeans=2, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
 
 
 class Results:

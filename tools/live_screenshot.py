@@ -1,4 +1,4 @@
-"""README's picture of the live view: vLLM runs the built-in model, the dashboard looks on.
+"""The docs' picture of the live view: vLLM runs the built-in model, the dashboard looks on.
 
 python tools/live_screenshot.py [docs/images/live.png] [--gsm8k-file FILE]
 """
