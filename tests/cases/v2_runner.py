@@ -274,6 +274,9 @@ def v2_engines(folder: Path) -> Iterator[V2]:
         made = V2(model, patch)
         yield made
         made.close()
+    from vllm import envs
+
+    envs.disable_envs_cache()  # an engine turns it on, for its whole process
 
 
 def _prepare(patch: pytest.MonkeyPatch) -> None:
