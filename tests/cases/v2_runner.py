@@ -238,7 +238,7 @@ def _taps(kind: str) -> Any:
     if kind == "device" and "cpu" not in KERNELS:
         emulated_device()
 
-    def new_tap(attachment: Attachment, shape: Any) -> Any:
+    def new_tap(attachment: Attachment, shape: Any, *_: Any) -> Any:
         device = torch.device("cpu")
         if kind == "staged":
             return StagedTap(shape, attachment.largest_step, device)
