@@ -238,7 +238,7 @@ def _taps(kind: str) -> Any:
     if kind == "device" and "cpu" not in KERNELS:
         emulated_device()
 
-    def new_tap(attachment: Attachment, shape: Any) -> Any:
+    def new_tap(attachment: Attachment, shape: Any, *_: Any) -> Any:
         device = torch.device("cpu")
         if kind == "staged":
             return StagedTap(shape, attachment.largest_step, device)
@@ -274,6 +274,9 @@ def v2_engines(folder: Path) -> Iterator[V2]:
         made = V2(model, patch)
         yield made
         made.close()
+    from vllm import envs
+
+    envs.disable_envs_cache()  # an engine turns it on, for its whole process
 
 
 def _prepare(patch: pytest.MonkeyPatch) -> None:

@@ -127,6 +127,14 @@ def test_an_agent_that_cannot_be_made_is_a_refusal(monkeypatch: pytest.MonkeyPat
         plugin._attach_early(worker)
 
 
+def test_a_servers_refusal_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(RUN_VARIABLE, "run")
+    worker = Worker(config(model={"runner_type": "pooling"}, additional_config={}))
+    with pytest.raises(CaptureError, match=f"^{RUN_VARIABLE} is set, but runner_type") as raised:
+        plugin._attach_early(worker)
+    assert str(raised.value).count(RUN_VARIABLE) == 1
+
+
 def test_a_worker_shuts_down_whatever_the_capture_does(monkeypatch: pytest.MonkeyPatch) -> None:
     worker = Worker(config())
     agent = Agent(worker, late=False)
