@@ -268,15 +268,15 @@ def padded_batches(to: int) -> Iterator[dict[str, int]]:
 @contextmanager
 def v2_engines(folder: Path) -> Iterator[V2]:
     """Engines on the second model runner, ready for capture, of a model of two layers."""
+    from vllm import envs
+
     model = make_mixtral(folder / "model", num_layers=LAYERS, num_experts=EXPERTS, top_k=TOP_K)
     with pytest.MonkeyPatch.context() as patch:
         _prepare(patch)
         made = V2(model, patch)
         yield made
         made.close()
-    from vllm import envs
-
-    envs.disable_envs_cache()  # an engine turns it on, for its whole process
+        envs.disable_envs_cache()  # an engine keeps the environment as it was, for every test to come
 
 
 def _prepare(patch: pytest.MonkeyPatch) -> None:

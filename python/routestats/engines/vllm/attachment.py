@@ -158,10 +158,11 @@ class Attachment:
         self._shape = shape_of(self.layers)
         device = self.worker.device
         self.tap_choice = choose_tap("cpu" if device is None else device.type)
-        self._tap = self._new_tap(self._shape, self.tap_choice)
+        self._tap = self._new_tap(self._shape)
 
-    def _new_tap(self, shape: RouteShape, choice: TapChoice) -> Tap:
-        device = self.worker.device
+    def _new_tap(self, shape: RouteShape) -> Tap:
+        device, choice = self.worker.device, self.tap_choice
+        assert choice is not None
         if choice.tap == "HostTap":
             return HostTap(shape)
         if choice.tap == "DeviceTap":
