@@ -276,7 +276,7 @@ def v2_engines(folder: Path) -> Iterator[V2]:
         made = V2(model, patch)
         yield made
         made.close()
-        envs.disable_envs_cache()  # an engine keeps the environment as it was, for every test to come
+        envs.disable_envs_cache()  # an engine keeps the environment for its whole process
 
 
 def _prepare(patch: pytest.MonkeyPatch) -> None:

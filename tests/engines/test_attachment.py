@@ -267,7 +267,7 @@ _ABOUT = "routestats_about"
 
 
 def test_batches_that_keep_other_ranks_company_are_no_data(config: Any, tmp_path: Path) -> None:
-    """vLLM's own ``execute_dummy_batch`` runs the model with no request, in the midst of a capture."""
+    """vLLM's own ``execute_dummy_batch`` runs the model with no request, amid a capture."""
     worker = worker_of(config)
     worker.shutdown = lambda: None
     agent = Agent(worker, late=False)

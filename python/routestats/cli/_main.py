@@ -48,13 +48,13 @@ All commands: routestats --help. What is installed: routestats info."""
 
 
 class Command(Protocol):
-    """What the module of a command holds; its ``DESCRIPTION``, if any, replaces `HELP`.
-
-    `EXAMPLES` are arguments, each with what it does.
-    """
+    """What the module of a command holds; its ``DESCRIPTION``, if any, replaces `HELP`."""
 
     HELP: str
-    EXAMPLES: tuple[tuple[str, str], ...]
+
+    @property
+    def EXAMPLES(self) -> Sequence[tuple[str, str]]:  # noqa: N802
+        """Arguments, each with what it does."""
 
     def add_arguments(self, parser: argparse.ArgumentParser, /) -> None:
         """Declare the command's arguments."""
@@ -182,6 +182,6 @@ def make_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _examples(name: str, examples: tuple[tuple[str, str], ...]) -> str:
+def _examples(name: str, examples: Sequence[tuple[str, str]]) -> str:
     lines = [f"  routestats {name} {given}\n      {what}" for given, what in examples]
     return "\n".join(["examples:", *lines])
