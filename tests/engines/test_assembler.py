@@ -153,6 +153,32 @@ def test_the_last_steps_drafts_are_told_by_the_sampler(sampled: int, last: int) 
     assert engine.assembler.unconfirmed_rows == 0
 
 
+def test_a_request_waits_for_the_output_of_a_step_that_was_scheduled_ahead() -> None:
+    engine = Engine()
+    engine.step((A, 0, 2), new=[new(A, 2, last=3)])
+    engine.step((A, 2, 4)).sampled[A] = 2
+    ahead = engine.step((A, 4, 8), drafts={A: 3})
+    engine.step((B, 0, 1), new=[new(B, 1)], finished=(A,))  # before that output is fetched
+    engine.assembler.settle()
+    assert engine.assembler.take_records() == []
+    ahead.sampled[A] = 1
+    engine.assembler.settle()
+    assert [record.request_id for record in engine.assembler.take_records()] == [A]
+    assert [row[2] for row in engine.rows() if row[1] == A] == [0, 1, 2, 3]
+    assert (engine.assembler.overrun_rows, engine.assembler.rejected_rows) == (1, 3)
+    assert engine.assembler.unconfirmed_rows == 0
+
+
+def test_an_id_that_is_given_again_ends_the_request_that_waits() -> None:
+    engine = Engine()
+    engine.step((A, 0, 2), new=[new(A, 2)])
+    engine.step((A, 2, 6), drafts={A: 3})
+    engine.step((A, 0, 2), new=[new(A, 2)], finished=(A,))
+    engine.assembler.settle()
+    assert len(engine.assembler.take_records()) == 1
+    assert (engine.assembler.requests_seen, engine.assembler.unconfirmed_rows) == (2, 3)
+
+
 def test_accepted_drafts_past_the_end_are_left_out() -> None:
     engine = Engine()
     engine.step((A, 0, 2), new=[new(A, 2, last=3)])

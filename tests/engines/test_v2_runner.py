@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 from v2_runner import V2, assert_rows, padded_batches, v2_engines
 
 import routestats as rs
+from routestats.engines import recorder
 
 pytestmark = pytest.mark.filterwarnings("default")
 PROMPT = list(range(3, 43))
@@ -67,14 +69,30 @@ def test_cached_prompt_tokens_have_no_rows(v2: V2, tmp_path: Path) -> None:
     assert_rows(tmp_path / "run", engine.answers)
 
 
+def slow_outputs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are taken from the ring long before the engine knows what was sampled."""
+    from vllm.v1.worker.gpu.async_utils import AsyncOutput
+
+    fetch = AsyncOutput.get_output
+
+    def get_output(output: AsyncOutput) -> object:
+        time.sleep(0.03)
+        return fetch(output)
+
+    monkeypatch.setattr(AsyncOutput, "get_output", get_output)
+    monkeypatch.setattr(recorder, "_WAKE_ROWS", 1)
+
+
 @pytest.mark.parametrize("tap", ["host", "device"])
 @pytest.mark.parametrize("asynchronous", [False, True])
 def test_drafts_accepted_and_rejected(
     v2: V2,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     tap: str,
     asynchronous: bool,
 ) -> None:
+    slow_outputs(monkeypatch)
     engine = v2.engine(
         tap,
         speculative_config={

@@ -122,6 +122,7 @@ class RowAssembler:
         self.synthetic_requests = 0
         self.illegal_domain_requests = 0
         self._active: dict[str, _Request] = {}
+        self._ending: list[str] = []  # of the active ones
         self._segments: list[_Segment] = []
         self._records: list[RequestRecord] = []
 
@@ -159,16 +160,25 @@ class RowAssembler:
         for request_id in step.finished:
             self._finish(request_id)
         for new in step.new:
+            if new.request_id in self._ending:  # a client gave its id to another one
+                self._ending.remove(new.request_id)
+                self._finish(new.request_id, wait=False)
             # Some engines give a preempted request as a new one again: it goes on.
             if new.request_id not in self._active:
                 self._active[new.request_id] = self._begin(new)
         self.unknown_requests += step.unknown
         self.synthetic_requests += step.synthetic
 
+    def settle(self) -> None:
+        """End the requests that have only waited to hear what the sampler gave their last step."""
+        ending, self._ending = self._ending, []
+        for request_id in ending:
+            self._finish(request_id)
+
     def finish_all(self) -> None:
         """The engine is done: all requests have ended."""
         for request_id in list(self._active):
-            self._finish(request_id)
+            self._finish(request_id, wait=False)
 
     def let_through(self) -> Iterator[tuple[int | None, Ids]]:
         """The rows that `take_batches` will give, as runs: first ring row, and experts."""
@@ -243,10 +253,15 @@ class RowAssembler:
         end = self._let_through(_Segment(request, draft.block, first, accepted))
         self.rejected_rows += len(positions) - max(end, first)
 
-    def _finish(self, request_id: str) -> None:
-        request = self._active.pop(request_id, None)
+    def _finish(self, request_id: str, *, wait: bool = True) -> None:
+        request = self._active.get(request_id)
         if request is None:
             return
+        if wait and request.draft is not None and request_id not in request.draft.sampled:
+            # An engine that schedules ahead runs one more step, and fetches its output later.
+            self._ending.append(request_id)
+            return
+        del self._active[request_id]
         if (draft := request.draft) is not None:
             sampled = draft.sampled.get(request_id)
             if sampled is None:

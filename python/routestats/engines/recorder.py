@@ -266,6 +266,7 @@ class Recorder:
     def _note_waiting(self) -> None:
         while self._steps and self._steps[0].rows == 0:
             self._assembler.note(self._steps.popleft())
+        self._assembler.settle()
 
     def _write(self) -> None:
         self._note_waiting()
