@@ -18,7 +18,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-ARCHITECTURES = ("sm_80", "sm_90")
+ARCHITECTURES = ("sm_80", "sm_90", "sm_100", "sm_120")
 RESULT = Path(__file__).parent / "results" / "cuda_resources.json"
 
 ENTRY = re.compile(r"Compiling entry function '(\w+)'")

@@ -6,10 +6,11 @@ namespace routestats::cuda {
 namespace {
 
 // One thread per row and slot: neighbouring threads read neighbouring ids, and no thread needs an
-// array. `choices` is the launch's rows times top_k, of which the step may use fewer.
-__global__ void __launch_bounds__(kThreads) capture(const __grid_constant__ CaptureTarget target,
-                                                    const __grid_constant__ LayerRouting routing,
-                                                    std::uint32_t layer, std::uint32_t choices) {
+// array. `choices` is the launch's rows times top_k, of which the step may use fewer. As few blocks
+// as one at a time: for more the compiler would spill registers on sm_100.
+__global__ void __launch_bounds__(kThreads, 1) capture(const __grid_constant__ CaptureTarget target,
+                                                       const __grid_constant__ LayerRouting routing,
+                                                       std::uint32_t layer, std::uint32_t choices) {
   const std::uint32_t index = blockIdx.x * kThreads + threadIdx.x;
   const CaptureStep step = open_step_of(target);
   if (index == 0) stamp_layer(target, step, layer, routing.rows);

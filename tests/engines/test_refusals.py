@@ -8,6 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from fake_platform import H100
+from moe_layers import vllm_on
 
 from routestats.errors import CaptureError
 
@@ -21,6 +23,7 @@ with warnings.catch_warnings():
     from vllm.config.compilation import CompilationMode, CUDAGraphMode
     from vllm.engine.arg_utils import EngineArgs
 
+from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.description import is_eager, require_eager
 from routestats.engines.vllm.refusals import refuse_model, refuse_settings
 from routestats.models import tiny_model
@@ -124,6 +127,30 @@ def test_layers_that_run_on_some_of_the_rows_are_refused() -> None:
     model.inner.decoder_replay_layers = object()
     with pytest.raises(CaptureError, match=r"inner: its last layers run on a window"):
         refuse_model(model)
+
+
+@pytest.mark.parametrize(
+    ("breakable", "settings", "eager"),
+    [
+        ("1", {}, False),
+        ("0", {"compilation_config": {"mode": 0}}, False),
+        ("0", {}, False),
+        ("1", {"enforce_eager": True}, True),
+        ("0", {"compilation_config": {"mode": 0, "cudagraph_mode": "NONE"}}, True),
+    ],
+)
+def test_vllms_own_graphs_without_compilation_are_not_eager(
+    monkeypatch: pytest.MonkeyPatch, breakable: str, settings: dict[str, Any], eager: bool
+) -> None:
+    """As vLLM resolves them on an H100, where graphs are the default."""
+    monkeypatch.setenv("VLLM_USE_BREAKABLE_CUDAGRAPH", breakable)
+    with vllm_on(H100, model=str(tiny_model()), max_model_len=64, **settings) as config:
+        assert is_eager(config) is eager
+        worker: Any = SimpleNamespace(
+            vllm_config=config, device=torch.device("cpu"), model_runner=None
+        )
+        refusal = Attachment(worker, late=True).refusal or ""
+        assert refusal.startswith("the engine was compiled, or replays graphs, without") != eager
 
 
 @pytest.mark.parametrize("graphs", list(CUDAGraphMode))

@@ -70,12 +70,14 @@ def why_no_cuda() -> str | None:
 def _why_too_old(cuda: Any) -> str | None:
     """Whether the current device is older than every one that the kernels were compiled for."""
     built = [int(number) for number in re.findall(r"\d+", cuda.versions()["architectures"])]
+    if not built:
+        return None
     try:
         properties = cuda.device_properties(cuda.current_device())
     except DeviceError as error:
         return str(error)
     major, minor = properties["compute_capability"]
-    if not built or 10 * major + minor >= min(built):
+    if 10 * major + minor >= min(built):
         return None
     return (
         f"{properties['name']} has compute capability {major}.{minor}, and the kernels of this "

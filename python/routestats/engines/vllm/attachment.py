@@ -51,8 +51,9 @@ class Attachment:
         self._compiled = not is_eager(self.config)
         if late and self._compiled:
             self.refusal = (
-                "the engine was compiled without routestats' hooks: call routestats.enable() "
-                "before the engine is created, or create it with enforce_eager=True"
+                "the engine was compiled, or replays graphs, without routestats' hooks: call "
+                "routestats.enable() before the engine is created, or create it with "
+                "enforce_eager=True"
             )
         self._refusing(lambda: refuse_settings(self.config))
         if late:
