@@ -128,6 +128,5 @@ class Attachment:
             return HostTap(shape)
         if device.type == "cuda" and why_no_cuda() is None:
             # Graphs keep the ring's addresses, so its memory is made before a capture begins.
-            rows = max(RecorderOptions().ring_rows, 2 * self.largest_step)
-            return DeviceTap(shape, rows, device)
+            return DeviceTap(shape, RecorderOptions().rows_of_ring(self.largest_step), device)
         return StagedTap(shape, self.largest_step, device)

@@ -50,7 +50,7 @@ def requests_of(scheduler_output: Any, domain: str, max_model_len: int) -> StepR
 
 
 def _new_request(request: Any, domain: str, max_model_len: int) -> NewRequest:
-    prompt = np.asarray(request.prompt_token_ids, dtype=np.int32)
+    prompt = request.prompt_token_ids  # as it is: to make an array of a long one takes too long
     params = request.sampling_params
     stop_ids = frozenset(
         token
@@ -88,8 +88,8 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepR
     requests = batch.num_reqs
     step = replace(
         step,
-        request_ids=list(batch.req_ids[:requests]),
-        counts=np.diff(bounds[: requests + 1]).tolist(),
+        request_ids=batch.req_ids[:requests],  # a copy
+        counts=np.diff(bounds[: requests + 1]),
         drafts={
             request_id: len(tokens)
             for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()

@@ -105,16 +105,13 @@ class WorkerCapture:
         lookahead: Lookahead | None = None,
     ) -> None:
         attached = self._attachment
-        if options.ring_rows < attached.largest_step:
-            raise CaptureError(
-                f"ring_rows: expected at least max_num_batched_tokens = {attached.largest_step}, "
-                f"got {options.ring_rows}"
-            )
+        options = replace(options, ring_rows=options.rows_of_ring(attached.largest_step))
         attached.bind()
         try:
             if lookahead is not None:
                 self._lookahead = lookahead
                 lookahead.bind()
+            ring = attached.tap.begin(options)
             self._recorder = Recorder(
                 run_dir,
                 attached.shape,
@@ -125,6 +122,7 @@ class WorkerCapture:
                     "weights": options.weights,
                     "policy": options.policy,
                     "ring_rows": options.ring_rows,
+                    "ring_bytes": ring.memory_bytes,
                     "tap": type(attached.tap).__name__,
                     "order": "gate weight as applied, descending; ties to the lowest id",
                     "router": type(attached.layers[0].router).__name__,
@@ -132,7 +130,7 @@ class WorkerCapture:
                 options=options,
                 hold_records=hold_records,
                 lookahead=None if lookahead is None else lookahead.layout,
-                ring=attached.tap.begin(options),
+                ring=ring,
                 tokenizer=str(attached.config.model_config.tokenizer),
                 # On a GPU, rows are counted where the ring holds them.
                 count_device="cuda" if isinstance(attached.tap, DeviceTap) else "cpu",
