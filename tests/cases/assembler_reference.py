@@ -83,27 +83,7 @@ class _Draft(NamedTuple):
 
 
 class RowAssembler:
-    """Lets every real row through once, and records every finished request.
-
-    Attributes
-    ----------
-    requests_seen : int
-    duplicate_rows : int
-        Rows run again after a preemption; the first is kept.
-    rejected_rows : int
-        Rows of draft tokens that were not accepted.
-    overrun_rows : int
-        Rows run past the end of a request by an engine that schedules ahead.
-    unconfirmed_rows : int
-        Draft tokens in a request's last step of which the engine did not say whether it accepted
-        them. They are left out.
-    foreign_rows : int
-        Rows of requests that began before the capture or are of an unknown kind. They are left out.
-    unknown_requests : int
-        Requests of a kind that capture does not understand. They are left out.
-    illegal_domain_requests : int
-        Requests whose id names something that cannot be a domain. They get the capture's domain.
-    """
+    """Lets every real row through once, and records every finished request."""
 
     def __init__(self) -> None:
         self.requests_seen = 0
