@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -59,6 +60,7 @@ def row_dtype(shape: RouteShape) -> np.dtype[np.void]:
     )
 
 
+@lru_cache(maxsize=8192)  # a request has rows in many batches
 def request_number(request_id: str) -> int:
     """A 32-bit hash of a request id, to tell requests apart on a screen."""
     return crc32(request_id.encode())
@@ -237,7 +239,7 @@ class FeedWriter:
         before_end = min(len(rows), self.capacity - first)
         for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
             if len(part):
-                _write_all(self._file, part.tobytes(), _PAGE + place * self.dtype.itemsize)
+                _write_all(self._file, part.view(np.uint8).data, _PAGE + place * self.dtype.itemsize)
         self._published = published  # only now: half a batch does not count
 
     def _write_block(self, reserved: int) -> None:
@@ -388,7 +390,7 @@ class FeedReader:
         raise TraceError(f"{self.path}: is damaged: its counters change all the time")
 
 
-def _write_all(file: int, data: bytes, place: int) -> None:
+def _write_all(file: int, data: bytes | memoryview, place: int) -> None:
     written = os.pwrite(file, data, place)
     if written != len(data):
         raise OSError(f"{written} of {len(data)} bytes written")
