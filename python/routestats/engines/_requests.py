@@ -118,5 +118,5 @@ def prompt_group(
     # In parts: a long list becomes an array with the interpreter's lock held, a hash lets go of it.
     for start in range(0, end, _HASHED_AT_ONCE):
         part = token_ids[start : min(start + _HASHED_AT_ONCE, end)]
-        digest.update(np.ascontiguousarray(part, dtype="<i4"))
+        digest.update(np.ascontiguousarray(part, dtype="<i4").data)
     return digest.hexdigest()

@@ -244,15 +244,15 @@ class Recorder:
         if weights is not None:
             columns["weights"] = weights
         if with_rows[0].lookahead is not None:
-            columns["lookahead"] = _joined([step.lookahead() for step in with_rows if step.lookahead])
+            columns["lookahead"] = _joined(
+                [step.lookahead() for step in with_rows if step.lookahead]
+            )
         if tags:
             columns["positions"], columns["token_ids"] = np.ascontiguousarray(tags[0].T)
         else:
             columns["positions"] = _joined([step.positions for step in with_rows])
             columns["token_ids"] = _joined([step.token_ids for step in with_rows])
-        self._assembler.add_steps(
-            steps, columns, None if self._holding is None else self._drained
-        )
+        self._assembler.add_steps(steps, columns, None if self._holding is None else self._drained)
         self._drained += len(numbers)
         return len(numbers)
 

@@ -239,7 +239,9 @@ class FeedWriter:
         before_end = min(len(rows), self.capacity - first)
         for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
             if len(part):
-                _write_all(self._file, part.view(np.uint8).data, _PAGE + place * self.dtype.itemsize)
+                _write_all(
+                    self._file, part.view(np.uint8).data, _PAGE + place * self.dtype.itemsize
+                )
         self._published = published  # only now: half a batch does not count
 
     def _write_block(self, reserved: int) -> None:
