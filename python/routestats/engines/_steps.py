@@ -60,6 +60,9 @@ class StepRows:
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
-        counts = np.ascontiguousarray(self.counts, np.int32)
-        object.__setattr__(self, "counts", counts)
-        object.__setattr__(self, "rows", int(counts.sum()))
+        # On the engine's thread, at every step: no more NumPy than is needed.
+        rows = 0
+        if len(self.counts):
+            object.__setattr__(self, "counts", np.ascontiguousarray(self.counts, np.int32))
+            rows = int(np.add.reduce(self.counts))
+        object.__setattr__(self, "rows", rows)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
@@ -86,14 +83,16 @@ def read_rows(step: StepRows, runner: Any, scheduler_output: Any) -> tuple[StepR
         bounds = runner.query_start_loc.np
         input_ids, positions = runner.input_ids, runner.positions
     requests = batch.num_reqs
-    step = replace(
-        step,
+    step = StepRows(
         request_ids=batch.req_ids[:requests],  # a copy
-        counts=np.diff(bounds[: requests + 1]),
+        counts=bounds[1 : requests + 1] - bounds[:requests],
         drafts={
             request_id: len(tokens)
             for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
         },
+        new=step.new,
+        finished=step.finished,
+        unknown=step.unknown,
     )
     if step.rows != rows:
         raise CaptureError(f"step: {rows} rows were scheduled, but its requests have {step.rows}")
