@@ -54,7 +54,7 @@ py::tuple take(RowSieve& sieve) {
   py::list kept;
   for (const RowSieve::Kept& one : piece.kept) {
     kept.append(py::make_tuple(one.domain, array_of(one.rows), array_of(one.request_index),
-                               array_of(one.prefill), one.requests));
+                               array_of(one.prefill), array_of(one.requests)));
   }
   return py::make_tuple(kept, array_of(piece.waiting));
 }

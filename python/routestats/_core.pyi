@@ -182,7 +182,7 @@ class RowSieve:
                 npt.NDArray[np.int64],
                 npt.NDArray[np.int32],
                 npt.NDArray[np.uint8],
-                list[int],
+                npt.NDArray[np.int32],
             ]
         ],
         npt.NDArray[np.int64],

@@ -44,6 +44,15 @@ class _Request:
     prompt_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of requests, and which of them each has where two share one."""
+
+    requests: npt.NDArray[np.int32]
+    ids: tuple[str, ...]
+    index: npt.NDArray[np.int32] | None
+
+
 class RowAssembler:
     """Lets every real row through once, and records every finished request.
 
@@ -66,9 +75,10 @@ class RowAssembler:
         self._names: dict[int, str] = {}  # by number, also of those that ended in this piece
         self._sampled: dict[str, Mapping[str, int]] = {}  # of a request's last step with drafts
         self._domains: dict[str, int] = {}
-        # The ids of a step are mostly those of the step before.
+        # The ids of a step are mostly those of the step before; so are the names of a batch.
         self._last_ids: Sequence[str] | None = None
         self._last_numbers = np.empty(0, np.int32)
+        self._last_names: dict[int, _Names] = {}  # by domain
         # Of the piece: the rows that waited, then those of its steps.
         self._columns: list[Columns] = []
         self._ring_rows: list[npt.NDArray[np.int64]] = []
@@ -193,6 +203,7 @@ class RowAssembler:
         self._numbers[new.request_id] = number
         self._names[number] = name
         self._last_ids = None
+        self._last_names.clear()
 
     def _finish(self, request_id: str) -> None:
         request = self._active.pop(request_id, None)
@@ -270,24 +281,34 @@ class RowAssembler:
         rows: npt.NDArray[np.int64],
         request_index: npt.NDArray[np.int32],
         prefill: npt.NDArray[np.uint8],
-        requests: list[int],
+        requests: npt.NDArray[np.int32],
     ) -> tuple[RoutingBatch, npt.NDArray[np.int64]]:
-        names = [self._names[number] for number in requests]
-        request_ids = tuple(dict.fromkeys(names))
-        if len(request_ids) < len(names):  # one ended, and another of its name began
-            index = {name: i for i, name in enumerate(request_ids)}
-            request_index = np.array([index[name] for name in names], np.int32)[request_index]
+        names = self._names_of(domain, requests)
+        if names.index is not None:
+            request_index = names.index[request_index]
         if not _is_all(rows, len(ring_rows)):
             columns, ring_rows = _chosen(columns, rows), ring_rows[rows]
         own: Any = columns
         batch = RoutingBatch(
             domain=list(self._domains)[domain],
-            request_ids=request_ids,
+            request_ids=names.ids,
             request_index=request_index,
             phase=np.where(prefill, np.uint8(PREFILL), np.uint8(DECODE)),
             **own,
         )
         return batch, ring_rows
+
+    def _names_of(self, domain: int, requests: npt.NDArray[np.int32]) -> _Names:
+        last = self._last_names.get(domain)
+        if last is not None and np.array_equal(last.requests, requests):
+            return last
+        names = [self._names[number] for number in requests.tolist()]
+        ids, index = tuple(dict.fromkeys(names)), None
+        if len(ids) < len(names):  # one ended, and another of its name began
+            places = {name: i for i, name in enumerate(ids)}
+            index = np.array([places[name] for name in names], np.int32)
+        found = self._last_names[domain] = _Names(requests, ids, index)
+        return found
 
 
 def _limit(position: int | None) -> int:

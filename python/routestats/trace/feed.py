@@ -60,10 +60,14 @@ def row_dtype(shape: RouteShape) -> np.dtype[np.void]:
     )
 
 
-@lru_cache(maxsize=8192)  # a request has rows in many batches
 def request_number(request_id: str) -> int:
     """A 32-bit hash of a request id, to tell requests apart on a screen."""
     return crc32(request_id.encode())
+
+
+@lru_cache(maxsize=8)  # the batches of a capture mostly have the requests of the one before
+def _numbers_of(request_ids: tuple[str, ...]) -> npt.NDArray[np.uint32]:
+    return np.array([request_number(name) for name in request_ids], np.uint32)
 
 
 FEED_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
@@ -72,9 +76,8 @@ FEED_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
 
 def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
     """The rows of a batch as rows of `row_dtype`."""
-    numbers = np.array([request_number(name) for name in batch.request_ids], np.uint32)
     rows = np.zeros(len(batch), dtype)
-    rows["request"] = numbers[batch.request_index]
+    rows["request"] = _numbers_of(batch.request_ids)[batch.request_index]
     rows["position"] = batch.positions
     rows["token_id"] = batch.token_ids
     rows["phase"] = batch.phase

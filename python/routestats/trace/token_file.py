@@ -54,12 +54,12 @@ def _encoded(column: RowColumn, kind: pa.DataType, batches: Sequence[RoutingBatc
         return pa.concat_arrays([nullable_array(batch, column) for batch in batches])
     if column.name == "request_id":
         index: dict[str, int] = {}
-        codes = [
-            np.array([index.setdefault(r, len(index)) for r in batch.request_ids], np.int32)[
-                batch.request_index
-            ]
-            for batch in batches
-        ]
+        codes_of: dict[tuple[str, ...], Any] = {}
+        for batch in batches:
+            if batch.request_ids not in codes_of:
+                places = [index.setdefault(r, len(index)) for r in batch.request_ids]
+                codes_of[batch.request_ids] = np.array(places, np.int32)
+        codes = [codes_of[batch.request_ids][batch.request_index] for batch in batches]
         return pa.DictionaryArray.from_arrays(
             pa.array(np.concatenate(codes)), pa.array(list(index))
         )
