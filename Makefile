@@ -119,6 +119,8 @@ tiny: $(VENV)/.installed
 
 bench: $(VENV)/.installed
 	$(BIN)/python bench/all.py
+	$(BIN)/python bench/assembler.py
+	$(BIN)/python bench/step_budget.py
 	$(BIN)/python bench/capture_fidelity.py
 	$(BIN)/python bench/capture_overhead.py tiny
 	$(BIN)/python bench/capture_overhead.py hidden-1024

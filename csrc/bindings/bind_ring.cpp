@@ -110,7 +110,8 @@ void bind_ring(py::module_& module) {
       .def("commit_step", &CaptureRing::commit_step)
       .def("abandon_step", &CaptureRing::abandon_step)
       .def("drain", &drain, py::kw_only(), py::arg("max_rows"), py::arg("wait_rows"),
-           py::arg("seconds"));
+           py::arg("seconds"))
+      .def_property_readonly("memory_bytes", &CaptureRing::memory_bytes);
   bind_ring_state(ring_class);
 }
 

@@ -15,6 +15,7 @@ void bind_ngrams(pybind11::module_& module);
 void bind_paths(pybind11::module_& module);
 void bind_rank_hits(pybind11::module_& module);
 void bind_ring(pybind11::module_& module);
+void bind_row_sieve(pybind11::module_& module);
 void bind_segments(pybind11::module_& module);
 
 }  // namespace routestats::bindings

@@ -16,5 +16,6 @@ PYBIND11_MODULE(_core, module) {
   routestats::bindings::bind_paths(module);
   routestats::bindings::bind_rank_hits(module);
   routestats::bindings::bind_ring(module);
+  routestats::bindings::bind_row_sieve(module);
   routestats::bindings::bind_segments(module);
 }

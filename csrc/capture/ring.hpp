@@ -37,6 +37,9 @@ class CaptureRing {
 
   const RingConfig& config() const { return config_; }
   std::uint32_t id_bytes() const { return config_.experts <= 256 ? 1 : 2; }
+  std::uint64_t memory_bytes() const {
+    return ids_.size() + weights_.size() * sizeof(std::uint16_t);
+  }
 
   // --- engine thread ---
 

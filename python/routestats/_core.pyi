@@ -158,6 +158,47 @@ class CallClock:
     def end(self) -> None: ...
     def take(self) -> list[npt.NDArray[np.int64]]: ...
 
+class RowSieve:
+    def __init__(self) -> None: ...
+    def begin(
+        self, *, prompt_tokens: int, last_position: int, stop_ids: list[int], domain: int
+    ) -> int: ...
+    def end(self, request: int, sampled: int | None) -> tuple[int, int] | None: ...
+    def waits(self, request: int) -> bool: ...
+    def add(
+        self,
+        requests: npt.NDArray[np.int32],
+        counts: npt.NDArray[np.int32],
+        drafts: npt.NDArray[np.int32] | None,
+        positions: npt.NDArray[np.int32],
+        token_ids: npt.NDArray[np.int32],
+        first: int,
+    ) -> int | None: ...
+    def take(
+        self,
+    ) -> tuple[
+        list[
+            tuple[
+                int,
+                npt.NDArray[np.int64],
+                npt.NDArray[np.int32],
+                npt.NDArray[np.uint8],
+                npt.NDArray[np.int32],
+            ]
+        ],
+        npt.NDArray[np.int64],
+    ]: ...
+    @property
+    def duplicate_rows(self) -> int: ...
+    @property
+    def rejected_rows(self) -> int: ...
+    @property
+    def overrun_rows(self) -> int: ...
+    @property
+    def unconfirmed_rows(self) -> int: ...
+    @property
+    def foreign_rows(self) -> int: ...
+
 class CaptureRing:
     def __init__(
         self,
@@ -195,6 +236,8 @@ class CaptureRing:
     def top_k(self) -> int: ...
     @property
     def step_open(self) -> bool: ...
+    @property
+    def memory_bytes(self) -> int: ...
     @property
     def dropped_rows(self) -> int: ...
     @property

@@ -242,7 +242,7 @@ def _taps(kind: str) -> Any:
         device = torch.device("cpu")
         if kind == "staged":
             return StagedTap(shape, attachment.largest_step, device)
-        return DeviceTap(shape, RecorderOptions().ring_rows, device)
+        return DeviceTap(shape, RecorderOptions().rows_of_ring(), device)
 
     return new_tap
 

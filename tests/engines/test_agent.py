@@ -14,7 +14,6 @@ from routestats.engines.vllm.agent import Agent
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.plugin import RUN_VARIABLE
 from routestats.errors import CaptureError
-from routestats.shape import RouteShape
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "pooling": ({"model": {"runner_type": "pooling"}}, "runner_type"),
@@ -145,17 +144,3 @@ def test_a_worker_shuts_down_whatever_the_capture_does(monkeypatch: pytest.Monke
     monkeypatch.setattr(agent._capture, "close", fail)
     assert worker.shutdown() == "shut down"
     assert worker.calls == ["shut down"]
-
-
-def test_a_ring_that_is_too_small_for_a_server_is_refused_before_the_warm_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(RUN_VARIABLE, str(tmp_path / "run"))
-    made = config()
-    made.scheduler_config.max_num_batched_tokens = 1 << 20
-    worker = Worker(made)
-    monkeypatch.setattr(Attachment, "shape", RouteShape(1, 8, 2))
-    monkeypatch.setattr(Attachment, "_find_layers", lambda self: None)
-    monkeypatch.setattr(Attachment, "bind", lambda self: None)
-    with pytest.raises(CaptureError, match="ring_rows: expected at least"):
-        start(worker)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
+
 import numpy as np
 import pytest
 
 from routestats.engines._assembler import RowAssembler
-from routestats.engines._requests import NewRequest, domain_of, external_id
+from routestats.engines._requests import NewRequest, domain_of, external_id, prompt_group
 from routestats.engines._steps import StepRows
 from routestats.errors import CaptureError
 from routestats.schema import DECODE, PREFILL
@@ -227,6 +229,54 @@ def test_requests_under_way_before_the_capture_are_left_out() -> None:
     engine.step((A, 7, 8), (B, 0, 2), new=[new(B, 2)])
     assert {row[1] for row in engine.rows()} == {B}
     assert engine.assembler.foreign_rows == 1
+
+
+def test_drafts_stand_before_the_rows_of_the_step_that_confirms_them() -> None:
+    engine = Engine()
+    engine.step((A, 0, 3), (B, 0, 3), new=[new(A, 1), new(B, 1)], drafts={A: 2, B: 2})
+    engine.step((B, 3, 4), (A, 3, 4))
+    rows = [row[1:3] for row in engine.rows()]
+    assert rows == [(A, 0), (B, 0), *[(B, p) for p in (1, 2, 3)], *[(A, p) for p in (1, 2, 3)]]
+
+
+def test_a_request_may_begin_under_the_name_of_one_that_has_ended() -> None:
+    engine = Engine()
+    engine.step((A, 0, 2), new=[new(A, 2)])
+    engine.step((A, 2, 3))
+    engine.step((A, 0, 1), new=[new(A, 1)], finished=(A,))
+    (batch,) = engine.assembler.take_batches()
+    assert batch.request_ids == (A,)
+    assert batch.positions.tolist() == [0, 1, 2, 0]
+    assert engine.assembler.requests_seen == 2
+
+
+def test_what_a_client_asks_for_ends_no_capture() -> None:
+    """Stop tokens that no tokenizer has, and a limit that no machine counts to."""
+    tokens = np.arange(2, dtype=np.int32)
+    huge = NewRequest(A, "d", tokens, frozenset({-1, 2**40, STOP}), 2**80)
+    engine = Engine()
+    engine.step((A, 0, 2), new=[huge])
+    engine.step((A, 2, 4), tokens=[7, STOP])
+    assert [row[2] for row in engine.rows()] == [0, 1, 2]
+
+
+def test_a_prompt_that_grows_later_is_that_of_the_beginning() -> None:
+    """vLLM's own list, to which it adds what a session goes on with."""
+    prompt = [1, 2, 3]
+    engine = Engine()
+    begun = NewRequest(A, "d", prompt)
+    prompt.append(4)
+    engine.step((A, 0, 3), new=[begun])
+    engine.assembler.finish_all()
+    (record,) = engine.assembler.take_records()
+    assert (record.prompt_tokens, record.group) == (3, prompt_group([1, 2, 3]))
+
+
+def test_the_group_of_a_long_prompt_is_that_of_all_its_tokens() -> None:
+    tokens = list(range(100_000))
+    exact = blake2b(np.array(tokens, "<i4").tobytes(), digest_size=8).hexdigest()
+    assert prompt_group(tokens) == prompt_group(np.array(tokens, np.int64)) == exact
+    assert prompt_group(tokens, 99_999) != exact
 
 
 def test_domains_become_batches_of_their_own() -> None:

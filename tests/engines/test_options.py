@@ -10,7 +10,7 @@ import pytest
 
 import routestats as rs
 from routestats.engines.recorder_options import RecorderOptions, labels
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import CaptureError, InvalidTypeError, InvalidValueError
 
 
 class Llm:
@@ -106,6 +106,16 @@ def test_options_travel_as_plain_numbers() -> None:
     values = (options.ring_rows, options.flush_seconds, options.lookahead)
     assert values == (64, 0.5, (2,))
     assert [type(value) for value in values] == [int, float, tuple]
+
+
+def test_a_ring_holds_four_of_the_largest_steps() -> None:
+    default = RecorderOptions()
+    sizes = {step: default.rows_of_ring(step) for step in (0, 2_048, 16_384, 65_536)}
+    assert sizes == {0: 32_768, 2_048: 32_768, 16_384: 65_536, 65_536: 262_144}
+    given = RecorderOptions(ring_rows=64)
+    assert given.rows_of_ring() == given.rows_of_ring(64) == 64
+    with pytest.raises(CaptureError, match="ring_rows: expected at least max_num_.* = 65, got 64"):
+        given.rows_of_ring(65)
 
 
 def test_labels() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,7 +12,11 @@ import pytest
 import torch
 
 import routestats as rs
+from routestats.engines.recorder_options import RecorderOptions
+from routestats.engines.vllm import attachment as attachments
 from routestats.engines.vllm.attachment import Attachment
+from routestats.engines.vllm.runner_rows import LeftOut, requests_of
+from routestats.engines.vllm.tap_choice import TapChoice
 from routestats.engines.vllm.taps import HostTap
 from routestats.engines.vllm.worker_capture import WorkerCapture
 from routestats.errors import CaptureError, TraceError
@@ -44,7 +49,7 @@ class Runner:
         return self.sampled
 
 
-def captured(layers: int = 2) -> tuple[WorkerCapture, Any]:
+def captured(layers: int = 2, largest_step: int = 8) -> tuple[WorkerCapture, Any]:
     tap = HostTap(SHAPE)
     runner = Runner(tap, layers)
     model_config = SimpleNamespace(max_model_len=64, tokenizer="t")
@@ -57,7 +62,7 @@ def captured(layers: int = 2) -> tuple[WorkerCapture, Any]:
         tap_reason={"tap_reason": "there is no driver"},
         model={"name": "m"},
         engine={"name": "fake"},
-        largest_step=8,
+        largest_step=largest_step,
         bind=lambda: None,
     )
     return WorkerCapture(cast(Attachment, attachment)), runner
@@ -276,3 +281,38 @@ def test_an_output_that_cannot_be_read_later_ends_the_capture_alone(tmp_path: Pa
     assert runner.execute_model(scheduled()) == "executed"
     assert not capture.under_way
     assert "sampled_token_ids" in capture.stop([], None)["error"]
+
+
+def test_the_largest_step_sizes_the_ring(tmp_path: Path) -> None:
+    """A large ``max_num_batched_tokens`` needs no ring_rows; one that is too small is refused."""
+    for asked, rows in (({}, 262_144), ({"ring_rows": 65_536}, 65_536)):
+        capture, _ = captured(largest_step=65_536)
+        run = tmp_path / str(rows)
+        capture.start({**request(run, tmp_path / "alarm"), "options": asked})
+        settings = json.loads((run / "run.json").read_text())["settings"]
+        # Ids of one byte and weights of two, of two layers and two choices.
+        assert (settings["ring_rows"], settings["ring_bytes"]) == (rows, rows * 2 * 2 * 3)
+        capture.close()
+    small = {**request(tmp_path / "small", tmp_path / "alarm"), "options": {"ring_rows": 65_535}}
+    with pytest.raises(CaptureError, match="ring_rows: expected at least max_num_batched_tokens"):
+        capture.start(small)
+    assert not (tmp_path / "small").exists()
+
+
+def test_the_devices_memory_holds_the_default_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[int] = []
+    monkeypatch.setattr(attachments, "DeviceTap", lambda shape, rows, device: made.append(rows))
+    scheduler = SimpleNamespace(max_num_batched_tokens=65_536)
+    attachment = object.__new__(Attachment)
+    attachment.worker = SimpleNamespace(device=torch.device("cuda"))
+    attachment.config = SimpleNamespace(scheduler_config=scheduler)
+    attachment.tap_choice = TapChoice("DeviceTap", None)
+    attachment._new_tap(SHAPE)
+    assert made == [RecorderOptions().rows_of_ring(65_536)]
+
+
+def test_an_engines_prompt_is_not_copied_on_its_thread() -> None:
+    """To make an array of 100,000 tokens takes milliseconds."""
+    output = scheduled()
+    (new,) = requests_of(output, "d", 64, LeftOut()).new
+    assert new.prompt_token_ids is output.scheduled_new_reqs[0].prompt_token_ids

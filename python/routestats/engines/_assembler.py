@@ -1,19 +1,22 @@
 """From the rows of engine steps to the rows that are real.
 
-An engine runs more rows than a trace may hold: draft tokens that it then rejects, tokens that it
-runs again after a preemption, and, when it schedules ahead, one step past the end of a request.
-This module knows how far each request has come, and lets each position through once.
+`routestats._core.RowSieve` decides which they are, by what it is told of steps and requests. This
+module tells it, holds the columns of the rows, and puts the real ones into batches. It works on
+pieces of many steps, because it shares the interpreter with an engine's thread: a step costs it a
+few calls, and a row next to nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from routestats._core import RowSieve
 from routestats.engines._requests import (
     NewRequest,
     domain_of,
@@ -29,60 +32,25 @@ from routestats.schema import DECODE, PREFILL, RequestRecord, RoutingBatch, is_d
 Columns = Mapping[str, npt.NDArray[Any]]
 """Columns of rows, by their names in `RoutingBatch`; a column that would be None is not in it."""
 
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Block:
-    """The rows of one step, of all its requests."""
-
-    columns: Columns
-    ring_row: int | None
-
-    @property
-    def positions(self) -> npt.NDArray[np.int32]:
-        return self.columns["positions"]
-
-    def copy(self, start: int, stop: int) -> _Block:
-        """A copy of some rows, which does not keep the others in memory."""
-        columns = {name: values[start:stop].copy() for name, values in self.columns.items()}
-        return _Block(columns, None if self.ring_row is None else self.ring_row + start)
+_FOREIGN = -1  # as RowSieve has it
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Request:
-    new: NewRequest
-    domain: str
+    number: int  # of the sieve
     name: str  # in the files
-    high: int = -1  # the next position to let through; -1 before the first row
-    cached: int = 0
-    draft: _Draft | None = None
-    prompt_tokens: int = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.prompt_tokens = len(self.new.prompt_token_ids)
-
-    def ends_before(self, position: int, token_id: int) -> bool:
-        """Whether the request was over before `token_id`, its own output, could be run."""
-        limit = self.new.last_position
-        if limit is not None and position > limit:
-            return True
-        return position >= self.prompt_tokens and token_id in self.new.stop_ids
+    domain: str
+    group: str
+    prompt_tokens: int
 
 
-class _Segment(NamedTuple):
-    """Rows of one request: those of `block` from `start` to before `stop`."""
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """The names of requests, and which of them each has where two share one."""
 
-    request: _Request
-    block: _Block
-    start: int
-    stop: int
-
-
-class _Draft(NamedTuple):
-    """Rows of draft tokens that wait for the request's next step."""
-
-    block: _Block
-    begin: int  # position at which the step began for this request
-    sampled: Mapping[str, int]  # `StepRows.sampled` of that step
+    requests: npt.NDArray[np.int32]
+    ids: tuple[str, ...]
+    index: npt.NDArray[np.int32] | None
 
 
 class RowAssembler:
@@ -91,17 +59,6 @@ class RowAssembler:
     Attributes
     ----------
     requests_seen : int
-    duplicate_rows : int
-        Rows run again after a preemption; the first is kept.
-    rejected_rows : int
-        Rows of draft tokens that were not accepted.
-    overrun_rows : int
-        Rows run past the end of a request by an engine that schedules ahead.
-    unconfirmed_rows : int
-        Draft tokens in a request's last step of which the engine did not say whether it accepted
-        them. They are left out.
-    foreign_rows : int
-        Rows of requests that began before the capture or are of an unknown kind. They are left out.
     unknown_requests : int
         Requests of a kind that capture does not understand. They are left out.
     synthetic_requests : int
@@ -113,47 +70,91 @@ class RowAssembler:
 
     def __init__(self) -> None:
         self.requests_seen = 0
-        self.duplicate_rows = 0
-        self.rejected_rows = 0
-        self.overrun_rows = 0
-        self.unconfirmed_rows = 0
-        self.foreign_rows = 0
         self.unknown_requests = 0
         self.synthetic_requests = 0
         self.illegal_domain_requests = 0
+        self._sieve = RowSieve()
         self._active: dict[str, _Request] = {}
         self._ending: list[str] = []  # of the active ones
-        self._segments: list[_Segment] = []
+        self._synthetic_rows = 0
+        self._numbers: dict[str, int] = {}  # of the active ones
+        self._names: dict[int, str] = {}  # by number, also of those that ended in this piece
+        self._sampled: dict[str, Mapping[str, int]] = {}  # of a request's last step with drafts
+        self._domains: dict[str, int] = {}
+        # The ids of a step are mostly those of the step before; so are the names of a batch.
+        self._last_ids: Sequence[str] | None = None
+        self._last_numbers = np.empty(0, np.int32)
+        self._last_names: dict[int, _Names] = {}  # by domain
+        # Of the piece: the rows that waited, then those of its steps.
+        self._columns: list[Columns] = []
+        self._ring_rows: list[npt.NDArray[np.int64]] = []
+        self._kept: list[tuple[RoutingBatch, npt.NDArray[np.int64]]] | None = None
         self._records: list[RequestRecord] = []
 
-    def add(self, step: StepRows, columns: Columns, ring_row: int | None = None) -> None:
-        """Take in one step with its routing.
+    @property
+    def duplicate_rows(self) -> int:
+        """Rows run again after a preemption; the first is kept."""
+        return self._sieve.duplicate_rows
+
+    @property
+    def rejected_rows(self) -> int:
+        """Rows of draft tokens that were not accepted."""
+        return self._sieve.rejected_rows
+
+    @property
+    def overrun_rows(self) -> int:
+        """Rows run past the end of a request by an engine that schedules ahead."""
+        return self._sieve.overrun_rows
+
+    @property
+    def unconfirmed_rows(self) -> int:
+        """Drafts of a request's last step of which nobody said if they were accepted; left out."""
+        return self._sieve.unconfirmed_rows
+
+    @property
+    def foreign_rows(self) -> int:
+        """Rows of requests that began before the capture or are of an unknown kind; left out."""
+        return self._sieve.foreign_rows - self._synthetic_rows  # the sieve does not know them apart
+
+    def add(self, step: StepRows, columns: Columns) -> None:
+        """Take in one step with its routing, as `add_steps` does."""
+        self.add_steps([step], columns)
+
+    def add_steps(
+        self, steps: Sequence[StepRows], columns: Columns, ring_row: int | None = None
+    ) -> None:
+        """Take in steps with their routing.
 
         Parameters
         ----------
-        step : StepRows
+        steps : sequence of StepRows
         columns : mapping of str to ndarray
-            Those of a `RoutingBatch`, without the requests and ``phase``.
+            Those of a `RoutingBatch`, without the requests and ``phase``, of all rows of the steps.
         ring_row : int, optional
             Number of the first row in a ring that still holds the rows.
+
+        Raises
+        ------
+        CaptureError
+            If the numbers of rows differ, or the positions of a request are not consecutive.
         """
+        rows = sum(step.rows for step in steps)
         for name, values in columns.items():
-            if len(values) != step.rows:
+            if len(values) != rows:
                 raise CaptureError(
                     f"step: {len(values)} rows were captured, by its {name}, but its requests "
-                    f"have {step.rows}"
+                    f"have {rows}"
                 )
-        self.note(step)
-        self.foreign_rows -= step.synthetic_rows  # the loop does not know them from others
-        block, start = _Block(columns, ring_row), 0
-        for request_id, count in zip(step.request_ids, step.counts, strict=True):
-            rows, start = slice(start, start + count), start + count
-            request = self._active.get(request_id)
-            if request is None:
-                self.foreign_rows += count
-            else:
-                segment = _Segment(request, block, rows.start, rows.stop)
-                self._add_rows(segment, step.drafts.get(request_id, 0), step.sampled)
+        if rows:
+            self._columns.append(columns)
+            self._ring_rows.append(_numbers_from(ring_row, rows))
+        start = 0
+        for step in steps:
+            self.note(step)
+            if step.rows:
+                self._synthetic_rows += step.synthetic_rows
+                self._add_rows(step, columns["positions"], columns["token_ids"], start)
+                start += step.rows
 
     def note(self, step: StepRows) -> None:
         """Take in which requests ended and began with a step, without its rows."""
@@ -165,7 +166,7 @@ class RowAssembler:
                 self._finish(new.request_id, wait=False)
             # Some engines give a preempted request as a new one again: it goes on.
             if new.request_id not in self._active:
-                self._active[new.request_id] = self._begin(new)
+                self._begin(new)
         self.unknown_requests += step.unknown
         self.synthetic_requests += step.synthetic
 
@@ -180,139 +181,178 @@ class RowAssembler:
         for request_id in list(self._active):
             self._finish(request_id, wait=False)
 
-    def let_through(self) -> Iterator[tuple[int | None, Ids]]:
-        """The rows that `take_batches` will give, as runs: first ring row, and experts."""
-        for block, start, stop in _runs(self._segments):
-            ring_row = None if block.ring_row is None else block.ring_row + start
-            yield ring_row, block.columns["experts"][start:stop]
+    def let_through(self) -> Iterator[tuple[npt.NDArray[np.int64], Ids]]:
+        """The rows that `take_batches` will give, by batch: their numbers in the ring, and experts.
+
+        A number is -1 where the ring may have let go of the row.
+        """
+        for batch, ring_rows in self._keep():
+            yield ring_rows, batch.experts
 
     def take_batches(self) -> list[RoutingBatch]:
         """The rows let through since the last call, one batch per domain."""
-        segments, self._segments = self._segments, []
-        by_domain: dict[str, list[_Segment]] = {}
-        for segment in segments:
-            by_domain.setdefault(segment.request.domain, []).append(segment)
-        return [_batch(domain, parts) for domain, parts in by_domain.items()]
+        kept = self._keep()
+        self._kept = None
+        return [batch for batch, _ in kept]
 
     def take_records(self) -> list[RequestRecord]:
         """The requests that finished since the last call."""
         records, self._records = self._records, []
         return records
 
-    def _begin(self, new: NewRequest) -> _Request:
+    # --- requests ---
+
+    def _begin(self, new: NewRequest) -> None:
         self.requests_seen += 1
         named = named_domain(new.request_id)
         self.illegal_domain_requests += named is not None and not is_domain(named)
         domain = domain_of(new.request_id, new.domain)
-        return _Request(new, domain, id_for_files(new.request_id))
-
-    def _add_rows(self, rows: _Segment, drafts: int, sampled: Mapping[str, int]) -> None:
-        request, block, start, stop = rows
-        begin, count = int(block.positions[start]), stop - start
-        if (last := int(block.positions[stop - 1])) != begin + count - 1:
-            raise CaptureError(
-                f"request {request.name}: expected consecutive positions from {begin}, "
-                f"got {last} after {count} rows"
-            )
-        if request.draft is not None:
-            # The position at which the request goes on says how many drafts were accepted.
-            self._resolve(request, request.draft, accepted_below=begin)
-        if request.high < 0:
-            request.high = request.cached = begin
-        certain = stop - drafts
-        first = start + min(max(request.high - begin, 0), count)  # the rows before it are repeated
-        self.duplicate_rows += first - start
-        end = self._let_through(_Segment(request, block, first, certain))
-        self.overrun_rows += max(certain - max(end, first), 0)
-        waiting = max(certain, first)
-        if waiting < stop:
-            request.draft = _Draft(block.copy(waiting, stop), begin, sampled)
-
-    def _let_through(self, rows: _Segment) -> int:
-        """Let rows through up to the end of the request; return the index of the next."""
-        request, block, start, stop = rows
-        if start >= stop:
-            return stop
-        positions, token_ids = block.positions, block.columns["token_ids"]
-        own = start + max(request.prompt_tokens - int(positions[start]), 0)
-        for i in range(own, stop):  # decode rows: one or a few
-            if request.ends_before(int(positions[i]), int(token_ids[i])):
-                stop = i
-                break
-        if stop > start:
-            request.high = int(positions[stop - 1]) + 1
-            self._segments.append(_Segment(request, block, start, stop))
-        return stop
-
-    def _resolve(self, request: _Request, draft: _Draft, accepted_below: int) -> None:
-        request.draft = None
-        positions = draft.block.positions
-        accepted = int(np.searchsorted(positions, accepted_below))
-        # After a preemption the request starts again below what it had reached.
-        first = int(np.searchsorted(positions, request.high))
-        end = self._let_through(_Segment(request, draft.block, first, accepted))
-        self.rejected_rows += len(positions) - max(end, first)
+        number = self._sieve.begin(
+            prompt_tokens=new.prompt_tokens,
+            last_position=_limit(new.last_position),
+            # A client may name numbers that are no tokens.
+            stop_ids=[token for token in new.stop_ids if 0 <= token < 2**31],
+            domain=self._domains.setdefault(domain, len(self._domains)),
+        )
+        name = id_for_files(new.request_id)
+        group = prompt_group(new.prompt_token_ids, new.prompt_tokens)
+        self._active[new.request_id] = _Request(number, name, domain, group, new.prompt_tokens)
+        self._numbers[new.request_id] = number
+        self._names[number] = name
+        self._last_ids = None
+        self._last_names.clear()
 
     def _finish(self, request_id: str, *, wait: bool = True) -> None:
         request = self._active.get(request_id)
         if request is None:
             return
-        if wait and request.draft is not None and request_id not in request.draft.sampled:
+        sampled = self._sampled.get(request_id, {}).get(request_id)
+        if wait and self._sieve.waits(request.number) and sampled is None:
             # An engine that schedules ahead runs one more step, and fetches its output later.
             self._ending.append(request_id)
             return
-        del self._active[request_id]
-        if (draft := request.draft) is not None:
-            sampled = draft.sampled.get(request_id)
-            if sampled is None:
-                self.unconfirmed_rows += len(draft.block.positions)
-            else:
-                # n sampled tokens: the step's first row and n - 1 accepted drafts were real.
-                self._resolve(request, draft, accepted_below=draft.begin + sampled)
-        if request.high < 0:
+        del self._active[request_id], self._numbers[request_id]
+        self._sampled.pop(request_id, None)
+        self._last_ids = None
+        reached = self._sieve.end(request.number, sampled)
+        if reached is None:
             return  # never run
+        positions, cached = reached
+        cut_off = positions < request.prompt_tokens
         name, _ = external_id(request_id)
-        cut_off = request.high < request.prompt_tokens
         self._records.append(
             RequestRecord(
                 request_id=request.name,
                 domain=request.domain,
-                group=prompt_group(request.new.prompt_token_ids),
+                group=request.group,
                 prompt_tokens=request.prompt_tokens,
                 # The last token is sampled and never run.
-                output_tokens=0 if cut_off else request.high + 1 - request.prompt_tokens,
-                cached_tokens=request.cached,
+                output_tokens=0 if cut_off else positions + 1 - request.prompt_tokens,
+                cached_tokens=cached,
                 external_id=id_for_files(name),
                 finish_reason="abort" if cut_off else None,
             )
         )
 
+    # --- rows ---
 
-def _runs(segments: list[_Segment]) -> list[tuple[_Block, int, int]]:
-    """The rows of `segments`, where neighbours in a step make one run."""
-    runs: list[tuple[_Block, int, int]] = []
-    for _, block, start, stop in segments:
-        if runs and runs[-1][0] is block and runs[-1][2] == start:
-            runs[-1] = (block, runs[-1][1], stop)
-        else:
-            runs.append((block, start, stop))
-    return runs
+    def _add_rows(self, step: StepRows, positions: Any, token_ids: Any, start: int) -> None:
+        ids, drafts = step.request_ids, None
+        if ids != self._last_ids:
+            numbers = map(self._numbers.get, ids, repeat(_FOREIGN))
+            self._last_numbers = np.fromiter(numbers, np.int32, len(ids))
+            self._last_ids = ids
+        if step.drafts:
+            drafts = np.fromiter(map(step.drafts.get, ids, repeat(0)), np.int32, len(ids))
+            self._sampled.update(
+                (request_id, step.sampled)
+                for request_id in step.drafts
+                if request_id in self._active
+            )
+        odd = self._sieve.add(self._last_numbers, step.counts, drafts, positions, token_ids, start)
+        if odd is not None:
+            first = start + int(step.counts[:odd].sum())
+            count = int(step.counts[odd])
+            raise CaptureError(
+                f"request {id_for_files(ids[odd])}: expected consecutive positions from "
+                f"{positions[first]}, got {positions[first + count - 1]} after {count} rows"
+            )
+
+    def _keep(self) -> list[tuple[RoutingBatch, npt.NDArray[np.int64]]]:
+        """The batches of the piece, and the numbers of their rows in the ring. Ends the piece."""
+        if self._kept is not None:
+            return self._kept
+        if not self._columns:
+            self._sieve.take()  # the numbers of requests that ended may be given again
+            return []
+        kept, waiting = self._sieve.take()
+        columns = _joined(self._columns)
+        ring_rows = np.concatenate(self._ring_rows)
+        self._kept = [self._batch(columns, ring_rows, *one) for one in kept]
+        self._columns, self._ring_rows = [], []
+        if len(waiting):
+            self._columns.append(_chosen(columns, waiting))
+            self._ring_rows.append(_numbers_from(None, len(waiting)))
+        return self._kept
+
+    def _batch(
+        self,
+        columns: Columns,
+        ring_rows: npt.NDArray[np.int64],
+        domain: int,
+        rows: npt.NDArray[np.int64],
+        request_index: npt.NDArray[np.int32],
+        prefill: npt.NDArray[np.uint8],
+        requests: npt.NDArray[np.int32],
+    ) -> tuple[RoutingBatch, npt.NDArray[np.int64]]:
+        names = self._names_of(domain, requests)
+        if names.index is not None:
+            request_index = names.index[request_index]
+        if not _is_all(rows, len(ring_rows)):
+            columns, ring_rows = _chosen(columns, rows), ring_rows[rows]
+        own: Any = columns
+        batch = RoutingBatch(
+            domain=list(self._domains)[domain],
+            request_ids=names.ids,
+            request_index=request_index,
+            phase=np.where(prefill, np.uint8(PREFILL), np.uint8(DECODE)),
+            **own,
+        )
+        return batch, ring_rows
+
+    def _names_of(self, domain: int, requests: npt.NDArray[np.int32]) -> _Names:
+        last = self._last_names.get(domain)
+        if last is not None and np.array_equal(last.requests, requests):
+            return last
+        names = [self._names[number] for number in requests.tolist()]
+        ids, index = tuple(dict.fromkeys(names)), None
+        if len(ids) < len(names):  # one ended, and another of its name began
+            places = {name: i for i, name in enumerate(ids)}
+            index = np.array([places[name] for name in names], np.int32)
+        found = self._last_names[domain] = _Names(requests, ids, index)
+        return found
 
 
-def _batch(domain: str, segments: list[_Segment]) -> RoutingBatch:
-    runs, index = _runs(segments), dict[str, int]()
-    codes = [index.setdefault(s.request.name, len(index)) for s in segments]
-    lengths = [s.stop - s.start for s in segments]
-    prompts = [s.request.prompt_tokens for s in segments]
-    columns: dict[str, Any] = {
-        name: np.concatenate([block.columns[name][start:stop] for block, start, stop in runs])
-        for name in runs[0][0].columns
-    }
-    prompt_of_row = np.repeat(np.asarray(prompts, np.int32), lengths)
-    return RoutingBatch(
-        domain=domain,
-        request_ids=tuple(index),
-        request_index=np.repeat(np.asarray(codes, np.int32), lengths),
-        phase=np.where(columns["positions"] < prompt_of_row, PREFILL, DECODE).astype(np.uint8),
-        **columns,
-    )
+def _limit(position: int | None) -> int:
+    most = 2**62
+    return most if position is None else min(position, most)
+
+
+def _numbers_from(first: int | None, rows: int) -> npt.NDArray[np.int64]:
+    return np.full(rows, -1) if first is None else np.arange(first, first + rows)
+
+
+def _is_all(rows: npt.NDArray[np.int64], count: int) -> bool:
+    """Whether `rows`, which are distinct, are 0 to `count` - 1 in their order."""
+    return len(rows) == count and bool((rows[1:] > rows[:-1]).all())
+
+
+def _joined(parts: list[Columns]) -> Columns:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _chosen(columns: Columns, rows: npt.NDArray[np.int64]) -> Columns:
+    # `take` copies without the interpreter's lock.
+    return {name: values.take(rows, axis=0) for name, values in columns.items()}

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,7 @@ _SERVERS = (
 )
 _NAMES_DOMAIN = re.compile(rf"{_SAMPLE}(?:(?:{'|'.join(_SERVERS)})-)?rs:(?:(?P<domain>[^:]*):)?")
 _LONGEST_ID = 1000
+_HASHED_AT_ONCE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,18 +42,25 @@ class NewRequest:
         The engine's. A part of it comes from a client, so it may hold any text.
     domain : str
         The capture's; the id may name another.
-    prompt_token_ids : ndarray of int32
+    prompt_token_ids : sequence or ndarray of int
+        The engine's own, which may grow after the request has begun.
     stop_ids : frozenset of int
         Token ids that end it.
     last_position : int or None
         The largest position that can be run, by the request's own limits.
+    prompt_tokens : int
+        Length of the prompt at the beginning.
     """
 
     request_id: str
     domain: str
-    prompt_token_ids: npt.NDArray[np.int32]
+    prompt_token_ids: Sequence[int] | npt.NDArray[np.int32]
     stop_ids: frozenset[int] = frozenset()
     last_position: int | None = None
+    prompt_tokens: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prompt_tokens", len(self.prompt_token_ids))
 
 
 def external_id(request_id: str) -> tuple[str, int]:
@@ -95,10 +105,18 @@ def id_for_files(request_id: str) -> str:
     return f"{name[:_LONGEST_ID]}...{blake2b(exact, digest_size=8).hexdigest()}"
 
 
-def prompt_group(token_ids: npt.ArrayLike) -> str:
+def prompt_group(
+    token_ids: Sequence[int] | npt.NDArray[np.integer[Any]], length: int | None = None
+) -> str:
     """The group of a request, a name for its prompt: 16 hexadecimal digits of a BLAKE2b hash.
 
-    The token ids are hashed as little-endian int32, so every engine gives a prompt the same name.
+    The first `length` token ids, or all, are hashed as little-endian int32, so every engine gives a
+    prompt the same name.
     """
-    tokens = np.ascontiguousarray(token_ids, dtype="<i4")
-    return blake2b(tokens.tobytes(), digest_size=8).hexdigest()
+    digest = blake2b(digest_size=8)
+    end = len(token_ids) if length is None else length
+    # In parts: a long list becomes an array with the interpreter's lock held, a hash lets go of it.
+    for start in range(0, end, _HASHED_AT_ONCE):
+        part = token_ids[start : min(start + _HASHED_AT_ONCE, end)]
+        digest.update(np.ascontiguousarray(part, dtype="<i4").data)
+    return digest.hexdigest()

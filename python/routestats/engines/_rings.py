@@ -25,6 +25,8 @@ class Ring(Protocol):
     def fail(self, reason: str) -> None: ...
     @property
     def dropped_rows(self) -> int: ...
+    @property
+    def memory_bytes(self) -> int: ...
 
 
 @runtime_checkable
@@ -44,7 +46,7 @@ def host_ring(shape: RouteShape, options: RecorderOptions) -> CaptureRing:
         layers=shape.num_layers,
         experts=shape.num_experts,
         top_k=shape.top_k,
-        capacity=options.ring_rows,
+        capacity=options.rows_of_ring(),
         weights=options.weights,
         block=options.policy == "block",
     )

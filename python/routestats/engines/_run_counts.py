@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow.parquet as pq
 
 from routestats.counts import LiveCounts, RouteCounts, count, count_paths
@@ -91,14 +92,18 @@ class RunCounts:
                 raise TraceError(f"{path}: cannot be removed: {one_line(error)}") from None
 
     def add(
-        self, runs: Iterable[tuple[int | None, Ids]], holding: HoldingRing | None, held_from: int
+        self,
+        kept: Iterable[tuple[npt.NDArray[np.int64], Ids]],
+        holding: HoldingRing | None,
+        held_from: int,
     ) -> None:
         """Count rows that the trace keeps, in the memory that holds them.
 
         Parameters
         ----------
-        runs : iterable of (int or None, ndarray)
-            The first row's number in `holding`, and experts ``[rows, L, K]``.
+        kept : iterable of (ndarray of int64, ndarray)
+            The rows' numbers in `holding`, -1 for a row that it may have let go of, and experts
+            ``[rows, L, K]``.
         holding : HoldingRing or None
             A ring that still holds the rows from `held_from` on.
         """
@@ -106,18 +111,18 @@ class RunCounts:
             return
         held, gone = [], []
         there = holding is not None and holding.device == self._live.device
-        for ring_row, experts in runs:
+        for ring_rows, experts in kept:
             # Drafts are let through when they are confirmed. The ring may have let go of them.
-            if there and ring_row is not None and ring_row >= held_from:
-                held.append(np.arange(ring_row, ring_row + len(experts)))
-            else:
-                gone.append(experts)
+            here = (ring_rows >= held_from) & there
+            held.append(ring_rows[here])
+            if not here.all():
+                gone.append(experts if not here.any() else experts[~here])
         try:
-            if held:
+            if any(map(len, held)):
                 assert holding is not None
                 self._live.add_held(holding.target, np.concatenate(held))
             if gone:
-                self._live.add(np.concatenate(gone))
+                self._live.add(np.concatenate(gone) if len(gone) > 1 else gone[0])
         except Exception:
             self._live = None  # it lacks rows
             raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,9 @@ class StepRows:
 
     Attributes
     ----------
-    request_ids : sequence of str
-    counts : sequence of int
+    request_ids : list of str
+    counts : ndarray of int32
+        Given as a sequence or array of any integers.
     positions, token_ids : ndarray of int32, shape [rows], or None
         None where the ring gives them, with the routing.
     drafts : mapping of str to int
@@ -43,10 +45,12 @@ class StepRows:
     sampled : dict
         Filled in later, and nothing else is: how many tokens the step gave each request that had
         drafts.
+    rows : int
+        Of all requests.
     """
 
     request_ids: Sequence[str] = ()
-    counts: Sequence[int] = ()
+    counts: Any = ()
     positions: npt.NDArray[np.int32] | None = None
     token_ids: npt.NDArray[np.int32] | None = None
     drafts: Mapping[str, int] = field(default_factory=dict)
@@ -57,7 +61,12 @@ class StepRows:
     synthetic_rows: int = 0
     lookahead: Callable[[], Ids] | None = None
     sampled: dict[str, int] = field(default_factory=dict)
+    rows: int = field(init=False)
 
-    @property
-    def rows(self) -> int:
-        return sum(self.counts)
+    def __post_init__(self) -> None:
+        # On the engine's thread, at every step: no more NumPy than is needed.
+        rows = 0
+        if len(self.counts):
+            object.__setattr__(self, "counts", np.ascontiguousarray(self.counts, np.int32))
+            rows = int(np.add.reduce(self.counts))
+        object.__setattr__(self, "rows", rows)

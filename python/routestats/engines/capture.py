@@ -50,7 +50,7 @@ def capture(
     *,
     weights: bool = True,
     policy: Literal["block", "drop"] = "block",
-    ring_rows: int = 32_768,
+    ring_rows: int | None = None,
     flush_rows: int = 65_536,
     flush_seconds: float = 10.0,
     counts: bool = False,
@@ -76,8 +76,12 @@ def capture(
         Keep gate weights (float16). The ids are ordered by weight in any case.
     policy : {"block", "drop"}
         When the ring is full: the engine waits, or the step's rows are dropped and counted.
-    ring_rows : int
-        Rows that the ring holds, at least the engine's ``max_num_batched_tokens``.
+    ring_rows : int, optional
+        Rows that the ring holds, at least the engine's ``max_num_batched_tokens``; by default four
+        times as many, and at least 32,768. A row takes three bytes per layer and choice (1.4 kB for
+        DeepSeek-V3, Mixtral-8x7B 0.2 kB), in the memory of the engine's device where the routing is
+        computed on a GPU, and as much in the host's. There the memory is made when the engine
+        starts, so a larger ring than the default's is refused.
     flush_rows : int
     flush_seconds : float
         A Parquet file is written when either is reached.

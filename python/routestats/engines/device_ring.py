@@ -193,6 +193,13 @@ class DeviceRing:
         self._ring.fail(reason)
 
     @property
+    def memory_bytes(self) -> int:
+        """Memory on the device; its mirror in the host's takes as much."""
+        memory = self._memory
+        parts = (memory.ids, memory.weights, memory.tags, memory.control)
+        return sum(int(part.nbytes) for part in parts)
+
+    @property
     def step_open(self) -> bool:
         return bool(self._ring.step_open)
 

@@ -235,33 +235,39 @@ class Recorder:
         spans, experts, weights, *tags = self.ring.drain(
             max_rows=_TAKE_ROWS, wait_rows=_WAKE_ROWS, seconds=_WAKE_SECONDS
         )
-        start = 0
-        for number, rows in spans:
-            step = self._next_step_with_rows()
-            part = slice(start, start + rows)
-            columns = {
-                "positions": step.positions,
-                "token_ids": step.token_ids,
-                "step": np.full(rows, self._first_step + number, np.uint32),
-                "experts": experts[part],
-                "weights": None if weights is None else weights[part],
-                "lookahead": None if step.lookahead is None else step.lookahead(),
-            }
-            if tags:
-                columns["positions"], columns["token_ids"] = tags[0][part].T
-            self._assembler.add(
-                step,
-                {name: values for name, values in columns.items() if values is not None},
-                None if self._holding is None else self._drained + start,
+        if not spans:
+            return 0
+        steps = self._steps_with_rows([rows for _, rows in spans])
+        with_rows = [step for step in steps if step.rows]
+        numbers = np.repeat(*np.array(spans, np.uint32).T) + np.uint32(self._first_step)
+        columns: dict[str, Any] = {"step": numbers, "experts": experts}
+        if weights is not None:
+            columns["weights"] = weights
+        if with_rows[0].lookahead is not None:
+            columns["lookahead"] = _joined(
+                [step.lookahead() for step in with_rows if step.lookahead]
             )
-            start += rows
-        self._drained += start
-        return start
+        if tags:
+            columns["positions"], columns["token_ids"] = np.ascontiguousarray(tags[0].T)
+        else:
+            columns["positions"] = _joined([step.positions for step in with_rows])
+            columns["token_ids"] = _joined([step.token_ids for step in with_rows])
+        self._assembler.add_steps(steps, columns, None if self._holding is None else self._drained)
+        self._drained += len(numbers)
+        return len(numbers)
 
-    def _next_step_with_rows(self) -> StepRows:
-        while (step := self._steps.popleft()).rows == 0:
-            self._assembler.note(step)
-        return step
+    def _steps_with_rows(self, counts: list[int]) -> list[StepRows]:
+        """The next steps that have rows, `counts` of them, and those without rows before them."""
+        steps = []
+        for count in counts:
+            steps.append(self._steps.popleft())
+            while steps[-1].rows == 0:
+                steps.append(self._steps.popleft())
+            if (rows := steps[-1].rows) != count:
+                raise CaptureError(
+                    f"step: {count} rows were captured, but its requests have {rows}"
+                )
+        return steps
 
     def _note_waiting(self) -> None:
         while self._steps and self._steps[0].rows == 0:
@@ -368,6 +374,10 @@ class Recorder:
             "illegal_domain_requests": assembler.illegal_domain_requests,
             "error": self._error,
         }
+
+
+def _joined(parts: list[Any]) -> Any:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
 def reason_of(error: Exception) -> str:

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from typing import Literal, TypedDict
 
 from routestats.arguments import check_flag, check_integer, check_integers
-from routestats.errors import InvalidTypeError, InvalidValueError
+from routestats.errors import CaptureError, InvalidTypeError, InvalidValueError
+
+_LEAST_RING_ROWS = 32_768
+_STEPS_IN_RING = 4
 
 
 class Outcome(TypedDict, total=False):
@@ -57,8 +60,8 @@ class RecorderOptions:
         Keep gate weights. Ids are ordered by weight in any case.
     policy : {"block", "drop"}
         When the ring is full: the engine waits, or the step's rows are dropped and counted.
-    ring_rows : int
-        Capacity of the ring. It must hold the largest step.
+    ring_rows : int or None
+        Capacity of the ring, at least the rows of the largest step; None: `rows_of_ring`.
     flush_rows : int
     flush_seconds : float
         A file is written when either is reached.
@@ -82,7 +85,7 @@ class RecorderOptions:
 
     weights: bool = True
     policy: Literal["block", "drop"] = "block"
-    ring_rows: int = 32_768
+    ring_rows: int | None = None
     flush_rows: int = 65_536
     flush_seconds: float = 10.0
     counts: bool = False
@@ -96,10 +99,31 @@ class RecorderOptions:
         if self.policy not in ("block", "drop"):
             raise InvalidValueError(f"policy: expected 'block' or 'drop', got {self.policy!r}")
         for name in ("ring_rows", "flush_rows"):
-            object.__setattr__(self, name, check_integer(name, getattr(self, name), 1))
+            if (value := getattr(self, name)) is not None or name == "flush_rows":
+                object.__setattr__(self, name, check_integer(name, value, 1))
         object.__setattr__(self, "flush_seconds", _seconds("flush_seconds", self.flush_seconds))
         hops = check_integers("lookahead", self.lookahead, 1)  # a list when it has travelled
         object.__setattr__(self, "lookahead", hops)
+
+    def rows_of_ring(self, largest_step: int = 0) -> int:
+        """Capacity of the ring of an engine whose steps have up to `largest_step` rows.
+
+        By default four steps, so that an engine does not wait while a step is written, and at least
+        32,768 rows.
+
+        Raises
+        ------
+        CaptureError
+            If `ring_rows` is below `largest_step`.
+        """
+        if self.ring_rows is None:
+            return max(_LEAST_RING_ROWS, _STEPS_IN_RING * largest_step)
+        if self.ring_rows < largest_step:
+            raise CaptureError(
+                f"ring_rows: expected at least max_num_batched_tokens = {largest_step}, "
+                f"got {self.ring_rows}"
+            )
+        return self.ring_rows
 
 
 def _seconds(name: str, value: object) -> float:

@@ -95,6 +95,8 @@ class TraceWriter:
         self._run = RunFolder(
             self.run_dir, {**identity, "engine": engine, "settings": settings or {}}
         )
+        # pyarrow imports pandas with its first array: now, and not beside the steps of an engine.
+        pa.array([], pa.string())
         self.next_step = self._run.next_step
         """First step number of this capture: one more than the largest in the run's files."""
 

@@ -20,6 +20,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -64,15 +65,19 @@ def request_number(request_id: str) -> int:
     return crc32(request_id.encode())
 
 
+@lru_cache(maxsize=8)  # the batches of a capture mostly have the requests of the one before
+def _numbers_of(request_ids: tuple[str, ...]) -> npt.NDArray[np.uint32]:
+    return np.array([request_number(name) for name in request_ids], np.uint32)
+
+
 FEED_COLUMNS = ("request_id", "position", "token_id", "phase", "experts")
 """What `rows_of_batch` needs of a batch."""
 
 
 def rows_of_batch(batch: RoutingBatch, dtype: np.dtype[np.void]) -> npt.NDArray[np.void]:
     """The rows of a batch as rows of `row_dtype`."""
-    numbers = np.array([request_number(name) for name in batch.request_ids], np.uint32)
     rows = np.zeros(len(batch), dtype)
-    rows["request"] = numbers[batch.request_index]
+    rows["request"] = _numbers_of(batch.request_ids)[batch.request_index]
     rows["position"] = batch.positions
     rows["token_id"] = batch.token_ids
     rows["phase"] = batch.phase
@@ -237,7 +242,9 @@ class FeedWriter:
         before_end = min(len(rows), self.capacity - first)
         for part, place in ((rows[:before_end], first), (rows[before_end:], 0)):
             if len(part):
-                _write_all(self._file, part.tobytes(), _PAGE + place * self.dtype.itemsize)
+                _write_all(
+                    self._file, part.view(np.uint8).data, _PAGE + place * self.dtype.itemsize
+                )
         self._published = published  # only now: half a batch does not count
 
     def _write_block(self, reserved: int) -> None:
@@ -388,7 +395,7 @@ class FeedReader:
         raise TraceError(f"{self.path}: is damaged: its counters change all the time")
 
 
-def _write_all(file: int, data: bytes, place: int) -> None:
+def _write_all(file: int, data: bytes | memoryview, place: int) -> None:
     written = os.pwrite(file, data, place)
     if written != len(data):
         raise OSError(f"{written} of {len(data)} bytes written")

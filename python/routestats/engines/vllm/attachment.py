@@ -168,7 +168,7 @@ class Attachment:
             return HostTap(shape)
         if choice.tap == "DeviceTap":
             # Graphs keep the ring's addresses, so its memory is made before a capture begins.
-            rows = max(RecorderOptions().ring_rows, 2 * self.largest_step)
+            rows = RecorderOptions().rows_of_ring(self.largest_step)
             try:
                 return DeviceTap(shape, rows, device)
             except Exception as error:  # kernels that do not load here, or no memory for the ring

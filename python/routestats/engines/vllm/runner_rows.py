@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence, Set
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
-
-import numpy as np
 
 from routestats.engines._requests import NewRequest
 from routestats.engines._steps import StepRows
@@ -92,7 +90,7 @@ def _is_understood(request: Any) -> bool:
 
 
 def _new_request(request: Any, domain: str, max_model_len: int) -> NewRequest:
-    prompt = np.asarray(request.prompt_token_ids, dtype=np.int32)
+    prompt = request.prompt_token_ids  # as it is: to make an array of a long one takes too long
     params = request.sampling_params
     stop_ids = frozenset(
         token
@@ -130,27 +128,30 @@ def read_rows(
         bounds = runner.query_start_loc.np
         input_ids, positions = runner.input_ids, runner.positions
     requests = batch.num_reqs
-    request_ids = list(batch.req_ids[:requests])
-    counts = np.diff(bounds[: requests + 1]).tolist()
-    step = replace(
-        step,
+    request_ids = batch.req_ids[:requests]  # a copy
+    counts = bounds[1 : requests + 1] - bounds[:requests]
+    step = StepRows(
         request_ids=request_ids,
         counts=counts,
+        synthetic=step.synthetic,
         synthetic_rows=_rows_of(left_out.synthetic, request_ids, counts),
         drafts={
             request_id: len(tokens)
             for request_id, tokens in scheduler_output.scheduled_spec_decode_tokens.items()
         },
+        new=step.new,
+        finished=step.finished,
+        unknown=step.unknown,
     )
     if step.rows != rows:
         raise CaptureError(f"step: {rows} rows were scheduled, but its requests have {step.rows}")
     return step, getattr(positions, "gpu", positions), getattr(input_ids, "gpu", input_ids)
 
 
-def _rows_of(some: Set[str], request_ids: Sequence[str], counts: Sequence[int]) -> int:
+def _rows_of(some: Set[str], request_ids: Sequence[str], counts: Any) -> int:
     if not some:
         return 0
-    return sum(n for name, n in zip(request_ids, counts, strict=True) if name in some)
+    return sum(int(n) for name, n in zip(request_ids, counts, strict=True) if name in some)
 
 
 def note_sampled(step: StepRows, output: Any, fail: Callable[[Exception], None]) -> None:

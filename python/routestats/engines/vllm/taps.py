@@ -213,7 +213,7 @@ class DeviceTap:
     def begin(self, options: RecorderOptions) -> Ring:
         self._ring = DeviceRing(
             self.memory,
-            capacity=options.ring_rows,
+            capacity=options.rows_of_ring(),
             weights=options.weights,
             block=options.policy == "block",
         )

@@ -66,7 +66,7 @@ class WorkerCapture:
     def check_server(self, run_dir: Path) -> None:
         """Raise what `start_server` would raise; begin nothing and leave nothing behind."""
         attached, options = self._attachment, RecorderOptions()
-        self._check_ring(options)
+        options.rows_of_ring(attached.largest_step)
         TraceWriter.check(
             run_dir,
             attached.shape,
@@ -123,13 +123,14 @@ class WorkerCapture:
         lookahead: Lookahead | None = None,
     ) -> None:
         attached = self._attachment
-        self._check_ring(options)
         self._left_out = LeftOut()
+        options = replace(options, ring_rows=options.rows_of_ring(attached.largest_step))
         attached.bind()
         try:
             if lookahead is not None:
                 self._lookahead = lookahead
                 lookahead.bind()
+            ring = attached.tap.begin(options)
             self._recorder = Recorder(
                 run_dir,
                 attached.shape,
@@ -140,6 +141,7 @@ class WorkerCapture:
                     "weights": options.weights,
                     "policy": options.policy,
                     "ring_rows": options.ring_rows,
+                    "ring_bytes": ring.memory_bytes,
                     "tap": type(attached.tap).__name__,
                     **attached.tap_reason,
                     "order": "gate weight as applied, descending; ties to the lowest id",
@@ -148,7 +150,7 @@ class WorkerCapture:
                 options=options,
                 hold_records=hold_records,
                 lookahead=None if lookahead is None else lookahead.layout,
-                ring=attached.tap.begin(options),
+                ring=ring,
                 tokenizer=str(attached.config.model_config.tokenizer),
                 # On a GPU, rows are counted where the ring holds them.
                 count_device="cuda" if isinstance(attached.tap, DeviceTap) else "cpu",
@@ -156,14 +158,6 @@ class WorkerCapture:
         except BaseException:
             self._let_go()
             raise
-
-    def _check_ring(self, options: RecorderOptions) -> None:
-        largest = self._attachment.largest_step
-        if options.ring_rows < largest:
-            raise CaptureError(
-                f"ring_rows: expected at least max_num_batched_tokens = {largest}, "
-                f"got {options.ring_rows}"
-            )
 
     def _new_lookahead(self, hops: tuple[int, ...]) -> Lookahead | None:
         if not hops:
