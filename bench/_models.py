@@ -1,4 +1,4 @@
-"""Configs of models whose weights nobody has to fetch: vLLM makes random ones of the same shapes."""
+"""Configs of models, for which vLLM makes random weights: nothing has to be fetched."""
 
 from __future__ import annotations
 

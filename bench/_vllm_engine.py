@@ -30,7 +30,7 @@ class Load:
 
 
 def make_engine(kind: str, load: Load) -> AbstractContextManager[Any]:
-    """An engine that captures nothing, by our hooks (``ours``), by vLLM's own feature, or by both."""
+    """An engine that captures nothing, by our hooks, by vLLM's own feature, or by both."""
     import routestats as rs
 
     if kind in ("ours", "both", "check"):
@@ -46,7 +46,7 @@ def make_engine(kind: str, load: Load) -> AbstractContextManager[Any]:
         dtype="bfloat16",
         max_model_len=2 * (PROMPT_TOKENS + load.output_tokens),
         max_num_seqs=max(load.batches),
-        # vLLM's feature refuses to do without. No prompt here repeats, so that none is in the cache.
+        # vLLM's feature refuses to do without. No prompt repeats, so that none is in the cache.
         enable_prefix_caching=True,
         seed=0,
         **options,

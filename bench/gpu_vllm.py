@@ -102,17 +102,19 @@ def compare(engines: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     for batch, kinds in timed.items():
         if "nothing" not in kinds:
             continue
-        row: dict[str, Any] = {"batch": batch}
+        figures: dict[str, Any] = {"batch": batch}
         for kind, measured in kinds.items():
             for name in ("tokens_per_s", "step_ms_mean", "step_ms_p50", "step_ms_p95"):
-                row[f"{kind}_{name}"] = round(statistics.median(one[name] for one in measured), 4)
+                figures[f"{kind}_{name}"] = round(
+                    statistics.median(one[name] for one in measured), 4
+                )
             if kind == "nothing":
                 continue
             for name in ("step_ms_mean", "step_ms_p95"):
                 pairs = list(zip(measured, kinds["nothing"], strict=False))
                 mine, theirs = ([one[name] for one in side] for side in zip(*pairs, strict=True))
-                row[f"{kind}_{name}_ratio"] = ratio(mine, theirs)
-        rows.append(row)
+                figures[f"{kind}_{name}_ratio"] = ratio(mine, theirs)
+        rows.append(figures)
     return rows
 
 

@@ -6,9 +6,9 @@
     python tools/run_gpu_hour.py --device cpu     those items that vLLM's CPU engine can run
 
 Results go to one folder: ``summary.md`` to read, ``summary.json``, ``logs.txt.gz``. A step that
-fails stops no other. A step that stands in the folder is not run again, unless ``--again`` names its
-item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one did, 2 for
-wrong use. Needs nothing but Python's own library; what the steps need and do not find is told.
+fails stops no other. A step that stands in the folder is not run again, unless ``--again`` names
+its item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one did, 2
+for wrong use. Needs Python's own library alone; what the steps need and do not find is told.
 """
 
 from __future__ import annotations
@@ -123,11 +123,15 @@ def run(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--results", type=Path, default=ROOT / "runs" / "gpu-hour", metavar="FOLDER")
+    parser.add_argument(
+        "--results", type=Path, default=ROOT / "runs" / "gpu-hour", metavar="FOLDER"
+    )
     parser.add_argument("--items", type=numbers, help="only these, e.g. 3,4")
     parser.add_argument("--piece", type=int, choices=PIECES, help="only the items of this piece")
     parser.add_argument("--again", type=numbers, default=(), help="run these, though they stand")
-    parser.add_argument("--budget", type=float, default=86_400.0, metavar="S", help="seconds in all")
+    parser.add_argument(
+        "--budget", type=float, default=86_400.0, metavar="S", help="seconds in all"
+    )
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--layers", type=int, help="of the large models, where memory is small")
     parser.add_argument("--python", default=sys.executable, help="the interpreter that has vLLM")

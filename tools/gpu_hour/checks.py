@@ -88,7 +88,15 @@ def fidelity(figures: Path) -> Callable[[str], Figures]:
     """Of bench/capture_fidelity.py's cases: rows, and how many differ."""
 
     def read(output: str) -> Figures:
-        kept = ("rows", "matched", "near_tie", "after_near_tie", "wrong", "max_weight_error", "note")
+        kept = (
+            "rows",
+            "matched",
+            "near_tie",
+            "after_near_tie",
+            "wrong",
+            "max_weight_error",
+            "note",
+        )
         cases = json.loads(figures.read_text())
         return {case["case"]: {name: case[name] for name in kept} for case in cases}
 

@@ -67,8 +67,8 @@ def _machine(place: Place) -> list[Step]:
         Step("1.1", "driver and compiler", [["nvidia-smi"], ["nvcc", "--version"]], ("gpu", "nvcc"),
              60, 10, checks.machine),
         Step("1.2", "build", [_make(place, "install-gpu")], ("gpu", "make"), 540, 240, leaves=site),
-        Step("1.3", "torch sees the device", [[place.python, "-c", TORCH]], ("gpu", "torch"), 120, 20,
-             checks.torch_sees),
+        Step("1.3", "torch sees the device", [[place.python, "-c", TORCH]], ("gpu", "torch"),
+             120, 20, checks.torch_sees),
         Step("1.4", "kernels load", [_cli(place, "info", "--json")], ("gpu", "build"), 120, 10,
              checks.kernels),
     ]  # fmt: skip
@@ -112,7 +112,7 @@ def _profile(
 
 
 def _tiny(place: Place) -> list[Step]:
-    eager = ("--engine-arg", "enforce_eager=true")
+    eager: tuple[str, ...] = ("--engine-arg", "enforce_eager=true")
     # Said aloud, so that this step does not depend on our defaults; the next ones do.
     if place.on_gpu:
         eager += ("--engine-arg", "dtype=bfloat16", "--engine-arg", "moe_backend=triton")
@@ -124,7 +124,9 @@ def _tiny(place: Place) -> list[Step]:
                  timeout=420, expected=90),
     ]  # fmt: skip
     for number, count in enumerate(PROMPTS, start=1):
-        title = f"{count} prompt{'s' if count > 1 else ''}, {'graphs' if place.on_gpu else 'compiled'}"
+        title = (
+            f"{count} prompt{'s' if count > 1 else ''}, {'graphs' if place.on_gpu else 'compiled'}"
+        )
         steps.append(
             _profile(place, runs[str(count)], count, *graphs, key=f"4.{number}", title=title,
                      timeout=540, expected=150)
@@ -191,7 +193,9 @@ def _server(place: Place) -> list[Step]:
 
 def _cost(place: Place) -> list[Step]:
     model = ["--layers", str(place.layers)] if place.layers else []
-    needs, kinds, repeats = (*GPU_ENGINE, "GPU memory 20"), ("nothing", "ours", "theirs"), "3"
+    needs: tuple[str, ...] = (*GPU_ENGINE, "GPU memory 20")
+    kinds: tuple[str, ...] = ("nothing", "ours", "theirs")
+    repeats = "3"
     if not place.on_gpu:  # shows that it runs
         model = ["--model", "small", "--batches", "1,8", "--tokens", "32"]
         needs, kinds, repeats = ENGINE, ("nothing", "ours"), "2"
@@ -246,8 +250,8 @@ def _tools(place: Place) -> list[Step]:
         place, "gpu_vllm.py", "--only", "check", "--layers", str(min(place.layers or 8, 8)),
         "--batches", "32", "--tokens", "20",
     )  # fmt: skip
-    nsys = ["nsys", "profile", "--trace=cuda", "--trace-fork-before-exec=true", "--force-overwrite=true",
-            "--export=sqlite", "-o", str(timeline.with_suffix(""))]  # fmt: skip
+    nsys = ["nsys", "profile", "--trace=cuda", "--trace-fork-before-exec=true",
+            "--force-overwrite=true", "--export=sqlite", "-o", str(timeline.with_suffix(""))]  # fmt: skip
     script = str(place.root / "tools" / "gpu_hour" / "timeline.py")
     return [
         *(

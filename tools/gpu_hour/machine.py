@@ -46,10 +46,11 @@ class Machine:
         return float(self.gpu.get("memory_mib", 0)) / 1024
 
     def missing(self, needs: tuple[str, ...], place: Place) -> str | None:
-        """Why a step with these needs cannot run, or None. They are, in the order of telling:
+        """Why a step with these needs cannot run, or None.
 
-        ``device``, what `place` runs on; ``gpu``, nothing but one; the name of a tool or of a Python
-        package; ``GPU memory N`` in GiB; ``build``, our package in the build folder or in Python.
+        They are ``device``, what `place` runs on; ``gpu``, nothing but one; the name of a tool or
+        of a Python package; ``GPU memory N`` in GiB; ``build``, our package, in the build folder
+        or where Python finds it.
         """
         for need in needs:
             if need in ("device", "gpu"):

@@ -25,7 +25,7 @@ from typing import Any
 
 REQUESTS = 8
 START_SECONDS, END_SECONDS = 300.0, 60.0
-# What a call from another thread does to graphs that are being captured, in CUDA's and torch's words.
+# What CUDA and torch say where a call of another thread broke the capture of a graph.
 CAPTURE_ERRORS = re.compile(
     r"cudaErrorStreamCapture\w*|operation not permitted when stream is capturing|"
     r"operation failed due to a previous error during capture|CUDA error: [^\n]*",

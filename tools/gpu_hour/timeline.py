@@ -1,4 +1,4 @@
-"""What an nsys timeline says of a capturing engine: which threads wait for the device, and where copies run.
+"""What an nsys timeline says of a capturing engine: which threads wait, where copies run.
 
     python tools/gpu_hour/timeline.py FILE.sqlite
 
