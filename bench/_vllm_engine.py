@@ -35,22 +35,20 @@ def make_engine(kind: str, load: Load) -> AbstractContextManager[Any]:
 
     if kind in ("ours", "both", "check"):
         rs.enable()
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {
+        "model": load.model,
+        "load_format": "dummy",
+        "skip_tokenizer_init": True,
+        "dtype": "bfloat16",
+        "max_model_len": 2 * (PROMPT_TOKENS + load.output_tokens),
+        "max_num_seqs": max(load.batches),
+        # vLLM's feature refuses to do without. No prompt repeats, so that none is in the cache.
+        "enable_prefix_caching": True,
+        "seed": 0,
+    }
     if kind in ("theirs", "both"):
         options["enable_return_routed_experts"] = True
-    options.update(load.engine_arguments)
-    return start_engine(
-        model=load.model,
-        load_format="dummy",
-        skip_tokenizer_init=True,
-        dtype="bfloat16",
-        max_model_len=2 * (PROMPT_TOKENS + load.output_tokens),
-        max_num_seqs=max(load.batches),
-        # vLLM's feature refuses to do without. No prompt repeats, so that none is in the cache.
-        enable_prefix_caching=True,
-        seed=0,
-        **options,
-    )
+    return start_engine(**{**options, **load.engine_arguments})
 
 
 def prompts(batch: int, repeat: int, vocabulary: int) -> list[list[int]]:

@@ -17,7 +17,6 @@ import argparse
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Collection
@@ -25,7 +24,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from gpu_hour.items import ITEMS, PIECES, steps_of, write_prompts
-from gpu_hour.machine import Machine, built, look, search_path, site_of
+from gpu_hour.machine import Machine, built, look, output_of, search_path, site_of
 from gpu_hour.process import run_commands
 from gpu_hour.results import Results
 from gpu_hour.steps import Outcome, Place, Step, StepFailed
@@ -151,8 +150,7 @@ def main() -> int:
     )
     results = Results(place.results)
     machine = look(place.python)
-    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    commit = output_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
     results.describe(asdict(machine), commit=commit or "unknown", device=args.device)
     print(machine.render(), flush=True)
     left_over = run(place, machine, results, items, args.again, args.budget)

@@ -250,8 +250,10 @@ def _tools(place: Place) -> list[Step]:
         place, "gpu_vllm.py", "--only", "check", "--layers", str(min(place.layers or 8, 8)),
         "--batches", "32", "--tokens", "20",
     )  # fmt: skip
-    nsys = ["nsys", "profile", "--trace=cuda", "--trace-fork-before-exec=true",
-            "--force-overwrite=true", "--export=sqlite", "-o", str(timeline.with_suffix(""))]  # fmt: skip
+    nsys = [
+        "nsys", "profile", "--trace=cuda", "--trace-fork-before-exec=true",
+        "--force-overwrite=true", "--export=sqlite", "-o", str(timeline.with_suffix("")),
+    ]  # fmt: skip
     script = str(place.root / "tools" / "gpu_hour" / "timeline.py")
     return [
         *(

@@ -106,11 +106,11 @@ def look(python: str) -> Machine:
         "capability": "compute_cap",
     }
     query = f"--query-gpu={','.join(fields.values())}"
-    if _output(["nvidia-smi", "-L"]).startswith("GPU"):
-        line = _output(["nvidia-smi", query, "--format=csv,noheader,nounits"]).partition("\n")[0]
+    if output_of(["nvidia-smi", "-L"]).startswith("GPU"):
+        line = output_of(["nvidia-smi", query, "--format=csv,noheader,nounits"]).partition("\n")[0]
         gpu = dict(zip(fields, (part.strip() for part in line.split(",")), strict=False))
     facts: dict[str, Any] = {"python": "", "packages": {}}
-    if probed := _output([python, "-c", _PROBE]):
+    if probed := output_of([python, "-c", _PROBE]):
         facts = json.loads(probed.splitlines()[-1])
     tools = {name: path for name in TOOLS if (path := shutil.which(name, path=search_path()))}
     return Machine(gpu, tools, facts["python"], facts["packages"])
@@ -122,7 +122,8 @@ def search_path() -> str:
     return os.pathsep.join([path, *map(str, sorted(Path("/usr/local").glob("cuda*/bin")))])
 
 
-def _output(command: list[str]) -> str:
+def output_of(command: list[str]) -> str:
+    """What a command prints; nothing where it is not there, fails or hangs."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     except (OSError, subprocess.TimeoutExpired):
