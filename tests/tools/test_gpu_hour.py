@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -275,3 +277,33 @@ def test_the_timeline_says_which_thread_waits() -> None:
         ("71", 2, 1.0),
     ]
     assert found["copies"] == [{"stream": 13, "kind": 2, "copies": 1, "bytes": 4096, "ms": 0.001}]
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_nothing_is_installed_into_the_machines_python() -> None:
+    targets = ["install-gpu", "test-gpu", "sanitize-gpu", "bench-gpu"]
+    done = subprocess.run(
+        ["make", "-nB", *targets, "GPU_PYTHON=/usr/bin/python3"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    commands = done.stdout.replace("\\\n", " ").splitlines()
+    installs = [command for command in commands if "pip install" in command]
+    assert len(installs) == 1
+    assert "--target build/gpu/site" in installs[0]
+    runs = [line for line in commands if "/usr/bin/python3" in line and line not in installs]
+    assert len(runs) >= 6
+    for line in runs:
+        assert f"PYTHONPATH='{ROOT / 'build' / 'gpu' / 'site'}'" in line, line
+
+
+def test_the_page_names_tests_that_there_are_and_items_that_there_are() -> None:
+    page = (ROOT / "docs" / "gpu.md").read_text()
+    for file, name in re.findall(r"`((?:tests|bench)/[\w/]+\.py)(?:::(\w+))?`", page):
+        assert (ROOT / file).is_file(), file
+        assert not name or f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
+    for number, title in ITEMS.items():
+        piece = next(piece for piece, items in PIECES.items() if number in items)
+        assert re.search(rf"^\| {number} {re.escape(title)} \| .* \| {piece} \|$", page, re.M)
