@@ -13,6 +13,7 @@ import pytest
 from fake_platform import H100, fake_platform
 
 from _models import CONFIGS, write_config
+from gpu_hour import server
 from gpu_hour.items import steps_of, write_prompts
 from gpu_hour.steps import Place
 from routestats.cli import main
@@ -146,7 +147,22 @@ def test_vllms_own_capture_without_prefix_caching_is_refused(
         configured(command, monkeypatch)
 
 
+@pytest.mark.usefixtures("gpu")
+def test_vllm_accepts_the_server() -> None:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
+    from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    (command,) = next(step.commands for step in steps_of(_place()) if step.key == "7.1")
+    told = command[command.index(str(_place().work / "server-1")) + 1 :]
+    parser = make_arg_parser(FlexibleArgumentParser())
+    arguments = parser.parse_args(server.server_arguments(8000, told))
+    config = AsyncEngineArgs.from_cli_args(arguments).create_engine_config()
+    assert config.use_v2_model_runner
+    assert config.kernel_config.moe_backend == "triton"
+
+
 def test_every_step_that_starts_an_engine_is_asked() -> None:
     items = {step.item for step in steps_of(_place()) if "vllm" in step.needs}
     asked = {int(key.partition(".")[0]) for key in COMMANDS if key[0].isdigit()}
-    assert asked == items - {7}  # the server's own command is tried where an engine runs
+    assert asked == items - {7}  # the server's, above

@@ -209,6 +209,7 @@ def test_a_run_that_did_not_come_through_the_devices_ring_fails(tmp_path: Path) 
         checks.captured(_place(tmp_path), run, 32)("")
     on_cpu = checks.captured(_place(tmp_path, "cpu"), run, 32)("INFO Using V2 Model Runner")
     assert (on_cpu["rows"], on_cpu["runner"]) == (640, "V2")
+    assert on_cpu["settings"] == info["settings"]
     with pytest.raises(StepFailed, match="expected 33 requests, got 32"):
         checks.captured(_place(tmp_path, "cpu"), run, 33)("")
     (run / "run.json").write_text(json.dumps({**info, "complete": False, "error": "torn"}))

@@ -1,6 +1,6 @@
 """A vLLM server that captures by ``ROUTESTATS_RUN`` alone: it starts, answers and is told to end.
 
-    python tools/gpu_hour/server.py FOLDER
+    python tools/gpu_hour/server.py FOLDER [ARGUMENT OF THE SERVER ...]
 
 The run must be complete, verify, and hold the rows of the requests that were sent and no others: an
 engine that warms up with requests of its own must not be captured while it does. Prints what it
@@ -66,19 +66,22 @@ def ask(port: int, number: int) -> int:
     return int(usage["prompt_tokens"] + usage["completion_tokens"] - 1 - cached)
 
 
-def serve(folder: Path) -> dict[str, Any]:
-    """Start the server, ask, end it; how long it took, and the rows that there must be."""
+def server_arguments(port: int, more: list[str]) -> list[str]:
+    """What vLLM's server is told."""
     from routestats.models import tiny_model
 
-    port = free_port()
-    command = [
-        sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_model()),
-        "--served-model-name", "tiny", "--port", str(port), "--host", "127.0.0.1",
-        "--max-model-len", "512", "--dtype", "bfloat16", "--enable-request-id-headers",
-        "--shutdown-timeout", "30",
+    return [
+        "--model", str(tiny_model()), "--served-model-name", "tiny", "--port", str(port),
+        "--host", "127.0.0.1", "--max-model-len", "512", "--enable-request-id-headers",
+        "--shutdown-timeout", "30", *more,
     ]  # fmt: skip
-    if not shutil.which("nvidia-smi"):
-        command.append("--enforce-eager")  # compiling on a CPU takes minutes, and has no graphs
+
+
+def serve(folder: Path, more: list[str]) -> dict[str, Any]:
+    """Start the server, ask, end it; how long it took, and the rows that there must be."""
+    port = free_port()
+    module = "vllm.entrypoints.openai.api_server"
+    command = [sys.executable, "-m", module, *server_arguments(port, more)]
     environment = {
         **os.environ,
         "ROUTESTATS_RUN": str(folder / "run"),
@@ -132,7 +135,7 @@ def main() -> int:
     folder.mkdir(parents=True)
     log = folder / "server.log"
     try:
-        found = serve(folder)
+        found = serve(folder, sys.argv[2:])
     except Exception as error:
         print(log.read_text(errors="replace") if log.exists() else "")
         print(f"FAILED: {type(error).__name__}: {error}")
@@ -149,7 +152,7 @@ def main() -> int:
         complete=trace.complete,
         error=trace.info.get("error"),
         verified=bool(rs.verify(trace).ok),
-        tap=trace.info["settings"].get("tap"),
+        settings=trace.info["settings"],
         capture_errors=sorted(set(CAPTURE_ERRORS.findall(text))),
         totals=trace.info.get("totals"),
     )
