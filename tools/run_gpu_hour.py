@@ -7,7 +7,7 @@
 
 Results go to one folder: ``summary.md`` to read, ``summary.json``, ``logs.txt.gz``. A step that
 fails stops no other. A step that stands in the folder is not run again, unless ``--again`` names
-its item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one did, 2
+it or its item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one did, 2
 for wrong use. Needs Python's own library alone; what the steps need and do not find is told.
 """
 
@@ -89,7 +89,7 @@ def last_words(output: str) -> str:
 
 def run(
     place: Place, machine: Machine, results: Results, items: Collection[int],
-    again: Collection[int], budget: float,
+    again: Collection[str], budget: float,
 ) -> list[Step]:  # fmt: skip
     """Run what does not stand yet; the steps that the budget left over."""
     begin, left_over = time.monotonic(), []
@@ -98,7 +98,8 @@ def run(
     order = steps_of(place)
     for step in order:
         stands = results.stands(step) and (step.leaves is None or step.leaves.exists())
-        if step.item not in items or (stands and step.item not in again):
+        named = {step.key, str(step.item)} & set(again)
+        if step.item not in items or (stands and not named):
             continue
         if (missing := machine.missing(step.needs, place)) is not None:
             outcome, output = Outcome("skipped", reason=missing), ""
@@ -127,7 +128,9 @@ def main() -> int:
     )
     parser.add_argument("--items", type=numbers, help="only these, e.g. 3,4")
     parser.add_argument("--piece", type=int, choices=PIECES, help="only the items of this piece")
-    parser.add_argument("--again", type=numbers, default=(), help="run these, though they stand")
+    parser.add_argument(
+        "--again", default="", help="items or steps to run though they stand: 3,7.4"
+    )
     parser.add_argument(
         "--budget", type=float, default=86_400.0, metavar="S", help="seconds in all"
     )
@@ -153,7 +156,7 @@ def main() -> int:
     commit = output_of(["git", "-C", str(ROOT), "describe", "--always", "--dirty"])
     results.describe(asdict(machine), commit=commit or "unknown", device=args.device)
     print(machine.render(), flush=True)
-    left_over = run(place, machine, results, items, args.again, args.budget)
+    left_over = run(place, machine, results, items, args.again.split(","), args.budget)
     page = results.page(ITEMS, steps_of(place))
     results.write_page(page)
     print(page[: page.index("## Steps")])

@@ -130,7 +130,7 @@ def test_what_stands_is_not_run_again_unless_asked(
     _run(monkeypatch, tmp_path, steps)
     assert trail.read_text() == "abc"
     made.unlink()  # a fresh machine
-    _run(monkeypatch, tmp_path, steps, again=(2,))
+    _run(monkeypatch, tmp_path, steps, again=("2.1",))
     assert trail.read_text() == "abcbc"
     with_vllm = Machine(gpu=GPU, packages={"torch": "2.11", "vllm": "0.24"})
     made.touch()
