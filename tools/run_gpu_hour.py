@@ -7,8 +7,8 @@
 
 Results go to one folder: ``summary.md`` to read, ``summary.json``, ``logs.txt.gz``. A step that
 fails stops no other. A step that stands in the folder is not run again, unless ``--again`` names
-it or its item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one did, 2
-for wrong use. Needs Python's own library alone; what the steps need and do not find is told.
+it or its item; one that was skipped is looked at anew. Exit status: 0 if no step failed, 1 if one
+did, 2 for wrong use. Needs Python's own library alone; what steps need and do not find is told.
 """
 
 from __future__ import annotations

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import os
-import re
 import shutil
 import sqlite3
 import subprocess
@@ -298,13 +297,3 @@ def test_nothing_is_installed_into_the_machines_python() -> None:
     assert len(runs) >= 6
     for line in runs:
         assert f"PYTHONPATH='{ROOT / 'build' / 'gpu' / 'site'}'" in line, line
-
-
-def test_the_page_names_tests_that_there_are_and_items_that_there_are() -> None:
-    page = (ROOT / "docs" / "gpu.md").read_text()
-    for file, name in re.findall(r"`((?:tests|bench)/[\w/]+\.py)(?:::(\w+))?`", page):
-        assert (ROOT / file).is_file(), file
-        assert not name or f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
-    for number, title in ITEMS.items():
-        piece = next(piece for piece, items in PIECES.items() if number in items)
-        assert re.search(rf"^\| {number} {re.escape(title)} \| .* \| {piece} \|$", page, re.M)
