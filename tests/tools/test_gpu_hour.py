@@ -297,3 +297,17 @@ def test_nothing_is_installed_into_the_machines_python() -> None:
     assert len(runs) >= 6
     for line in runs:
         assert f"PYTHONPATH='{ROOT / 'build' / 'gpu' / 'site'}'" in line, line
+
+
+def test_an_engines_result_and_its_back_ends_are_found_among_its_log() -> None:
+    log = (
+        "INFO [unquantized.py:529] Using TritonExperts MoE backend\n"
+        "INFO [mxfp8.py:139] Using 'MARLIN' MxFp8 MoE backend.\n"
+        "INFO [cuda.py:400] Using FLASH_ATTN attention backend out of potential backends\n"
+        '{"model": "small", "rows": [1]}\n{not json}\nINFO shutdown\n'
+    )
+    found = checks.engine(log)
+    assert found["rows"] == [1]
+    assert found["backends"] == ["FLASH_ATTN", "MARLIN", "TritonExperts"]
+    with pytest.raises(StepFailed, match="no result"):
+        checks.engine("INFO started\n")
