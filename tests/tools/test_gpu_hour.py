@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -21,6 +22,8 @@ from gpu_hour.items import ITEMS, PIECES, steps_of
 from gpu_hour.machine import Machine
 from gpu_hour.results import LOG_HEAD, LOG_TAIL, Results, trimmed
 from gpu_hour.steps import Figures, Place, Step, StepFailed
+from routestats.cli import main
+from routestats.counts import why_no_cuda
 
 ROOT = Path(__file__).parents[2]
 GPU = {"name": "NVIDIA H200", "driver": "580.65.06", "memory_mib": "143771", "capability": "9.0"}
@@ -227,6 +230,17 @@ def test_a_driver_that_is_too_old_fails() -> None:
     assert checks.machine(said.format("580.65.06")) == {"driver": 580, "nvcc": "13.0"}
     with pytest.raises(StepFailed, match="driver 550"):
         checks.machine(said.format("550.54.15"))
+
+
+def test_kernels_that_are_not_used_fail(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json"]) == 0
+    said = capsys.readouterr().out
+    facts = json.loads(said)
+    if why_no_cuda() is not None:
+        with pytest.raises(StepFailed, match=re.escape(f"cuda: {facts['cuda']}")):
+            checks.kernels(said)
+    found = {**facts, "cuda": "built for 80-real;90, runtime 13.0; 1 x NVIDIA H200"}
+    assert checks.kernels(json.dumps(found, indent=1))["tap"] == facts["tap"]
 
 
 def test_sanitizers_summary_is_read() -> None:

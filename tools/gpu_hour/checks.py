@@ -36,9 +36,10 @@ def kernels(output: str) -> Figures:
     """`routestats info --json`: the kernels must be built, and find their device."""
     facts = json.loads(output[output.index("{") : output.rindex("}") + 1])
     said = str(facts.get("cuda"))
-    if said.startswith("no kernels") or "no device" in said:
+    if not re.search(r"; \d+ x \S", said):  # devices, by number and name
         raise StepFailed(f"cuda: {said}")
-    return {name: facts.get(name) for name in ("version", "cuda", "torch", "vllm", "capture")}
+    names = ("version", "cuda", "tap", "torch", "vllm", "capture")
+    return {name: facts.get(name) for name in names}
 
 
 def tests(output: str) -> Figures:
