@@ -20,8 +20,7 @@ def machine(output: str) -> Figures:
         raise StepFailed("nvidia-smi names no driver")
     if int(found[1]) < OLDEST_DRIVER:
         raise StepFailed(f"driver {found[1]}; vLLM's wheels expect {OLDEST_DRIVER} or newer")
-    compiler = re.search(r"release ([\d.]+)", output)
-    return {"driver": int(found[1]), "nvcc": compiler[1] if compiler else None}
+    return {"driver": int(found[1])}
 
 
 def torch_sees(output: str) -> Figures:
