@@ -17,6 +17,7 @@ import argparse
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Collection
@@ -47,7 +48,7 @@ def environment(place: Place, step: Step) -> dict[str, str]:
         for name, value in os.environ.items()
         if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL") and not name.startswith("ROUTESTATS_")
     }
-    if built(place):
+    if place.on_gpu and built(place):
         paths = [str(site_of(place)), inherited.get("PYTHONPATH", "")]
         inherited["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
     return {**inherited, "PATH": search_path(), "PYTHONUNBUFFERED": "1", **step.environment}
@@ -78,6 +79,21 @@ def run_step(place: Place, step: Step, seconds: float) -> tuple[Outcome, str] | 
     return outcome, ended.output
 
 
+def holds(place: Place, step: Step) -> bool:
+    """Whether what a step made is still there, and not older than what it was made of."""
+    return (
+        not step.holds
+        or 0
+        == subprocess.run(
+            step.holds,
+            cwd=place.root,
+            env=environment(place, step),
+            capture_output=True,
+            check=False,
+        ).returncode
+    )
+
+
 def last_words(output: str) -> str:
     """The line that most likely says what went wrong."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
@@ -97,9 +113,10 @@ def run(
         write_prompts(place)
     order = steps_of(place)
     for step in order:
-        stands = results.stands(step) and (step.leaves is None or step.leaves.exists())
+        if step.item not in items:
+            continue
         named = {step.key, str(step.item)} & set(again)
-        if step.item not in items or (stands and not named):
+        if not named and results.stands(step) and holds(place, step):
             continue
         if (missing := machine.missing(step.needs, place)) is not None:
             outcome, output = Outcome("skipped", reason=missing), ""

@@ -123,7 +123,7 @@ def test_what_stands_is_not_run_again_unless_asked(
     steps = [
         Step("1.1", "a", [wrote("a")], expected=1),
         Step("2.1", "b", [wrote("b"), _python("raise SystemExit(1)")], expected=1),
-        Step("3.1", "c", [wrote("c")], expected=1, leaves=made),
+        Step("3.1", "c", [wrote("c")], expected=1, holds=_python(f"open({str(made)!r})")),
         Step("4.1", "d", [wrote("d")], ("vllm",), expected=1),
     ]
     _run(monkeypatch, tmp_path, steps)

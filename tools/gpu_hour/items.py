@@ -63,11 +63,10 @@ def _bench(place: Place, script: str, *arguments: str) -> list[str]:
 
 
 def _machine(place: Place) -> list[Step]:
-    site = place.root / "build" / "gpu" / "site"
-    # Built again here: the build folder of a machine that is lent does not outlive it.
+    build = _make(place, "install-gpu")
     return [
         Step("1.1", "driver", [["nvidia-smi"]], ("gpu",), 60, 10, checks.machine),
-        Step("1.2", "build", [_make(place, "install-gpu")], ("gpu", "make"), 540, 240, leaves=site),
+        Step("1.2", "build", [build], ("gpu", "make"), 540, 240, holds=[*build, "--question"]),
         Step("1.3", "torch sees the device", [[place.python, "-c", TORCH]], ("gpu", "torch"),
              120, 20, checks.torch_sees),
         Step("1.4", "kernels load", [_cli(place, "info", "--json")], ("gpu", "build"), 120, 10,

@@ -62,7 +62,7 @@ class Machine:
                 if place.on_gpu and self.memory_gib < float(need.split()[-1]):
                     return f"the GPU has {self.memory_gib:.0f} GiB; expected {need.split()[-1]}"
             elif need == "build":
-                if not (built(place) or importable(place)):
+                if not ((place.on_gpu and built(place)) or importable(place)):
                     return "routestats is not built (step 1.2)"
             elif need in TOOLS:
                 if need not in self.tools:

@@ -53,8 +53,9 @@ class Step:
     environment : dict
     after : tuple of str
         Keys of steps that it makes no sense before.
-    leaves : Path, optional
-        What the step makes outside the results; where it is gone, the step is run again.
+    holds : list of str
+        A command that fails where what the step made outside the results is gone or old; the step
+        is then run again.
     """
 
     key: str
@@ -66,7 +67,7 @@ class Step:
     read: Callable[[str], Figures] = lambda output: {}
     environment: dict[str, str] = field(default_factory=dict)
     after: tuple[str, ...] = ()
-    leaves: Path | None = None
+    holds: list[str] = field(default_factory=list)
 
     @property
     def item(self) -> int:
