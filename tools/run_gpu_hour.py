@@ -83,14 +83,14 @@ def holds(place: Place, step: Step) -> bool:
     """Whether what a step made is still there, and not older than what it was made of."""
     return (
         not step.holds
-        or 0
-        == subprocess.run(
+        or subprocess.run(
             step.holds,
             cwd=place.root,
             env=environment(place, step),
             capture_output=True,
             check=False,
         ).returncode
+        == 0
     )
 
 
