@@ -20,6 +20,7 @@ import run_gpu_hour
 from gpu_hour import checks, server, timeline
 from gpu_hour.items import ITEMS, PIECES, steps_of
 from gpu_hour.machine import Machine
+from gpu_hour.process import run_commands
 from gpu_hour.results import LOG_HEAD, LOG_TAIL, Results, trimmed
 from gpu_hour.steps import Figures, Place, Step, StepFailed
 from routestats.cli import main
@@ -325,3 +326,23 @@ def test_an_engines_result_and_its_back_ends_are_found_among_its_log() -> None:
     assert found["backends"] == ["FLASH_ATTN", "MARLIN", "TritonExperts"]
     with pytest.raises(StepFailed, match="no result"):
         checks.engine("INFO started\n")
+
+
+def test_a_server_that_does_not_answer_in_time_is_ended(tmp_path: Path) -> None:
+    module = tmp_path / "vllm" / "entrypoints" / "openai"
+    module.mkdir(parents=True)
+    alive = tmp_path / "alive"
+    (module / "api_server.py").write_text(
+        f"import time\nwhile True: open({str(alive)!r}, 'a').write('.'); time.sleep(0.05)\n"
+    )
+    script = ROOT / "tools" / "gpu_hour" / "server.py"
+    ended = run_commands(
+        [[sys.executable, str(script), str(tmp_path / "server")]],
+        timeout=8,
+        environment={**os.environ, "PYTHONPATH": f"{tmp_path}:{os.environ.get('PYTHONPATH', '')}"},
+        folder=ROOT,
+    )
+    assert ended.code is None
+    size = alive.stat().st_size
+    time.sleep(0.5)
+    assert alive.stat().st_size == size > 0

@@ -130,6 +130,8 @@ def wrong(found: dict[str, Any]) -> list[str]:
 def main() -> int:
     import routestats as rs
 
+    # The server has a session of its own: who ends this process must not leave it behind.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     folder = Path(sys.argv[1])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
