@@ -331,6 +331,8 @@ def test_an_engines_result_and_its_back_ends_are_found_among_its_log() -> None:
 def test_a_server_that_does_not_answer_in_time_is_ended(tmp_path: Path) -> None:
     module = tmp_path / "vllm" / "entrypoints" / "openai"
     module.mkdir(parents=True)
+    for folder in (module, *module.parents[:2]):
+        (folder / "__init__.py").touch()
     alive = tmp_path / "alive"
     (module / "api_server.py").write_text(
         f"import time\nwhile True: open({str(alive)!r}, 'a').write('.'); time.sleep(0.05)\n"
