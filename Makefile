@@ -7,6 +7,7 @@
 #   make lint | wheel | bench | docs | clean
 #   make cuda                            compile the CUDA kernels and report what they take (nvcc)
 #   make test-gpu | sanitize-gpu | bench-gpu   on a machine with a GPU, with its own python3
+#   make gpu-hour [PIECE=1]              there: all that only a GPU can show (docs/gpu.md)
 #   make gpu-check                       what can be known of the engine on a GPU without one
 #   make tiny GSM8K_TRAIN=gsm8k_train.jsonl GSM8K=gsm8k_test.jsonl   train the built-in model anew
 
@@ -29,7 +30,7 @@ RUN ?= runs/demo
 
 .PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
 .PHONY: picture notebook docs clean
-.PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu
+.PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu gpu-hour
 
 demo: $(VENV)/.installed
 	rm -rf $(RUN)
@@ -79,32 +80,48 @@ gpu-check: $(VENV)/.installed
 	  tests/engines/test_backends.py tests/engines/test_kernel_memory.py
 
 # The machine's own packages and no network: torch, NumPy, pyarrow, SciPy, hypothesis, pytest, CMake,
-# ninja, pybind11, scikit-build-core.
+# ninja, pybind11, scikit-build-core. The package goes into the build folder and is found by
+# PYTHONPATH: a distribution's own Python lets nothing be installed into it.
 GPU_PYTHON ?= python3
+GPU_BUILD := build/gpu
+GPU_RUN := PYTHONPATH='$(abspath $(GPU_BUILD)/site)'"$${PYTHONPATH:+:$$PYTHONPATH}" $(GPU_PYTHON)
+GPU_CUDA ?= ON
 
-install-gpu:
-	$(GPU_PYTHON) -m pip install --quiet --no-build-isolation --no-deps \
-	  --config-settings=cmake.define.ROUTESTATS_CUDA=ON .
+install-gpu: $(GPU_BUILD)/.installed
+
+$(GPU_BUILD)/.installed: $(SOURCES)
+	rm -rf $(GPU_BUILD)/site
+	$(GPU_PYTHON) -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+	  --target $(GPU_BUILD)/site --config-settings=build-dir=$(GPU_BUILD)/cmake \
+	  --config-settings=cmake.define.ROUTESTATS_CUDA=$(GPU_CUDA) .
+	touch $@
 
 test-gpu: install-gpu
-	$(GPU_PYTHON) -m routestats.cli info
-	$(GPU_PYTHON) -m pytest -W default tests/gpu
+	$(GPU_RUN) -m routestats.cli info
+	$(GPU_RUN) -m pytest -W default tests/gpu
 
 # Slow, so on a few tests; hypothesis would take hours.
 SANITIZED := strided or holds or blocks or thousand or overrun or counts_on_the_device or live_counts or abandoned or grows or sizes
+SANITIZERS ?= memcheck racecheck
 sanitize-gpu: install-gpu
-	for tool in memcheck racecheck; do \
-	  ROUTESTATS_SANITIZE=1 compute-sanitizer --tool $$tool --error-exitcode 1 \
-	    --target-processes all $(GPU_PYTHON) -m pytest -W default -x tests/gpu \
-	    -k "$(SANITIZED)" || exit 1; \
+	for tool in $(SANITIZERS); do \
+	  ROUTESTATS_SANITIZE=1 PYTHONPATH='$(abspath $(GPU_BUILD)/site)'"$${PYTHONPATH:+:$$PYTHONPATH}" \
+	    compute-sanitizer --tool $$tool --error-exitcode 1 --target-processes all \
+	    $(GPU_PYTHON) -m pytest -W default -x tests/gpu -k "$(SANITIZED)" || exit 1; \
 	done
 
 # bench/gpu_vllm.py needs vLLM beside it, and says so where it is not.
 GPU_RESULTS ?= bench/results
 bench-gpu: install-gpu
-	$(GPU_PYTHON) bench/gpu_counts.py --output '$(GPU_RESULTS)'
-	$(GPU_PYTHON) bench/gpu_capture.py --output '$(GPU_RESULTS)'
-	$(GPU_PYTHON) bench/gpu_vllm.py --output '$(GPU_RESULTS)'
+	$(GPU_RUN) bench/gpu_counts.py --output '$(GPU_RESULTS)'
+	$(GPU_RUN) bench/gpu_capture.py --output '$(GPU_RESULTS)'
+	$(GPU_RUN) bench/gpu_vllm.py --output '$(GPU_RESULTS)'
+
+# Everything that only a GPU can show, into one folder; goes on where an earlier call ended.
+HOUR ?= runs/gpu-hour
+gpu-hour:
+	$(GPU_PYTHON) tools/run_gpu_hour.py --results '$(HOUR)' $(if $(PIECE),--piece $(PIECE)) \
+	  $(if $(BUDGET),--budget $(BUDGET)) $(if $(LAYERS),--layers $(LAYERS))
 
 # The built-in model is most of it; the index takes no file of any size.
 wheel: dist/.built

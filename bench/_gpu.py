@@ -98,9 +98,9 @@ def alternate(
 
 
 def ratio(times: list[float], baseline: list[float]) -> dict[str, float]:
-    """Median and quartiles of the rounds' own ratios."""
+    """Median and quartiles of the rounds' own ratios; of one round, that."""
     ratios = [t / b for t, b in zip(times, baseline, strict=True)]
-    low, median, high = statistics.quantiles(ratios, n=4)
+    low, median, high = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=4)
     return {"median": round(median, 5), "low": round(low, 5), "high": round(high, 5)}
 
 

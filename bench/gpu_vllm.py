@@ -1,15 +1,20 @@
-"""Capture in vLLM itself, with Mixtral-8x7B's config and dummy bf16 weights, CUDA graphs on.
+"""What capture costs in vLLM itself, with a real model's config and dummy weights.
 
 Engines of three kinds take turns, each in a process of its own: ``nothing``, ``ours`` (capture with
-weights), ``theirs`` (vLLM's `enable_return_routed_experts`). Each generates at batch 1, 32 and 256
-and reports output tokens per second and time per output token, the prompt's own time taken off.
-Before that, one engine with both on: ids must be equal, as sets, in every row that both have. Exit
-status 1 if they are not, or ours adds more than 1 % to the time per output token, or more than
-theirs.
+weights), ``theirs`` (vLLM's `enable_return_routed_experts`). Each generates at batch 1, 32, 256 and
+1,024 and reports output tokens per second and the mean, median and 95th percentile of its decode
+steps; ours also says what its drain thread took. Before that, one engine with both on: ids must be
+equal, as sets, in every row that both have. Exit status 1 if they are not, or ours adds more than
+1 % to the mean step, or more than theirs.
 
-Needs vLLM with CUDA and about 100 GB of device memory (an H200); takes about half an hour.
+Needs vLLM with CUDA and memory for the model (Qwen3-30B-A3B: 61 GB of weights, and 26 GB of cache
+for batch 1,024). The parts can be run one by one, as `make gpu-hour` does:
 
-    python bench/gpu_vllm.py
+    python bench/gpu_vllm.py                              # all of it
+    python bench/gpu_vllm.py --only ours --into FILE      # one engine; FILE collects them
+    python bench/gpu_vllm.py --judge FILE                 # what FILE holds
+
+``--only check`` asks nothing of speed: one engine captures, and what it captured is verified.
 """
 
 from __future__ import annotations
@@ -21,208 +26,170 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from _engine import engine
 from _gpu import ratio, require_gpu, save
+from _models import CONFIGS, write_config
+from _vllm_engine import KINDS, Load, run_engine
 
-BATCHES = (1, 32, 256)
-PROMPT_TOKENS, OUTPUT_TOKENS = 128, 128
+BATCHES = (1, 32, 256, 1024)
+TIMED = ("nothing", "ours", "theirs")
 GOAL = 1.01
-MIXTRAL_8X7B = {
-    "architectures": ["MixtralForCausalLM"],
-    "model_type": "mixtral",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "num_local_experts": 8,
-    "num_experts_per_tok": 2,
-    "vocab_size": 32000,
-    "max_position_embeddings": 32768,
-    "rms_norm_eps": 1e-5,
-    "rope_theta": 1e6,
-    "hidden_act": "silu",
-    "sliding_window": None,
-    "tie_word_embeddings": False,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "torch_dtype": "bfloat16",
-}
 
 
-# --- in the process of one engine ---
+def _setting(text: str) -> tuple[str, Any]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
-def make_engine(kind: str, folder: Path) -> AbstractContextManager[Any]:
-    import routestats as rs
-
-    if kind in ("ours", "both"):
-        rs.enable()
-    options: dict[str, Any] = {}
-    if kind in ("theirs", "both"):
-        options["enable_return_routed_experts"] = True
-    return engine(
-        model=str(folder),
-        load_format="dummy",
-        skip_tokenizer_init=True,
-        dtype="bfloat16",
-        max_model_len=2 * (PROMPT_TOKENS + OUTPUT_TOKENS),
-        max_num_seqs=max(BATCHES),
-        enable_prefix_caching=False,
-        gpu_memory_utilization=0.92,
-        seed=0,
-        **options,
-    )
+def _batches(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
-def generate(llm: Any, batch: int, tokens: int, seed: int) -> Any:
-    import vllm
-
-    random = np.random.default_rng(seed)
-    prompts = [
-        {"prompt_token_ids": random.integers(3, 32000, PROMPT_TOKENS).tolist()}
-        for _ in range(batch)
-    ]
-    params = vllm.SamplingParams(
-        max_tokens=tokens, ignore_eos=True, temperature=0.0, detokenize=False
-    )
-    return llm.generate(prompts, params, use_tqdm=False)
-
-
-def time_engine(llm: Any, repeats: int) -> list[dict[str, float]]:
-    rows = []
-    for batch in BATCHES:
-        generate(llm, batch, 8, 0)
-        whole: list[float] = []
-        prompt: list[float] = []
-        for seed in range(repeats):
-            for tokens, times in ((OUTPUT_TOKENS, whole), (1, prompt)):
-                start = time.perf_counter()
-                generate(llm, batch, tokens, seed)
-                times.append(time.perf_counter() - start)
-        spent, first = statistics.median(whole), statistics.median(prompt)
-        rows.append(
-            {
-                "batch": batch,
-                "tokens_per_s": batch * OUTPUT_TOKENS / spent,
-                "ms_per_token": (spent - first) / (OUTPUT_TOKENS - 1) * 1e3,
-            }
+def one_engine(args: argparse.Namespace) -> dict[str, Any]:
+    """Run an engine of kind ``--only`` in this process."""
+    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        load = Load(
+            model=str(write_config(args.model, folder / args.model, args.layers)),
+            batches=args.batches if args.only in TIMED else args.batches[-1:],
+            output_tokens=args.tokens,
+            repeats=args.repeats,
+            engine_arguments=dict(args.engine_arg),
         )
+        found = run_engine(args.only, load, folder / "run")
+    return {"model": args.model, "layers": args.layers, **found}
+
+
+def add_to(path: Path, kind: str, found: dict[str, Any]) -> None:
+    """Collect what an engine found, beside what others of its kind did."""
+    engines = json.loads(path.read_text()) if path.exists() else {}
+    engines.setdefault(kind, []).append(found)
+    path.write_text(json.dumps(engines, indent=1, default=str) + "\n")
+
+
+def wrong(kind: str, found: dict[str, Any]) -> str | None:
+    """What an engine found that may not be, in one line."""
+    if kind == "both" and (found["different"] or not found["rows"]):
+        return f"{found['different']} of {found['rows']} rows differ from vLLM's own"
+    if kind != "check":
+        return None
+    if "refused" in found:
+        return f"capture was refused: {found['refused']}"
+    if not found["verified"]:
+        return f"verify: {found['report']}"
+    if found["rows"] != found["expected_rows"]:
+        return f"expected {found['expected_rows']} rows, got {found['rows']}"
+    return None
+
+
+def compare(engines: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """A row per batch that every kind has timed: medians over engines, ratios to ``nothing``."""
+    timed: dict[int, dict[str, list[dict[str, float]]]] = {}
+    for kind in TIMED:
+        for found in engines.get(kind, []):
+            for row in found["rows"]:
+                if "step_ms_mean" in row:
+                    timed.setdefault(row["batch"], {}).setdefault(kind, []).append(row)
+    rows = []
+    for batch, kinds in timed.items():
+        if "nothing" not in kinds:
+            continue
+        figures: dict[str, Any] = {"batch": batch}
+        for kind, measured in kinds.items():
+            for name in ("tokens_per_s", "step_ms_mean", "step_ms_p50", "step_ms_p95"):
+                figures[f"{kind}_{name}"] = round(
+                    statistics.median(one[name] for one in measured), 4
+                )
+            if kind == "nothing":
+                continue
+            for name in ("step_ms_mean", "step_ms_p95"):
+                pairs = list(zip(measured, kinds["nothing"], strict=False))
+                mine, theirs = ([one[name] for one in side] for side in zip(*pairs, strict=True))
+                figures[f"{kind}_{name}_ratio"] = ratio(mine, theirs)
+        rows.append(figures)
     return rows
 
 
-def compare_rows(llm: Any, run: Path) -> dict[str, int]:
-    """Rows that ours and vLLM's own feature both have, and how many of them differ."""
-    import routestats as rs
-    from routestats.engines._requests import external_id
-
-    with rs.capture(llm, run):
-        outputs = generate(llm, 32, OUTPUT_TOKENS, 1)
-    trace = rs.Trace.open(run)
-    names = np.asarray([external_id(name)[0] for name in trace.rows["request_id"].to_pylist()])
-    positions = np.asarray(trace.rows["position"])
-    experts = np.sort(np.asarray(trace.experts), axis=2)
-    found = {"rows": 0, "different": 0}
-    for output in outputs:
-        theirs = output.outputs[0].routed_experts
-        if theirs is None:
-            sys.exit("gpu_vllm: vLLM returned no routed experts")
-        theirs = np.sort(np.asarray(theirs), axis=2)
-        mine = np.flatnonzero(names == output.request_id)
-        mine = mine[positions[mine] < len(theirs)]
-        found["rows"] += len(mine)
-        unequal = (experts[mine] != theirs[positions[mine]]).any(axis=(1, 2))
-        found["different"] += int(unequal.sum())
-    return found
+def failures(engines: dict[str, list[dict[str, Any]]], rows: list[dict[str, Any]]) -> list[str]:
+    """Goals that were missed, one line each."""
+    lines = [
+        f"{kind}: {line}"
+        for kind, found in engines.items()
+        for one in found
+        if (line := wrong(kind, one))
+    ]
+    for row in rows:
+        ours, theirs = (row.get(f"{kind}_step_ms_mean_ratio") for kind in ("ours", "theirs"))
+        if ours and (ours["median"] > GOAL or (theirs and ours["median"] > theirs["median"])):
+            beside = f", theirs {theirs['median']:.4f}" if theirs else ""
+            lines.append(f"batch {row['batch']}: ours {ours['median']:.4f}{beside}")
+    return lines
 
 
-def child(kind: str, folder: Path, repeats: int) -> None:
-    import routestats as rs
+def judge(path: Path, folder: Path | None) -> int:
+    """Print what the engines of a file found; 1 if a goal was missed."""
+    engines = json.loads(path.read_text())
+    rows = compare(engines)
+    for row in rows:
+        print(json.dumps(row))
+    for found in engines.get("ours", []):
+        captured = found["captured"]
+        print(f"drain thread: {captured['drain_cpu_ms']} ms for {captured['rows']:,} rows")
+    lines = failures(engines, rows)
+    if folder is not None:
+        import torch
+        import vllm
 
-    run = folder / f"run-{os.getpid()}"
-    result: dict[str, Any]
-    with make_engine(kind, folder) as llm:
-        if kind == "both":
-            result = compare_rows(llm, run)
-        elif kind == "ours":
-            with rs.capture(llm, run) as capture:
-                result = {"rows": time_engine(llm, repeats)}
-            result["captured"] = capture.summary
-        else:
-            result = {"rows": time_engine(llm, repeats)}
-    (folder / "result.json").write_text(json.dumps(result, default=str))
-
-
-# --- in the process that compares ---
-
-
-def run_child(kind: str, folder: Path, repeats: int) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--child", kind, "--folder", str(folder)]
-    done = subprocess.run([*command, "--repeats", str(repeats)], check=False)
-    if done.returncode != 0:
-        sys.exit(f"gpu_vllm: the engine with {kind} failed")
-    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    print(kind, json.dumps(result), flush=True)
-    return result
+        result = {"vllm": vllm.__version__, "engines": engines, "rows": rows}
+        print(save(torch, "vllm", result, folder))
+    for line in lines:
+        print(f"FAILED: {line}", file=sys.stderr)
+    if not rows:
+        print("FAILED: no batch was timed in two kinds of engines", file=sys.stderr)
+    return 1 if lines or not rows else 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model", choices=CONFIGS, default="qwen3-30b-a3b")
+    parser.add_argument("--layers", type=int, help="only so many, where memory is small")
+    parser.add_argument("--batches", type=_batches, default=BATCHES, help="default: 1,32,256,1024")
+    parser.add_argument("--tokens", type=int, default=128, help="to generate (default: 128)")
+    parser.add_argument("--repeats", type=int, default=5, help="of a batch in an engine")
+    parser.add_argument("--rounds", type=int, default=3, help="engines of each kind")
+    parser.add_argument("--engine-arg", action="append", type=_setting, default=[])
+    parser.add_argument("--only", choices=KINDS, help="one engine, in this process")
+    parser.add_argument("--into", type=Path, help="with --only: add its figures to this file")
+    parser.add_argument("--judge", type=Path, help="run nothing: what this file of figures says")
     parser.add_argument("--output", type=Path, help="folder of the results (bench/results)")
-    parser.add_argument("--child", help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    if arguments.child:
-        child(arguments.child, arguments.folder, arguments.repeats)
-        return 0
-    torch = require_gpu("gpu_vllm")
-    try:
-        import vllm
-    except ImportError:
-        sys.exit("gpu_vllm: vllm is not installed")
-
-    kinds = ("nothing", "ours", "theirs")
-    times: dict[str, list[list[dict[str, float]]]] = {kind: [] for kind in kinds}
+    args = parser.parse_args()
+    if args.judge:
+        return judge(args.judge, args.output)
+    if args.only:
+        found = one_engine(args)
+        print(json.dumps(found, default=str), flush=True)
+        if args.into:
+            add_to(args.into, args.only, found)
+        if line := wrong(args.only, found):
+            print(f"FAILED: {line}", file=sys.stderr)
+        return 1 if wrong(args.only, found) else 0
+    require_gpu("gpu_vllm")
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "config.json").write_text(json.dumps(MIXTRAL_8X7B))
-        equality = run_child("both", folder, arguments.repeats)
-        for _ in range(arguments.rounds):
-            for kind in kinds:
-                times[kind].append(run_child(kind, folder, arguments.repeats)["rows"])
-
-    rows, failed = [], []
-    if equality["different"] or not equality["rows"]:
-        failed.append(f"{equality['different']} of {equality['rows']} rows differ from vLLM's own")
-    for i, batch in enumerate(BATCHES):
-        row: dict[str, Any] = {"batch": batch}
-        spent = {k: [round_[i]["ms_per_token"] for round_ in times[k]] for k in kinds}
-        for kind in kinds:
-            row[f"{kind}_ms_per_token"] = statistics.median(spent[kind])
-            row[f"{kind}_tokens_per_s"] = statistics.median(
-                round_[i]["tokens_per_s"] for round_ in times[kind]
-            )
-        for kind in ("ours", "theirs"):
-            row[f"{kind}_ratio"] = ratio(spent[kind], spent["nothing"])
-        rows.append(row)
-        print(row)
-        mine, theirs = row["ours_ratio"]["median"], row["theirs_ratio"]["median"]
-        if mine > GOAL or mine > theirs:
-            failed.append(f"batch {batch}: ours {mine:.4f}, theirs {theirs:.4f}")
-    result = {"vllm": vllm.__version__, "equality": equality, "rows": rows}
-    print(save(torch, "vllm", result, arguments.output))
-    for line in failed:
-        print(f"FAILED: {line}", file=sys.stderr)
-    return 1 if failed else 0
+        into = Path(name) / "engines.json"
+        for kind in ("both", *(kind for _ in range(args.rounds) for kind in TIMED)):
+            command = [sys.executable, __file__, *sys.argv[1:], "--only", kind]
+            done = subprocess.run([*command, "--into", str(into)], check=False)
+            if done.returncode != 0 and (kind != "both" or not into.exists()):
+                sys.exit(f"gpu_vllm: the engine with {kind} failed")
+        return judge(into, args.output or Path(__file__).parent / "results")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,15 @@ def test_a_run_with_its_outcome(tmp_path: Path) -> None:
     assert (record["task_id"], record["finish_reason"], record["external_id"]) == ("t", "stop", "a")
     counts = rs.RouteCounts.load(tmp_path / "run" / "counts-any.npz")
     assert counts == rs.count(trace, hops=(0, 1), pairing="any")
+
+
+def test_the_run_says_what_processor_time_its_drain_thread_took(tmp_path: Path) -> None:
+    begin = time.perf_counter()
+    made = recorder(tmp_path / "run")
+    run_step(made, step(0, 5, new=True))
+    taken = made.close()["drain_cpu_ms"]
+    assert 0 < taken <= 1e3 * (time.perf_counter() - begin)
+    assert rs.Trace.open(tmp_path / "run").info["totals"]["drain_cpu_ms"] == taken
 
 
 @pytest.mark.parametrize("output_tokens", [1, 3])

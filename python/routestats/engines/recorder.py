@@ -109,6 +109,7 @@ class Recorder:
             flush_seconds=options.flush_seconds,
         )
         self._handed_over = self._drained = 0  # rows
+        self._drain_cpu_ms = 0.0
         self._held_from = 0  # the first row that a holding ring has not had back
         self._first_step = self._writer.next_step  # of the run; the ring counts its own from 0
         self._counts = RunCounts(
@@ -229,6 +230,8 @@ class Recorder:
                     self._writer.flush()
         except Exception as error:
             self.fail(reason_of(error))
+        finally:
+            self._drain_cpu_ms = round(time.thread_time() * 1e3, 1)
 
     def _take(self) -> int:
         self._held_from = self._drained
@@ -372,6 +375,7 @@ class Recorder:
             "unknown_requests": assembler.unknown_requests,
             "synthetic_requests": assembler.synthetic_requests,
             "illegal_domain_requests": assembler.illegal_domain_requests,
+            "drain_cpu_ms": self._drain_cpu_ms,
             "error": self._error,
         }
 
