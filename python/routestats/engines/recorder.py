@@ -109,6 +109,7 @@ class Recorder:
             flush_seconds=options.flush_seconds,
         )
         self._handed_over = self._drained = 0  # rows
+        self._near_ties = 0  # those that the ring does not count
         self._held_from = 0  # the first row that a holding ring has not had back
         self._first_step = self._writer.next_step  # of the run; the ring counts its own from 0
         self._counts = RunCounts(
@@ -254,6 +255,7 @@ class Recorder:
                 {name: values for name, values in columns.items() if values is not None},
                 None if self._holding is None else self._drained + start,
             )
+            self._near_ties += step.near_ties
             start += rows
         self._drained += start
         return start
@@ -354,6 +356,7 @@ class Recorder:
 
     def _totals(self) -> dict[str, Any]:
         assembler = self._assembler
+        counted = 0 if self._holding is None else self._holding.near_ties
         return {
             "rows": self._writer.rows_written,
             "requests": assembler.requests_seen,
@@ -366,6 +369,7 @@ class Recorder:
             "unknown_requests": assembler.unknown_requests,
             "synthetic_requests": assembler.synthetic_requests,
             "illegal_domain_requests": assembler.illegal_domain_requests,
+            "near_ties": self._near_ties + counted,
             "error": self._error,
         }
 
