@@ -41,26 +41,28 @@ KERNELS: dict[str, Callable[[], Any]] = {"cuda": _cuda_kernels}
 """By type of device, the module with its `StepRing` and kernels. Tests add an emulated device."""
 
 
-def types_of(layer: int, ids: Any, weights: Any, top_k: int) -> tuple[IdType, WeightType]:
-    """Number formats of what a router chose, ``[rows, K]`` both.
+def form_of(layer: int, ids: Any, weights: Any, top_k: int) -> tuple[int, IdType, WeightType]:
+    """Rows and number formats of what a router chose, ``[rows, K]`` both.
 
     Raises
     ------
     CaptureError
         If their shapes or dtypes are others.
     """
-    if ids.ndim != 2 or ids.shape[1] != top_k:
-        got = ids.shape[1] if ids.ndim == 2 else list(ids.shape)
+    shape, of_weights = ids.shape, weights.shape  # asked once: this runs for every layer
+    if len(shape) != 2 or shape[1] != top_k:
+        got = shape[1] if len(shape) == 2 else list(shape)
         raise CaptureError(f"MoE layer {layer}: expected {top_k} experts per token, got {got}")
-    if weights.shape != ids.shape:
+    if of_weights != shape:
         raise CaptureError(
-            f"MoE layer {layer}: expected weights {list(ids.shape)}, got {list(weights.shape)}"
+            f"MoE layer {layer}: expected weights {list(shape)}, got {list(of_weights)}"
         )
-    if ids.dtype not in ID_TYPES or weights.dtype not in WEIGHT_TYPES:
+    try:
+        return shape[0], ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
+    except KeyError:
         raise CaptureError(
             f"MoE layer {layer}: {ids.dtype} and {weights.dtype} are no dtypes of ids and weights"
-        )
-    return ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
+        ) from None
 
 
 def _kernels(device: Any) -> Any:
@@ -326,7 +328,7 @@ def _capture(
     experts: int,
     top_k: int,
 ) -> None:
-    id_type, weight_type = types_of(layer, ids, weights, top_k)
+    rows, id_type, weight_type = form_of(layer, ids, weights, top_k)
     ids, weights = ids.contiguous(), weights.contiguous()
     target = CaptureTarget(
         control=control.data_ptr(),
@@ -338,7 +340,7 @@ def _capture(
         experts=experts,
         top_k=top_k,
     )
-    arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0])
+    arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, rows)
     _kernels(ids.device).capture(target, layer, *arguments, _stream(ids.device))
 
 

@@ -18,7 +18,7 @@ from routestats._core import CaptureRing
 from routestats.engines._forward_fault import ForwardFault
 from routestats.engines._rings import Ring, host_ring
 from routestats.engines.choice_check import Compared, Scores, agreement, near_ties_of
-from routestats.engines.device_ring import DeviceMemory, DeviceRing, types_of
+from routestats.engines.device_ring import DeviceMemory, DeviceRing, form_of
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.shape import RouteShape
 
@@ -85,18 +85,14 @@ def _write(layer: int, ids: Any, weights: Any) -> None:
     if tap is None:
         return  # warm-up, profiling, or a step whose rows are dropped
     try:
-        _write_layer(tap.ring, layer, ids, weights)
+        rows, id_type, weight_type = form_of(layer, ids, weights, tap.top_k)
+        if not ids.is_contiguous() or not weights.is_contiguous():
+            ids, weights = ids.contiguous(), weights.contiguous()
+        tap.ring.write_layer_at(
+            layer, ids.data_ptr(), id_type, weights.data_ptr(), weight_type, rows
+        )
     except Exception as error:  # inside the forward pass
         tap.fault.keep(layer, error)
-
-
-def _write_layer(ring: CaptureRing, layer: int, ids: Any, weights: Any) -> None:
-    id_type, weight_type = types_of(layer, ids, weights, ring.top_k)
-    if not ids.is_contiguous() or not weights.is_contiguous():
-        ids, weights = ids.contiguous(), weights.contiguous()
-    ring.write_layer_at(
-        layer, ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0]
-    )
 
 
 # torch.compile does not trace into an operator, as it would into the callback. The operator claims
@@ -132,6 +128,7 @@ class _HostRingTap:
     def __init__(self, shape: RouteShape) -> None:
         self.fault = ForwardFault()
         self.checked_layers = 0
+        self.top_k = shape.top_k
         self._shape = shape
         self._ring: CaptureRing | None = None
 
@@ -220,7 +217,7 @@ class StagedTap(_HostRingTap):
 
     def observe(self, layer: int, ids: Any, weights: Any) -> None:
         try:
-            types_of(layer, ids, weights, self._shape.top_k)
+            form_of(layer, ids, weights, self._shape.top_k)
             if ids.dtype == torch.int64:  # what int32 cannot hold must not become another expert
                 ids = ids.clamp(-1, self._shape.num_experts)
             rows = min(ids.shape[0], self._ids.shape[1])
