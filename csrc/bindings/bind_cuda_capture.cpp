@@ -31,6 +31,17 @@ void bind_cuda_capture(py::module_& module) {
       py::arg("target"), py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("weights"),
       py::arg("weight_type"), py::arg("rows"), py::arg("stream"),
       "Launch the capture kernel of one layer.");
+  module.def(
+      "compare",
+      [](const CaptureTarget& target, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
+         std::uintptr_t theirs, IdType their_type, std::uint64_t rows, const RouterScores& scores,
+         std::uintptr_t stream) {
+        cuda::launch_compare(target, two_choices(ids, id_type, theirs, their_type, rows, scores),
+                             layer, reinterpret_cast<cudaStream_t>(stream));
+      },
+      py::arg("target"), py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("theirs"),
+      py::arg("their_type"), py::arg("rows"), py::arg("scores"), py::arg("stream"),
+      "Launch the kernel that compares what a router and a kernel chose.");
 }
 
 }  // namespace routestats::bindings

@@ -73,6 +73,7 @@ py::tuple drain(CaptureRing& ring, std::uint64_t max_rows, std::uint64_t wait_ro
 
 void bind_ring(py::module_& module) {
   py::enum_<IdType>(module, "IdType")
+      .value("int16", IdType::i16)
       .value("int32", IdType::i32)
       .value("int64", IdType::i64)
       .value("uint32", IdType::u32);

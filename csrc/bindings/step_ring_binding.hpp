@@ -49,6 +49,17 @@ inline pybind11::tuple drain_steps(StepRing& ring, std::uint64_t max_rows, std::
   return py::make_tuple(drained.spans, drained.ids, drained.weights, tags);
 }
 
+// The choices of a router and of a kernel, as Python gives them.
+inline TwoChoices two_choices(std::uintptr_t ours, IdType our_type, std::uintptr_t theirs,
+                              IdType their_type, std::uint64_t rows, const RouterScores& scores) {
+  return {reinterpret_cast<const void*>(ours),
+          our_type,
+          reinterpret_cast<const void*>(theirs),
+          their_type,
+          rows,
+          scores};
+}
+
 // `make_device(target, weights)` makes the device.
 template <class MakeDevice>
 void bind_step_ring(pybind11::module_& module, const char* name, const char* doc,
@@ -57,18 +68,18 @@ void bind_step_ring(pybind11::module_& module, const char* name, const char* doc
   py::class_<StepRing> ring_class(module, name, doc, py::module_local());  // one per module
   ring_class
       .def(py::init([make_device](const CaptureTarget& target, std::uint64_t capacity, bool weights,
-                                  bool block) {
+                                  bool block, std::uint32_t checked_layers) {
              const RingConfig config{target.extents.layers,
                                      target.experts,
                                      target.extents.top_k,
                                      capacity,
                                      weights,
                                      block ? Overflow::block : Overflow::drop};
-             return std::make_unique<StepRing>(config, target.extents,
-                                               make_device(target, weights));
+             return std::make_unique<StepRing>(config, target.extents, make_device(target, weights),
+                                               checked_layers);
            }),
            py::arg("target"), py::kw_only(), py::arg("capacity"), py::arg("weights"),
-           py::arg("block"))
+           py::arg("block"), py::arg("checked_layers") = 0)
       .def("begin_step", &StepRing::begin_step, py::arg("rows"), py::arg("stream") = 0,
            py::call_guard<py::gil_scoped_release>())
       .def(
@@ -86,6 +97,7 @@ void bind_step_ring(pybind11::module_& module, const char* name, const char* doc
            py::arg("seconds"))
       .def("release", &StepRing::release,
            "Free the slots of the rows that the last drain gave; the next one does so, too.");
+  ring_class.def_property_readonly("near_ties", &StepRing::near_ties);
   bind_ring_state(ring_class);
 }
 

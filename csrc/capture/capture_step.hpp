@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "base/host_device.hpp"
+#include "capture/choice_check.hpp"
 #include "capture/ring_index.hpp"
 #include "capture/routing_input.hpp"
 
@@ -20,15 +21,24 @@ struct CaptureStep {
   std::uint64_t number;
 };
 
-// Control words: the open step, then a record for each of kStepsInFlight steps, with the first
-// fault and a stamp per layer. Steps take the records in turn, so the record of a step stays as it
-// is until the host has read it, while the next steps run.
+// Control words: the open step, then a record for each of kStepsInFlight steps: what was found in
+// it, and a stamp per layer. Steps take the records in turn, so the record of a step stays as it is
+// until the host has read it, while the next steps run.
 struct ControlLayout {
   std::uint32_t layers;
+  std::uint32_t top_k;
 
-  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t record_words() const {
-    return 1 + std::uint64_t{layers};
+  // Words of a record.
+  static constexpr std::uint64_t kFault = 0;          // place of an id that names no expert
+  static constexpr std::uint64_t kDifference = 1;     // place where a kernel chose otherwise
+  static constexpr std::uint64_t kNearTies = 2;       // how many choices tie within rounding
+  static constexpr std::uint64_t kCheckedLayers = 3;  // compared with the choice of the kernel
+  static constexpr std::uint64_t kTheirs = 4;         // what the kernel chose, four ids a word
+
+  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t stamps() const {
+    return kTheirs + (std::uint64_t{top_k} + 3) / 4;
   }
+  ROUTESTATS_HOST_DEVICE constexpr std::uint64_t record_words() const { return stamps() + layers; }
   ROUTESTATS_HOST_DEVICE constexpr std::uint64_t record(std::uint64_t step) const {
     return 3 + step % kStepsInFlight * record_words();
   }
@@ -49,8 +59,8 @@ ROUTESTATS_HOST_DEVICE constexpr bool is_stamp_of(std::uint64_t stamp, std::uint
   return stamp >> 2 == step && stamp != kNeverStamped;
 }
 
-// The place of an id that names no expert. The least place is kept: the first row of the first
-// layer.
+// The place of a fault in a step. Of the ids that name no expert the least place is kept: the first
+// row of the first layer.
 inline constexpr std::uint64_t kNoFault = ~std::uint64_t{0};
 
 struct FaultPlace {
@@ -76,7 +86,9 @@ struct CaptureTarget {
   RingExtents extents;
   std::uint32_t experts;
 
-  ROUTESTATS_HOST_DEVICE constexpr ControlLayout layout() const { return {extents.layers}; }
+  ROUTESTATS_HOST_DEVICE constexpr ControlLayout layout() const {
+    return {extents.layers, extents.top_k};
+  }
   ROUTESTATS_HOST_DEVICE constexpr std::uint32_t id_bytes() const { return experts <= 256 ? 1 : 2; }
 };
 
@@ -84,20 +96,29 @@ ROUTESTATS_HOST_DEVICE inline CaptureStep open_step_of(const CaptureTarget& targ
   return {target.control[0], target.control[1], target.control[2]};
 }
 
-// One thread opens a step. It clears only the fault of the record: the step number of an old stamp
-// tells it apart.
+ROUTESTATS_HOST_DEVICE inline std::uint64_t* record_of(const CaptureTarget& target,
+                                                       const CaptureStep& step) {
+  return target.control + target.layout().record(step.number);
+}
+
+// One thread opens a step. It leaves the stamps of the record: the step number of an old one tells
+// it apart.
 ROUTESTATS_HOST_DEVICE inline void open_step(const CaptureTarget& target, const CaptureStep& step) {
   target.control[0] = step.first_slot;
   target.control[1] = step.rows;
   target.control[2] = step.number;
-  target.control[target.layout().record(step.number)] = kNoFault;
+  std::uint64_t* const record = record_of(target, step);
+  record[ControlLayout::kFault] = kNoFault;
+  record[ControlLayout::kDifference] = kNoFault;
+  record[ControlLayout::kNearTies] = 0;
+  record[ControlLayout::kCheckedLayers] = 0;
 }
 
 // One thread per layer and launch says that the layer was routed.
 ROUTESTATS_HOST_DEVICE inline void stamp_layer(const CaptureTarget& target, const CaptureStep& step,
                                                std::uint32_t layer, std::uint64_t routed_rows) {
   if (step.rows == 0) return;
-  std::uint64_t& stamp = target.control[target.layout().record(step.number) + 1 + layer];
+  std::uint64_t& stamp = record_of(target, step)[target.layout().stamps() + layer];
   const std::uint64_t flags =
       (routed_rows < step.rows ? kTooFewRows : 0) | (is_stamp_of(stamp, step.number) ? kTwice : 0);
   stamp = stamp_of(step.number, flags);
@@ -115,7 +136,7 @@ ROUTESTATS_HOST_DEVICE inline void capture_choice(const CaptureTarget& target,
   const std::uint64_t first = std::uint64_t{row} * top_k;
   const std::int64_t id = load_id(routing, first + slot);
   if (id < 0 || id >= static_cast<std::int64_t>(target.experts)) {
-    Atomics::minimum(target.control + target.layout().record(step.number),
+    Atomics::minimum(record_of(target, step) + ControlLayout::kFault,
                      FaultPlace{layer, row, slot}.key());
     return;
   }
@@ -131,6 +152,65 @@ ROUTESTATS_HOST_DEVICE inline void capture_choice(const CaptureTarget& target,
     static_cast<std::uint16_t*>(target.ids)[place] = static_cast<std::uint16_t>(id);
   }
   target.weights[place] = half_bits(load_weight(routing, first + slot));
+}
+
+// --- checking against a kernel that routes by itself ---
+
+// What a router and a kernel chose for the rows of one layer, and by what.
+struct TwoChoices {
+  const void* ours;  // [rows, top_k], as `capture_choice` was given it
+  IdType our_type;
+  const void* theirs;  // [rows, top_k]
+  IdType their_type;
+  std::uint64_t rows;
+  RouterScores scores;
+};
+
+// One thread per layer and launch. A kernel that told of fewer rows has not told of the step.
+template <class Atomics>
+ROUTESTATS_HOST_DEVICE inline void note_checked(const CaptureTarget& target,
+                                                const CaptureStep& step, std::uint64_t rows) {
+  if (step.rows == 0 || rows < step.rows) return;
+  Atomics::add(record_of(target, step) + ControlLayout::kCheckedLayers, std::uint64_t{1});
+}
+
+// One thread per row. Of the rows that differ one is kept, whichever comes first.
+// `Atomics::swap(word, expected, desired)` gives what the word was.
+template <class Atomics>
+ROUTESTATS_HOST_DEVICE inline void check_choice(const CaptureTarget& target,
+                                                const CaptureStep& step, const TwoChoices& choices,
+                                                std::uint32_t layer, std::uint32_t row) {
+  if (row >= step.rows) return;
+  const std::uint32_t top_k = target.extents.top_k;
+  const std::uint64_t first = std::uint64_t{row} * top_k;
+  const auto ours = [&](std::uint32_t k) {
+    return load_integer(choices.ours, choices.our_type, first + k);
+  };
+  const auto theirs = [&](std::uint32_t k) {
+    return load_integer(choices.theirs, choices.their_type, first + k);
+  };
+  const Agreement found = agreement_of(choices.scores, row, top_k, ours, theirs);
+  if (found == Agreement::same) return;
+  std::uint64_t* const record = record_of(target, step);
+  if (found == Agreement::near_tie) {
+    Atomics::add(record + ControlLayout::kNearTies, std::uint64_t{1});
+    return;
+  }
+  const std::uint64_t before =
+      Atomics::swap(record + ControlLayout::kDifference, kNoFault, FaultPlace{layer, row, 0}.key());
+  if (before != kNoFault) return;
+  for (std::uint32_t k = 0; k < top_k; k += 4) {
+    std::uint64_t word = 0;
+    for (std::uint32_t i = 0; i < 4 && k + i < top_k; ++i) {
+      word |= (static_cast<std::uint64_t>(theirs(k + i)) & 0xffffu) << (16 * i);
+    }
+    record[ControlLayout::kTheirs + k / 4] = word;
+  }
+}
+
+// Id `k` of what `check_choice` kept. Kernels tell their choice in 16 bits, with their sign.
+inline std::int16_t kept_id(const std::uint64_t* record, std::uint32_t k) {
+  return static_cast<std::int16_t>(record[ControlLayout::kTheirs + k / 4] >> (16 * (k % 4)));
 }
 
 // --- counting from the ring ---
@@ -166,7 +246,7 @@ struct RowTags {
 ROUTESTATS_HOST_DEVICE inline void tag_row(const CaptureTarget& target, const CaptureStep& step,
                                            const RowTags& tags, std::uint32_t row) {
   const auto value = [row](const void* data, IdType type) {
-    return static_cast<std::int32_t>(load_id({data, type, nullptr, WeightType::f32, 0}, row));
+    return static_cast<std::int32_t>(load_integer(data, type, row));
   };
   std::int32_t* tag = target.tags + 2 * target.extents.slot_after(step.first_slot, row);
   tag[0] = value(tags.positions, tags.position_type);
@@ -181,9 +261,9 @@ ROUTESTATS_HOST_DEVICE inline void shut_step(const CaptureTarget& target) { targ
 ROUTESTATS_HOST_DEVICE inline void forget_step(const CaptureTarget& target,
                                                const CaptureStep& step) {
   shut_step(target);
-  std::uint64_t* const record = target.control + target.layout().record(step.number);
+  std::uint64_t* const stamps = record_of(target, step) + target.layout().stamps();
   for (std::uint32_t layer = 0; layer < target.extents.layers; ++layer) {
-    record[1 + layer] = kNeverStamped;
+    stamps[layer] = kNeverStamped;
   }
 }
 

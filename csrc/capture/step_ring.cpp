@@ -1,5 +1,6 @@
 #include "capture/step_ring.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <limits>
 #include <stdexcept>
@@ -26,13 +27,21 @@ const RingConfig& checked(const RingConfig& config, const RingExtents& extents) 
   return config;
 }
 
+std::string as_set(std::vector<std::int64_t> ids) {
+  std::sort(ids.begin(), ids.end());
+  std::string text;
+  for (const std::int64_t id : ids) text += (text.empty() ? "" : ", ") + std::to_string(id);
+  return "{" + text + "}";
+}
+
 }  // namespace
 
 StepRing::StepRing(const RingConfig& config, const RingExtents& extents,
-                   std::unique_ptr<StepDevice> device)
+                   std::unique_ptr<StepDevice> device, std::uint32_t checked_layers)
     : config_(checked(config, extents)),
       extents_(extents),
       device_(std::move(device)),
+      checked_layers_(checked_layers),
       ledger_(config_.capacity, config_.overflow, kStepsInFlight) {
   device_->reset();
 }
@@ -65,10 +74,15 @@ void StepRing::abandon_step(Stream stream) {
 
 void StepRing::take(const std::vector<Step>& steps, void* ids, std::uint16_t* weights,
                     std::int32_t* tags) {
+  std::uint64_t first_row = ledger_.tail();
+  std::uint64_t near_ties = 0;
   for (const Step& step : steps) {
     device_->wait(step.number);
-    check_record(step);
+    check_record(step, first_row);
+    first_row += step.rows;
+    near_ties += device_->record(step.number)[ControlLayout::kNearTies];
   }
+  near_ties_ += near_ties;
   const std::uint64_t rows = rows_of(steps);
   const std::uint64_t width = extents_.row_width();
   const std::uint64_t id_width = width * id_bytes();
@@ -94,14 +108,15 @@ void StepRing::release() {
   held_.clear();
 }
 
-void StepRing::check_record(const Step& step) const {
+void StepRing::check_record(const Step& step, std::uint64_t first_row) const {
   const std::uint64_t* record = device_->record(step.number);
+  const std::uint64_t* stamps = record + ControlLayout{config_.layers, config_.top_k}.stamps();
   const auto refuse = [&](std::uint64_t layer, const std::string& what) {
     throw CaptureFault("step " + std::to_string(step.number) + ": MoE layer " +
                        std::to_string(layer) + what);
   };
   for (std::uint32_t layer = 0; layer < config_.layers; ++layer) {
-    const std::uint64_t stamp = record[1 + layer];
+    const std::uint64_t stamp = stamps[layer];
     if (!is_stamp_of(stamp, step.number)) {
       refuse(layer, " was not written: its routing did not pass through the bound router");
     }
@@ -110,12 +125,37 @@ void StepRing::check_record(const Step& step) const {
       refuse(layer, " routed fewer rows than the step's " + std::to_string(step.rows));
     }
   }
-  if (record[0] != kNoFault) {
-    const FaultPlace place = FaultPlace::of(record[0]);
+  if (record[ControlLayout::kFault] != kNoFault) {
+    const FaultPlace place = FaultPlace::of(record[ControlLayout::kFault]);
     refuse(place.layer, ", row " + std::to_string(place.row) + ", slot " +
                             std::to_string(place.slot) + ": an expert id outside 0.." +
                             std::to_string(config_.experts - 1));
   }
+  if (record[ControlLayout::kDifference] != kNoFault) {
+    const FaultPlace place = FaultPlace::of(record[ControlLayout::kDifference]);
+    refuse(place.layer, difference(record, place, first_row));
+  }
+  if (record[ControlLayout::kCheckedLayers] != checked_layers_) {
+    throw CaptureFault("step " + std::to_string(step.number) + ": the kernels of " +
+                       std::to_string(record[ControlLayout::kCheckedLayers]) +
+                       " MoE layers told what they chose; expected " +
+                       std::to_string(checked_layers_));
+  }
+}
+
+std::string StepRing::difference(const std::uint64_t* record, const FaultPlace& place,
+                                 std::uint64_t first_row) const {
+  std::vector<std::int64_t> ours;
+  std::vector<std::int64_t> theirs;
+  const std::uint64_t first = extents_.offset(first_row + place.row, place.layer);
+  for (std::uint32_t k = 0; k < config_.top_k; ++k) {
+    std::uint16_t id = device_->ids()[first + k];
+    if (id_bytes() == 2) std::memcpy(&id, device_->ids() + 2 * (first + k), 2);
+    ours.push_back(id);
+    theirs.push_back(kept_id(record, k));
+  }
+  return ", row " + std::to_string(place.row) + ": the router chose experts " + as_set(ours) +
+         ", but the kernel " + as_set(theirs);
 }
 
 }  // namespace routestats

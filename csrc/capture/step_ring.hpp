@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -45,9 +46,9 @@ class StepRing {
   using Stream = StepDevice::Stream;
 
   // `extents` are those of the memory on the device. config.capacity, the rows in use at once, may
-  // be less.
-  StepRing(const RingConfig& config, const RingExtents& extents,
-           std::unique_ptr<StepDevice> device);
+  // be less. `checked_layers`: how many layers of a step are compared with the choice of a kernel.
+  StepRing(const RingConfig& config, const RingExtents& extents, std::unique_ptr<StepDevice> device,
+           std::uint32_t checked_layers = 0);
 
   const RingConfig& config() const { return config_; }
   std::uint32_t id_bytes() const { return config_.experts <= 256 ? 1 : 2; }
@@ -82,16 +83,23 @@ class StepRing {
   std::uint64_t dropped_rows() const { return ledger_.dropped_rows(); }
   std::uint64_t dropped_steps() const { return ledger_.dropped_steps(); }
   std::uint64_t committed_rows() const { return ledger_.committed_rows(); }
+  // Choices of taken steps in which router and kernel differ, but only within rounding.
+  std::uint64_t near_ties() const { return near_ties_; }
 
  private:
-  void check_record(const Step& step) const;
+  // `first_row`: of the step, in the ring.
+  void check_record(const Step& step, std::uint64_t first_row) const;
+  std::string difference(const std::uint64_t* record, const FaultPlace& place,
+                         std::uint64_t first_row) const;
 
   const RingConfig config_;
   const RingExtents extents_;
   const std::unique_ptr<StepDevice> device_;
+  const std::uint32_t checked_layers_;
   bool step_open_ = false;
   CaptureStep open_{};
   std::vector<Step> held_;  // taken steps; only the draining thread uses them
+  std::atomic<std::uint64_t> near_ties_ = 0;
   RingLedger ledger_;
 };
 

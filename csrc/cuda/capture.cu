@@ -20,6 +20,17 @@ __global__ void __launch_bounds__(kThreads, 1) capture(const __grid_constant__ C
                                 index - row * target.extents.top_k);
 }
 
+// One thread per row. `rows`: those of the launch, of which the step may use fewer. As few blocks
+// as one at a time: for more the compiler would spill registers.
+__global__ void __launch_bounds__(kThreads, 1)
+    compare(const __grid_constant__ CaptureTarget target,
+            const __grid_constant__ TwoChoices choices, std::uint32_t layer, std::uint32_t rows) {
+  const std::uint32_t row = blockIdx.x * kThreads + threadIdx.x;
+  const CaptureStep step = open_step_of(target);
+  if (row == 0) note_checked<DeviceAtomics>(target, step, choices.rows);
+  if (row < rows) check_choice<DeviceAtomics>(target, step, choices, layer, row);
+}
+
 __global__ void open(const __grid_constant__ CaptureTarget target,
                      const __grid_constant__ CaptureStep step) {
   open_step(target, step);
@@ -44,22 +55,31 @@ unsigned blocks_of(std::uint64_t threads) {
   return static_cast<unsigned>(threads == 0 ? 1 : (threads + kThreads - 1) / kThreads);
 }
 
+// Rows past the ring's capacity are padding of a launch: no step has so many.
+std::uint64_t rows_of_launch(const CaptureTarget& target, std::uint64_t rows) {
+  return rows < target.extents.capacity ? rows : target.extents.capacity;
+}
+
 }  // namespace
 
 void load_capture_kernels() {
   const auto load_all = [](auto*... kernels) {
     (load_kernel(kernels, "load the capture kernels"), ...);
   };
-  load_all(capture, open, finish, shut, forget);
+  load_all(capture, compare, open, finish, shut, forget);
 }
 
 void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,
                     cudaStream_t stream) {
-  // Rows past the ring's capacity are padding of the launch: no step has so many.
-  const std::uint64_t rows =
-      routing.rows < target.extents.capacity ? routing.rows : target.extents.capacity;
-  const auto choices = static_cast<std::uint32_t>(rows * target.extents.top_k);
+  const auto choices =
+      static_cast<std::uint32_t>(rows_of_launch(target, routing.rows) * target.extents.top_k);
   launch("capture a layer", stream, {blocks_of(choices)}, capture, target, routing, layer, choices);
+}
+
+void launch_compare(const CaptureTarget& target, const TwoChoices& choices, std::uint32_t layer,
+                    cudaStream_t stream) {
+  const auto rows = static_cast<std::uint32_t>(rows_of_launch(target, choices.rows));
+  launch("compare a layer", stream, {blocks_of(rows)}, compare, target, choices, layer, rows);
 }
 
 void launch_open(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream) {

@@ -17,6 +17,10 @@ void load_capture_kernels();
 void launch_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer,
                     cudaStream_t stream);
 
+// Compares what the router of a layer chose with what its kernel chose; may be captured as well.
+void launch_compare(const CaptureTarget& target, const TwoChoices& choices, std::uint32_t layer,
+                    cudaStream_t stream);
+
 void launch_open(const CaptureTarget& target, const CaptureStep& step, cudaStream_t stream);
 
 // Tags the step's rows and shuts it.

@@ -48,6 +48,15 @@ PYBIND11_MODULE(_emulated, module) {
       },
       py::arg("target"), py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("weights"),
       py::arg("weight_type"), py::arg("rows"), py::arg("stream"));
+  module.def(
+      "compare",
+      [](const CaptureTarget& target, std::uint32_t layer, std::uintptr_t ids, IdType id_type,
+         std::uintptr_t theirs, IdType their_type, std::uint64_t rows, const RouterScores& scores,
+         std::uintptr_t) {
+        emulate_check(target, two_choices(ids, id_type, theirs, their_type, rows, scores), layer);
+      },
+      py::arg("target"), py::arg("layer"), py::arg("ids"), py::arg("id_type"), py::arg("theirs"),
+      py::arg("their_type"), py::arg("rows"), py::arg("scores"), py::arg("stream"));
   module.def("gather_rows", &gather_rows, py::arg("target"), py::arg("rows"),
              "Ids [n, L, K] of rows that a ring holds, by their numbers.");
 }

@@ -7,6 +7,12 @@ namespace {
 
 struct HostAtomics {
   static void minimum(std::uint64_t* word, std::uint64_t value) { *word = std::min(*word, value); }
+  static void add(std::uint64_t* word, std::uint64_t more) { *word += more; }
+  static std::uint64_t swap(std::uint64_t* word, std::uint64_t expected, std::uint64_t desired) {
+    const std::uint64_t before = *word;
+    if (before == expected) *word = desired;
+    return before;
+  }
 };
 
 }  // namespace
@@ -61,6 +67,14 @@ void emulate_capture(const CaptureTarget& target, const LayerRouting& routing,
     for (std::uint32_t slot = 0; slot < target.extents.top_k; ++slot) {
       capture_choice<HostAtomics>(target, step, routing, layer, row, slot);
     }
+  }
+}
+
+void emulate_check(const CaptureTarget& target, const TwoChoices& choices, std::uint32_t layer) {
+  const CaptureStep step = open_step_of(target);
+  note_checked<HostAtomics>(target, step, choices.rows);
+  for (std::uint32_t row = 0; row < choices.rows; ++row) {
+    check_choice<HostAtomics>(target, step, choices, layer, row);
   }
 }
 

@@ -39,7 +39,8 @@ class EmulatedStepDevice final : public StepDevice {
   std::mutex mutex_;
 };
 
-// The capture kernel of one layer.
+// The kernels of one layer: capture, and the check against what its kernel chose.
 void emulate_capture(const CaptureTarget& target, const LayerRouting& routing, std::uint32_t layer);
+void emulate_check(const CaptureTarget& target, const TwoChoices& choices, std::uint32_t layer);
 
 }  // namespace routestats

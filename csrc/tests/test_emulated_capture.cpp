@@ -22,7 +22,7 @@ using namespace routestats;
 
 // A ring in the memory of an emulated device. The engine writes it in a stream of its own.
 struct Engine {
-  Engine(const RingConfig& config, std::uint64_t capacity)
+  Engine(const RingConfig& config, std::uint64_t capacity, std::uint32_t checked_layers = 0)
       : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
                config.experts},
         stream(cuda::new_stream()),
@@ -36,7 +36,8 @@ struct Engine {
     target.weights = weights.get();
     target.tags = tags.get();
     ring = std::make_unique<StepRing>(
-        config, target.extents, std::make_unique<cuda::CudaStepDevice>(target, config.weights));
+        config, target.extents, std::make_unique<cuda::CudaStepDevice>(target, config.weights),
+        checked_layers);
   }
   StepRing::Stream handle() const { return reinterpret_cast<StepRing::Stream>(stream.get()); }
 
@@ -164,11 +165,57 @@ void captured_faults_are_named() {
   expect(error == "step 0: MoE layer 0, row 1, slot 1: an expert id outside 0..7", error);
 }
 
+// The kernel that compares choices, by its launcher; its rule is tested with the ring of steps.
+void captured_choices_are_compared() {
+  const RingConfig config{1, 8, 2, 2048, true, Overflow::block};
+  Engine engine(config, 2048, 1);
+  constexpr std::uint64_t kRows = 1500;  // several blocks
+  const std::vector<float> weights(2 * kRows, 0.5F);
+  std::vector<std::int32_t> ids;
+  std::vector<std::int16_t> theirs;
+  std::vector<float> logits;
+  for (std::uint64_t row = 0; row < kRows; ++row) {
+    for (const float logit : {2.0F, 1.0F, 1.0F, 0.0F, 0.0F, 0.0F, 0.0F, 0.0F}) {
+      logits.push_back(logit);
+    }
+    ids.insert(ids.end(), {0, 1});
+    theirs.push_back(0);
+    theirs.push_back(row % 3 == 0 ? 2 : 1);
+  }
+  const RouterScores scores{
+      logits.data(), WeightType::f32, nullptr, WeightType::f32, ScoreKind::logit, 8, 1, 1, 1e-6F};
+  const auto run = [&] {
+    engine.ring->begin_step(kRows - 1, engine.handle());
+    cuda::launch_capture(engine.target,
+                         {ids.data(), IdType::i32, weights.data(), WeightType::f32, kRows}, 0,
+                         engine.stream.get());
+    cuda::launch_compare(engine.target,
+                         {ids.data(), IdType::i32, theirs.data(), IdType::i16, kRows, scores}, 0,
+                         engine.stream.get());
+    engine.ring->commit_step({ids.data(), IdType::i32, ids.data(), IdType::i32}, engine.handle());
+    std::vector<std::uint8_t> out(2 * kRows);
+    std::vector<std::uint16_t> halves(2 * kRows);
+    std::vector<std::int32_t> tags(2 * kRows);
+    return error_of([&] {
+      engine.ring->take(engine.ring->peek(2048), out.data(), halves.data(), tags.data());
+      engine.ring->release();
+    });
+  };
+  expect(run().empty() && engine.ring->near_ties() == 500, "near ties");
+  theirs[2 * 1400 + 1] = 3;
+  const std::string error = run();
+  expect(error ==
+             "step 1: MoE layer 0, row 1400: the router chose experts {0, 1}, but the kernel "
+             "{0, 3}",
+         error);
+}
+
 }  // namespace
 
 int main() {
   captured_rows_are_exact(8, 2);
   captured_rows_are_exact(300, 9);
   captured_faults_are_named();
+  captured_choices_are_compared();
   std::puts("capture on emulated CUDA: ok");
 }

@@ -20,7 +20,7 @@ using namespace routestats;
 
 // The memory of a device, and a ring over it.
 struct Device {
-  Device(const RingConfig& config, std::uint64_t capacity)
+  Device(const RingConfig& config, std::uint64_t capacity, std::uint32_t checked_layers = 0)
       : target{nullptr,       nullptr, nullptr, nullptr, {capacity, config.layers, config.top_k},
                config.experts},
         control(target.layout().words()),
@@ -32,7 +32,7 @@ struct Device {
     target.weights = weights.data();
     target.tags = tags.data();
     ring = std::make_unique<StepRing>(config, target.extents,
-                                      std::make_unique<EmulatedStepDevice>(target));
+                                      std::make_unique<EmulatedStepDevice>(target), checked_layers);
   }
 
   CaptureTarget target;
@@ -66,6 +66,8 @@ Routing draw(std::mt19937& random, const RingConfig& config, std::uint64_t rows,
     for (std::uint32_t k = 0; k < config.top_k; ++k) {
       if (id_type == IdType::i64) {
         append(routing.ids, std::int64_t{experts[k]});
+      } else if (id_type == IdType::i16) {
+        append(routing.ids, static_cast<std::int16_t>(experts[k]));
       } else {
         append(routing.ids, experts[k]);
       }
@@ -244,6 +246,79 @@ void faults_are_named() {
          "too few rows");
 }
 
+// What a kernel chose for three rows of two layers, beside a router that chose {0, 1} for each, by
+// logits that fall from expert to expert; experts 1 and 2 differ by `gap`.
+struct Compared {
+  std::string fault;
+  std::uint64_t near_ties = 0;
+};
+
+Compared compared(const std::vector<std::int16_t>& theirs, float gap, std::uint64_t rows = 4,
+                  std::uint32_t checked_layers = 1) {
+  const RingConfig config{2, 300, 2, 8, true, Overflow::block};
+  Device device(config, 8, checked_layers);
+  std::vector<float> logits;
+  for (std::uint32_t row = 0; row < 4; ++row) {
+    for (std::uint32_t e = 0; e < config.experts; ++e) {
+      logits.push_back(3.0F - (e < 2 ? 0.25F * static_cast<float>(e) : static_cast<float>(e)));
+    }
+    logits[row * config.experts + 2] = logits[row * config.experts + 1] - gap;
+  }
+  const std::vector<std::int32_t> ids{0, 1, 1, 0, 0, 1, 7, 8};  // of which the last is padding
+  const std::vector<float> weights(8, 0.5F);
+  const RouterScores scores{logits.data(),
+                            WeightType::f32,
+                            nullptr,
+                            WeightType::f32,
+                            ScoreKind::logit,
+                            config.experts,
+                            1,
+                            1,
+                            1e-3F};
+  const TwoChoices choices{ids.data(), IdType::i32, theirs.data(), IdType::i16, rows, scores};
+  Compared found;
+  for (int step = 0; step < 2; ++step) {       // the second one has the record of no other
+    emulate_check(device.target, choices, 1);  // outside a step
+    device.ring->begin_step(3, 0);
+    for (const std::uint32_t layer : {0u, 1u}) {
+      emulate_capture(device.target, {ids.data(), IdType::i32, weights.data(), WeightType::f32, 4},
+                      layer);
+    }
+    emulate_check(device.target, choices, 1);
+    device.ring->commit_step({ids.data(), IdType::i32, ids.data(), IdType::i32}, 0);
+    const auto steps = device.ring->peek(8);
+    Rows out = room_for(config, steps);
+    found.fault = error_of(
+        [&] { device.ring->take(steps, out.ids.data(), out.weights.data(), out.tags.data()); });
+    if (!found.fault.empty()) break;
+    device.ring->release();
+  }
+  found.near_ties = device.ring->near_ties();
+  return found;
+}
+
+void choices_of_kernels_are_compared() {
+  const auto same = compared({1, 0, 0, 1, 0, 1, 5, 5}, 1.0F);
+  expect(same.fault.empty() && same.near_ties == 0, "the same sets; padding is not compared");
+  const auto tie = compared({0, 2, 0, 1, 2, 0, 5, 5}, 0.004F);
+  expect(tie.fault.empty() && tie.near_ties == 4, "two near ties a step: " + tie.fault);
+  expect(compared({0, 1, 0, 1, 2, 0, 5, 5}, 0.006F).fault ==
+             "step 0: MoE layer 1, row 2: the router chose experts {0, 1}, but the kernel {0, 2}",
+         "more than rounding");
+  expect(compared({0, 1, 299, 1, 0, 1, 5, 5}, 0.0F).fault ==
+             "step 0: MoE layer 1, row 1: the router chose experts {0, 1}, but the kernel {1, 299}",
+         "ids of two bytes");
+  for (const std::int16_t id : std::vector<std::int16_t>{0, -1, 300}) {  // the first is there twice
+    expect(!compared({0, id, 0, 1, 0, 1, 5, 5}, 0.0F).fault.empty(), "no choice of two experts");
+  }
+  expect(compared({1, 0, 0, 1, 0, 1, 5, 5}, 1.0F, 2).fault ==
+             "step 0: the kernels of 0 MoE layers told what they chose; expected 1",
+         "fewer rows than the step's");
+  expect(compared({1, 0, 0, 1, 0, 1, 5, 5}, 1.0F, 4, 2).fault ==
+             "step 0: the kernels of 1 MoE layers told what they chose; expected 2",
+         "a layer that was not compared");
+}
+
 void no_more_steps_than_records() {
   const RingConfig config{1, 4, 1, 1000, true, Overflow::drop};
   Device device(config, 1000);
@@ -312,7 +387,7 @@ void abandoned_steps_take_no_record() {
 }  // namespace
 
 int main() {
-  for (const IdType id : {IdType::i32, IdType::i64, IdType::u32}) {
+  for (const IdType id : {IdType::i16, IdType::i32, IdType::i64, IdType::u32}) {
     for (const WeightType weight : {WeightType::f32, WeightType::f16, WeightType::bf16}) {
       equals_the_host_ring(8, 2, id, weight);
       equals_the_host_ring(1, 1, id, weight);
@@ -321,6 +396,7 @@ int main() {
   }
   tags_follow_their_rows();
   faults_are_named();
+  choices_of_kernels_are_compared();
   taken_rows_are_held();
   no_more_steps_than_records();
   abandoned_steps_take_no_record();

@@ -142,6 +142,7 @@ class PathCounter:
     def distinct(self) -> int: ...
 
 class IdType:
+    int16: ClassVar[IdType]
     int32: ClassVar[IdType]
     int64: ClassVar[IdType]
     uint32: ClassVar[IdType]
@@ -245,7 +246,22 @@ class CaptureRing:
     @property
     def committed_rows(self) -> int: ...
 
-def control_words(layers: int) -> int: ...
+def control_words(layers: int, top_k: int) -> int: ...
+
+class RouterScores:
+    def __init__(
+        self,
+        *,
+        logits: int,
+        logit_type: WeightType,
+        bias: int,
+        bias_type: WeightType,
+        sigmoid: bool,
+        experts: int,
+        groups: int,
+        chosen_groups: int,
+        unit: float,
+    ) -> None: ...
 
 class CaptureTarget:
     def __init__(

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import numpy as np
 import numpy.typing as npt
 
-from routestats._core import CaptureTarget, IdType, WeightType
+from routestats._core import CaptureTarget, IdType, RouterScores, WeightType
 
 class Versions(TypedDict):
     runtime: int
@@ -34,7 +34,13 @@ def wait_for_stream(stream: int) -> None: ...
 
 class StepRing:
     def __init__(
-        self, target: CaptureTarget, *, capacity: int, weights: bool, block: bool
+        self,
+        target: CaptureTarget,
+        *,
+        capacity: int,
+        weights: bool,
+        block: bool,
+        checked_layers: int = 0,
     ) -> None: ...
     def begin_step(self, rows: int, stream: int = 0) -> bool: ...
     def commit_step(
@@ -67,6 +73,8 @@ class StepRing:
     def dropped_steps(self) -> int: ...
     @property
     def committed_rows(self) -> int: ...
+    @property
+    def near_ties(self) -> int: ...
 
 class Stream:
     def __init__(self) -> None: ...
@@ -80,6 +88,17 @@ def capture(
     weights: int,
     weight_type: WeightType,
     rows: int,
+    stream: int,
+) -> None: ...
+def compare(
+    target: CaptureTarget,
+    layer: int,
+    ids: int,
+    id_type: IdType,
+    theirs: int,
+    their_type: IdType,
+    rows: int,
+    scores: RouterScores,
     stream: int,
 ) -> None: ...
 

@@ -19,6 +19,7 @@ from fake_platform import A100, B200, CUDA_CARDS, H100, L40S, MI300, RTX_5090, C
 from moe_layers import FAMILIES, FORMATS, make_layer, vllm_on
 
 from routestats.engines.vllm.backends import alternatives
+from routestats.engines.vllm.monolithic import BY_LOGIT, BY_SIGMOID
 from routestats.engines.vllm.routers import find_layers
 from routestats.errors import CaptureError
 from routestats.models import tiny_model, tiny_settings
@@ -118,22 +119,21 @@ def test_the_table_holds_every_family_in_every_format_it_comes_in() -> None:
 
 
 @pytest.mark.parametrize("card", CARDS, ids=lambda card: card.name)
-def test_what_no_kernel_tells_is_refused_by_naming_those_that_do(card: Card) -> None:
-    """A default is observed, or the refusal names back ends; and those names are right here."""
+def test_every_default_is_observed_and_has_modular_kernels_beside_it(card: Card) -> None:
+    """Where a kernel tells what it chose, near ties can be told; and the names are right here."""
     with vllm_on(card):
-        for weights, model in documented():
+        for (weights, model), cells in documented().items():
             layer = make_layer(FAMILIES[model], weights)
-            refusal = refused(layer)
+            assert refused(layer) is None, (weights, model)
+            if "checked" in cells[CARDS.index(card)]:
+                assert layer.router.routing_method_type.name in BY_LOGIT | BY_SIGMOID
             if layer._quant_method.is_monolithic:
                 names = alternatives(layer)
                 assert names, (weights, model)
                 assert alternatives(layer._quant_method) == names
-                assert refusal is None or all(f"'{name}'" in refusal for name in names)
                 for name in names:
                     method = make_layer(FAMILIES[model], weights, name)._quant_method
                     assert not method.is_monolithic, (weights, model, name)
-            else:
-                assert refusal is None, (weights, model)
 
 
 def refused(layer: Any) -> str | None:
@@ -144,6 +144,19 @@ def refused(layer: Any) -> str | None:
         return str(error)
     assert found.router is layer.router
     return None
+
+
+def test_a_refusal_names_modular_kernels() -> None:
+    from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import (
+        RoutingSimulatorRouter,
+    )
+
+    with vllm_on(B200):
+        layer = make_layer(FAMILIES["Mixtral-8x7B"], "bf16")
+        layer.router = RoutingSimulatorRouter(top_k=2, global_num_experts=8)
+        refusal = refused(layer)
+        assert refusal is not None
+        assert refusal.endswith("; expected moe_backend='triton' or 'flashinfer_cutlass'")
 
 
 def test_int4_has_names_where_it_is_monolithic(monkeypatch: pytest.MonkeyPatch) -> None:

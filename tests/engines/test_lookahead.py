@@ -255,6 +255,39 @@ def test_routers_that_choose_otherwise_are_asked() -> None:
     assert tie[0, 0] < tie[0, 1]
 
 
+def test_what_cannot_look_ahead_fails_the_capture_and_not_the_forward_pass() -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("vllm")
+    from routestats.engines.vllm.lookahead import Lookahead, layout_of
+    from routestats.engines.vllm.routers import MoELayer
+    from routestats.engines.vllm.stages import LayerModules
+    from routestats.errors import CaptureError
+    from routestats.shape import RouteShape
+
+    class Router:
+        pass
+
+    shape = RouteShape(2, 8, 2)
+    places = []
+    for i in range(2):
+        block, gate = torch.nn.Identity(), torch.nn.Linear(4, 8)
+        layer = MoELayer(i, Router(), 8, 2, f"layers.{i}")
+        places.append(LayerModules(layer, None, block, None, gate, None))
+    ahead = Lookahead(places, layout_of(places, (1,), shape), shape, 16, torch.device("cpu"))
+    ahead.bind()
+    for width, message in ((4, None), (5, "cannot be multiplied")):
+        ahead.open()
+        x = torch.randn(3, width)
+        with torch.no_grad():
+            assert places[0].block(x) is x
+        if message is None:
+            assert ahead.close(3)().shape == (3, 1, 1, 4)
+        else:
+            with pytest.raises(CaptureError, match=message):
+                ahead.close(3)
+    ahead.release()
+
+
 def test_a_compiled_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("vllm")
     from vllm.engine.arg_utils import EngineArgs

@@ -99,16 +99,24 @@ def test_all_taps_notice_a_layer_that_did_not_fire() -> None:
                     commit_and_drain(tap, target)
 
 
-@pytest.mark.parametrize("which", [0, 2])
-def test_another_number_of_experts_is_named(which: int) -> None:
-    tap = taps()[which]
-    target = ring_of(tap)
-    target.begin_step(5)
-    tap.open()
-    with pytest.raises(CaptureError, match="expected 2 experts per token, got 3"):
-        tap.observe(0, torch.zeros(5, 3, dtype=torch.int32), torch.zeros(5, 3))
-    tap.abandon()
-    target.abandon_step()
+@pytest.mark.parametrize("which", range(3))
+def test_what_cannot_be_recorded_fails_the_capture_and_not_the_forward_pass(which: int) -> None:
+    good = torch.zeros(5, 2, dtype=torch.int32), torch.zeros(5, 2)
+    wide = torch.zeros(5, 3, dtype=torch.int32), torch.zeros(5, 3)
+    for bad, message in (
+        (wide, "MoE layer 0: expected 2 experts per token, got 3"),
+        ((good[0], wide[1]), r"MoE layer 0: expected weights \[5, 2\], got \[5, 3\]"),
+        ((good[0].bool(), good[1]), "torch.bool and torch.float32 are no dtypes"),
+    ):
+        tap = taps()[which]
+        target = ring_of(tap)
+        target.begin_step(5)
+        tap.open()
+        tap.observe(0, *bad)
+        tap.observe(1, *good)
+        with pytest.raises(CaptureError, match=message):
+            tap.close(5)
+        target.abandon_step()
 
 
 def staged_step(rows: int, observe: Any) -> None:

@@ -213,26 +213,6 @@ def test_a_kernel_in_one_piece_is_refused() -> None:
         kernel_of(layer_of(module))
 
 
-def test_a_router_inside_its_kernel_is_refused() -> None:
-    torch = pytest.importorskip("torch")
-    pytest.importorskip("vllm")
-    from routestats.engines.vllm.routers import find_layers
-    from routestats.errors import CaptureError
-
-    model = torch.nn.Module()
-    model.experts = torch.nn.Module()
-    model.experts.router = SimpleNamespace(
-        set_capture_fn=None, _compute_routing=lambda: None, top_k=2
-    )
-    model.experts.layer_id = 3
-    model.experts._quant_method = SimpleNamespace(is_monolithic=False)
-    (layer,) = find_layers(model, 8)
-    assert (layer.layer_id, layer.top_k) == (3, 2)
-    model.experts._quant_method.is_monolithic = True
-    with pytest.raises(CaptureError, match="layer experts: its kernel .* routes inside"):
-        find_layers(model, 8)
-
-
 def test_layers_without_gate_or_decoder_are_named() -> None:
     pytest.importorskip("torch")
     pytest.importorskip("vllm")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,9 +13,11 @@ import pytest
 import torch
 
 import routestats as rs
+from routestats.engines.choice_check import Scores, rounding
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm import attachment as attachments
 from routestats.engines.vllm.attachment import Attachment
+from routestats.engines.vllm.routers import MoELayer
 from routestats.engines.vllm.runner_rows import LeftOut, requests_of
 from routestats.engines.vllm.tap_choice import TapChoice
 from routestats.engines.vllm.taps import HostTap
@@ -31,6 +34,7 @@ class Runner:
 
     def __init__(self, tap: HostTap, layers: int) -> None:
         self.tap, self.layers = tap, layers
+        self.then: Callable[[], None] = lambda: None
         self.input_batch = SimpleNamespace(num_reqs=1, req_ids=[REQUEST])
         self.query_start_loc = SimpleNamespace(np=np.array([0, 3]))
         self.input_ids = torch.tensor([5, 6, 7])
@@ -43,6 +47,7 @@ class Runner:
         for layer in range(self.layers):
             ids = torch.tensor([[0, 1]] * 3, dtype=torch.int32)
             self.tap.observe(layer, ids, torch.tensor([[0.7, 0.3]] * 3))
+        self.then()
         return "executed"
 
     def sample_tokens(self) -> Any:
@@ -56,7 +61,7 @@ def captured(layers: int = 2, largest_step: int = 8) -> tuple[WorkerCapture, Any
     attachment = SimpleNamespace(
         runner=runner,
         config=SimpleNamespace(model_config=model_config),
-        layers=[SimpleNamespace(layer_id=i, router=None) for i in range(2)],
+        layers=[MoELayer(i, None, 8, 2) for i in range(2)],
         shape=SHAPE,
         tap=tap,
         tap_reason={"tap_reason": "there is no driver"},
@@ -97,6 +102,35 @@ def test_a_step_with_accepted_drafts(tmp_path: Path) -> None:
     assert rs.verify(tmp_path / "run").ok
     settings = rs.Trace.open(tmp_path / "run").info["settings"]
     assert (settings["tap"], settings["tap_reason"]) == ("HostTap", "there is no driver")
+
+
+@pytest.mark.parametrize("gap", [1e-8, 0.1])
+def test_a_kernel_that_routes_otherwise(tmp_path: Path, gap: float) -> None:
+    """Near ties are counted in the run; another choice ends the capture, and not the engine."""
+    capture, runner = captured()
+    routed = runner.execute_model  # the capture is around it
+    logits = torch.zeros(3, 8)
+    logits[:, 0], logits[:, 1], logits[:, 2] = 2.0, 1.0, 1.0 - gap
+    scores = Scores(logits, None, False, 1, 1, rounding(torch.float32))
+    runner.tap.checked_layers = 1
+
+    def compare() -> None:
+        ids = torch.tensor([[0, 1]] * 3, dtype=torch.int32)
+        runner.tap.check(1, ids, torch.tensor([[0, 1], [0, 2], [2, 0]]).to(torch.int16), scores)
+
+    runner.then = compare
+    capture.start(request(tmp_path / "run", tmp_path / "alarm"))
+    assert routed(scheduled()) == "executed"
+    runner.sample_tokens()
+    totals = capture.stop([], None)
+    if gap < 0.01:
+        assert (totals["near_ties"], totals["error"]) == (2, None)
+        assert rs.Trace.open(tmp_path / "run").info["totals"]["near_ties"] == 2
+        assert rs.verify(tmp_path / "run").ok
+    else:
+        assert "row 1: the router chose experts {0, 1}, but the kernel {0, 2}" in totals["error"]
+        assert "but the kernel" in (tmp_path / "alarm").read_text()
+        assert not capture.under_way
 
 
 def test_an_alarm_that_cannot_be_given(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from routestats.trace import Trace, sort_by_weight
 
 torch = pytest.importorskip("torch", reason="CUDA graphs are made by torch")
 
+from routestats.engines.choice_check import Scores, rounding  # noqa: E402
 from routestats.engines.device_ring import DeviceMemory, DeviceRing  # noqa: E402
 
 ROWS = 64  # of the graph; fewer are real
@@ -301,6 +302,49 @@ def test_a_run_counts_on_the_device_what_its_trace_keeps(tmp_path: Path) -> None
     for kind in ("top1", "set"):
         table = pq.read_table(tmp_path / "run" / f"paths-{kind}.parquet")
         assert table.equals(count_paths(trace, kind, top=1000).to_table())
+
+
+def test_choices_of_kernels_are_compared_in_a_graph() -> None:
+    """Near ties are counted for real rows; another choice is named when the step is drained."""
+    shape = RouteShape(2, 64, 4)
+    memory = DeviceMemory(shape, 256, "cuda")
+    logits = torch.rand(2, ROWS, 64, device="cuda")
+    weights, chosen = logits.topk(4, dim=-1)
+    ids, theirs = chosen.to(torch.int32), chosen.flip(-1).to(torch.int16)
+    positions = torch.arange(ROWS, device="cuda")
+
+    def forward() -> None:
+        for layer in range(2):
+            scores = Scores(logits[layer], None, False, 1, 1, rounding(torch.float32))
+            memory.capture(layer, ids[layer], weights[layer])
+            memory.check(layer, ids[layer], theirs[layer], scores)
+
+    forward()  # warm up
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        forward()
+    ring = DeviceRing(memory, capacity=256, weights=True, block=True, checked_layers=2)
+
+    def step() -> None:
+        ring.begin_step(ROWS - 3)
+        graph.replay()
+        ring.tag(positions, positions)
+        ring.commit_step()
+        drain_all(ring)
+
+    step()
+    assert ring.near_ties == 0
+    best, last = int(chosen[1, 5, 3]), int(logits[1, 5].argmin())
+    logits[1, 5, last] = logits[1, 5, best]
+    theirs[1, 5, 0] = last  # the router's least choice comes first here
+    theirs[0, ROWS - 2] = 63  # padding
+    step()
+    assert ring.near_ties == 1
+    logits[1, 5, last] = 0.0
+    with pytest.raises(CaptureError, match="MoE layer 1, row 5: the router chose experts"):
+        step()
+    assert memory.fault.reason is None
 
 
 def test_compiled_code_keeps_its_writes() -> None:

@@ -39,6 +39,9 @@ class StepRows:
         understand, and those that the engine made up itself.
     synthetic_rows : int
         Rows of requests that the engine made up itself.
+    near_ties : int
+        Choices in which router and kernel differ within rounding, as far as the ring does not
+        count them.
     lookahead : function, optional
         Gives what later gates would have chosen, ``[rows, V, P, M]``. It may wait for a device, so
         the drain thread calls it, once.
@@ -59,6 +62,7 @@ class StepRows:
     unknown: int = 0
     synthetic: int = 0
     synthetic_rows: int = 0
+    near_ties: int = 0
     lookahead: Callable[[], Ids] | None = None
     sampled: dict[str, int] = field(default_factory=dict)
     rows: int = field(init=False)

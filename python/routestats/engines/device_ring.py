@@ -8,14 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
-from routestats._core import CaptureTarget, IdType, WeightType, control_words
+from routestats._core import CaptureTarget, IdType, RouterScores, WeightType, control_words
+from routestats.engines._forward_fault import ForwardFault
+from routestats.engines.choice_check import Scores
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
 
 ID_TYPES = {
+    torch.int16: IdType.int16,
     torch.int32: IdType.int32,
     torch.int64: IdType.int64,
     torch.uint32: IdType.uint32,
@@ -35,6 +39,30 @@ def _cuda_kernels() -> Any:
 
 KERNELS: dict[str, Callable[[], Any]] = {"cuda": _cuda_kernels}
 """By type of device, the module with its `StepRing` and kernels. Tests add an emulated device."""
+
+
+def form_of(layer: int, ids: Any, weights: Any, top_k: int) -> tuple[int, IdType, WeightType]:
+    """Rows and number formats of what a router chose, ``[rows, K]`` both.
+
+    Raises
+    ------
+    CaptureError
+        If their shapes or dtypes are others.
+    """
+    shape, of_weights = ids.shape, weights.shape  # asked once: this runs for every layer
+    if len(shape) != 2 or shape[1] != top_k:
+        got = shape[1] if len(shape) == 2 else list(shape)
+        raise CaptureError(f"MoE layer {layer}: expected {top_k} experts per token, got {got}")
+    if of_weights != shape:
+        raise CaptureError(
+            f"MoE layer {layer}: expected weights {list(shape)}, got {list(of_weights)}"
+        )
+    try:
+        return shape[0], ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
+    except KeyError:
+        raise CaptureError(
+            f"MoE layer {layer}: {ids.dtype} and {weights.dtype} are no dtypes of ids and weights"
+        ) from None
 
 
 def _kernels(device: Any) -> Any:
@@ -58,6 +86,8 @@ class DeviceMemory:
         Position and token id of each row.
     control : tensor of int64
         Which step is open, and its stamps and faults.
+    fault : ForwardFault
+        What went wrong where nothing may be raised.
     """
 
     def __init__(self, shape: RouteShape, capacity: int, device: Any) -> None:
@@ -69,7 +99,7 @@ class DeviceMemory:
         self.tags = torch.zeros((capacity, 2), dtype=torch.int32, device=device)
         # All ones: no stamp is of any step, and no step is open.
         self.control = torch.full(
-            (control_words(shape.num_layers),), -1, dtype=torch.int64, device=device
+            (control_words(shape.num_layers, shape.top_k),), -1, dtype=torch.int64, device=device
         )
         self.control[1] = 0
         self.target = CaptureTarget(
@@ -82,11 +112,13 @@ class DeviceMemory:
             experts=shape.num_experts,
             top_k=shape.top_k,
         )
+        self.fault = ForwardFault()
+        _memories[self.control.data_ptr()] = self
 
     def capture(self, layer: int, ids: Any, weights: Any) -> None:
         """Write what the router of `layer` chose, ``[rows, K]``, into the open step, if one is.
 
-        Works inside a CUDA graph and compiled code.
+        Works inside a CUDA graph and compiled code. Errors are kept in `fault`.
         """
         torch.ops.routestats.capture(
             ids,
@@ -100,6 +132,40 @@ class DeviceMemory:
             self.shape.num_experts,
             self.shape.top_k,
         )
+
+    def check(self, layer: int, ids: Any, theirs: Any, scores: Scores) -> None:
+        """Compare what the router of `layer` chose in the open step with what its kernel chose.
+
+        Works inside a CUDA graph. `ids` are what `capture` was given; both are ``[rows, K]``.
+        """
+        logits, bias = scores.logits.contiguous(), scores.bias
+        bias = logits[:0] if bias is None else bias.contiguous()
+        expected = {"logits": (len(ids), self.shape.num_experts), "choice": tuple(ids.shape)}
+        for name, tensor in (("logits", logits), ("choice", theirs)):
+            if tuple(tensor.shape) != expected[name]:
+                raise CaptureError(
+                    f"MoE layer {layer}: its kernel's {name}: expected {list(expected[name])}, "
+                    f"got {list(tensor.shape)}"
+                )
+        ids, theirs = ids.contiguous(), theirs.contiguous()
+        of_layer = RouterScores(
+            logits=logits.data_ptr(),
+            logit_type=WEIGHT_TYPES[logits.dtype],
+            bias=0 if scores.bias is None else bias.data_ptr(),
+            bias_type=WEIGHT_TYPES[bias.dtype],
+            sigmoid=scores.sigmoid,
+            experts=self.shape.num_experts,
+            groups=scores.groups,
+            chosen_groups=scores.chosen_groups,
+            unit=scores.unit,
+        )
+        types = ID_TYPES[ids.dtype], ID_TYPES[theirs.dtype]
+        arguments = (ids.data_ptr(), types[0], theirs.data_ptr(), types[1], len(ids), of_layer)
+        _kernels(self.device).compare(self.target, layer, *arguments, _stream(self.device))
+
+
+# By the address of their control words, because an operator is given tensors alone.
+_memories: WeakValueDictionary[int, DeviceMemory] = WeakValueDictionary()
 
 
 class DeviceRing:
@@ -117,9 +183,19 @@ class DeviceRing:
         Whether weights travel to the host, too.
     block : bool
         When the ring is full: wait before the step, or drop its rows and count them.
+    checked_layers : int
+        How many layers of a step are compared with the choice of their kernel.
     """
 
-    def __init__(self, memory: DeviceMemory, *, capacity: int, weights: bool, block: bool) -> None:
+    def __init__(
+        self,
+        memory: DeviceMemory,
+        *,
+        capacity: int,
+        weights: bool,
+        block: bool,
+        checked_layers: int = 0,
+    ) -> None:
         if capacity > memory.capacity:
             raise CaptureError(
                 f"ring_rows: the ring on the device was made with {memory.capacity} rows when the "
@@ -127,7 +203,11 @@ class DeviceRing:
             )
         self._memory = memory
         self._ring = _kernels(memory.device).StepRing(
-            memory.target, capacity=capacity, weights=weights, block=block
+            memory.target,
+            capacity=capacity,
+            weights=weights,
+            block=block,
+            checked_layers=checked_layers,
         )
         self._inputs: tuple[Any, Any] | None = None
 
@@ -200,6 +280,11 @@ class DeviceRing:
         return sum(int(part.nbytes) for part in parts)
 
     @property
+    def near_ties(self) -> int:
+        """Choices in which router and kernel differ, but only within rounding."""
+        return int(self._ring.near_ties)
+
+    @property
     def step_open(self) -> bool:
         return bool(self._ring.step_open)
 
@@ -230,6 +315,15 @@ _library.define(
 
 
 def _launch(
+    ids: Any, weights: Any, ring_ids: Any, ring_weights: Any, control: Any, layer: int, *sizes: int
+) -> None:
+    try:
+        _capture(ids, weights, ring_ids, ring_weights, control, layer, *sizes)
+    except Exception as error:  # inside the forward pass
+        _memories[control.data_ptr()].fault.keep(layer, error)
+
+
+def _capture(
     ids: Any,
     weights: Any,
     ring_ids: Any,
@@ -241,14 +335,7 @@ def _launch(
     experts: int,
     top_k: int,
 ) -> None:
-    if ids.shape[1] != top_k:
-        raise CaptureError(
-            f"MoE layer {layer}: expected {top_k} experts per token, got {ids.shape[1]}"
-        )
-    try:
-        id_type, weight_type = ID_TYPES[ids.dtype], WEIGHT_TYPES[weights.dtype]
-    except KeyError as error:
-        raise CaptureError(f"MoE layer {layer}: {error} is no dtype of ids or weights") from None
+    rows, id_type, weight_type = form_of(layer, ids, weights, top_k)
     ids, weights = ids.contiguous(), weights.contiguous()
     target = CaptureTarget(
         control=control.data_ptr(),
@@ -260,7 +347,7 @@ def _launch(
         experts=experts,
         top_k=top_k,
     )
-    arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, ids.shape[0])
+    arguments = (ids.data_ptr(), id_type, weights.data_ptr(), weight_type, rows)
     _kernels(ids.device).capture(target, layer, *arguments, _stream(ids.device))
 
 

@@ -110,6 +110,7 @@ class Recorder:
         )
         self._handed_over = self._drained = 0  # rows
         self._drain_cpu_ms = 0.0
+        self._near_ties = 0  # those that the ring does not count
         self._held_from = 0  # the first row that a holding ring has not had back
         self._first_step = self._writer.next_step  # of the run; the ring counts its own from 0
         self._counts = RunCounts(
@@ -255,6 +256,7 @@ class Recorder:
         else:
             columns["positions"] = _joined([step.positions for step in with_rows])
             columns["token_ids"] = _joined([step.token_ids for step in with_rows])
+        self._near_ties += sum(step.near_ties for step in with_rows)
         self._assembler.add_steps(steps, columns, None if self._holding is None else self._drained)
         self._drained += len(numbers)
         return len(numbers)
@@ -363,6 +365,7 @@ class Recorder:
 
     def _totals(self) -> dict[str, Any]:
         assembler = self._assembler
+        counted = 0 if self._holding is None else self._holding.near_ties
         return {
             "rows": self._writer.rows_written,
             "requests": assembler.requests_seen,
@@ -376,6 +379,7 @@ class Recorder:
             "synthetic_requests": assembler.synthetic_requests,
             "illegal_domain_requests": assembler.illegal_domain_requests,
             "drain_cpu_ms": self._drain_cpu_ms,
+            "near_ties": self._near_ties + counted,
             "error": self._error,
         }
 

@@ -118,7 +118,7 @@ class Attachment:
     def bind(self) -> None:
         """Wrap the routers, if they are not."""
         if self._binding is None:
-            self._binding = RouterBinding(self.layers, self.tap.observe)
+            self._binding = RouterBinding(self.layers, self.tap)
 
     def unbind(self) -> None:
         """Take the wrappers off the routers of an eager engine; the next capture binds again."""

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from routestats.engines._forward_fault import ForwardFault
 from routestats.engines.vllm.routers import MoELayer
 from routestats.engines.vllm.stages import LayerModules, Wrapping
 from routestats.errors import CaptureError
@@ -95,6 +96,7 @@ class Lookahead:
         self._wrapping = Wrapping()
         self._open = False
         self._written = 0
+        self._fault = ForwardFault()
         extents = (max_rows, *layout.extents(shape.num_layers))
         self._ids = torch.zeros(extents, dtype=torch.int32, device=device)
         self._residual: Any = None
@@ -133,9 +135,10 @@ class Lookahead:
         Raises
         ------
         CaptureError
-            If a layer did not run where it was looked for.
+            If a layer did not run where it was looked for, or its gates could not be applied.
         """
         self._open = False
+        self._fault.check()
         if self._written != len(self._targets):
             raise CaptureError(
                 f"lookahead: expected {len(self._targets)} layers to look ahead, "
@@ -157,8 +160,11 @@ class Lookahead:
     def _looking(self, source: int, block: Callable[..., Any]) -> Callable[..., Any]:
         def look_and_run(*args: Any, **kwargs: Any) -> Any:
             if self._open:
-                hidden = args[0] if args else kwargs["hidden_states"]
-                self._look(source, hidden.view(-1, hidden.shape[-1]))
+                try:
+                    hidden = args[0] if args else kwargs["hidden_states"]
+                    self._look(source, hidden.view(-1, hidden.shape[-1]))
+                except Exception as error:  # inside the forward pass
+                    self._fault.keep(source, error)
             return block(*args, **kwargs)
 
         return look_and_run

@@ -3,7 +3,7 @@
 What a router chooses is read where it is computed: ``router._compute_routing`` returns the gate
 weights as applied and the logical expert ids, before any mapping to physical experts. It is
 wrapped on the instance, which leaves ``set_capture_fn``, a single slot that vLLM's own capturer
-takes, alone.
+takes, alone. Where a kernel routes by itself, the router is asked beside it (`monolithic`).
 """
 
 from __future__ import annotations
@@ -14,11 +14,17 @@ from typing import Any
 
 from routestats.engines.vllm.backends import alternatives
 from routestats.engines.vllm.given_routing import GivenRouting, is_given_routing, layer_id_of
+from routestats.engines.vllm.monolithic import (
+    Selection,
+    buffer_for,
+    is_monolithic,
+    routing_beside,
+    selection_of,
+    why_unobservable,
+)
+from routestats.engines.vllm.taps import Tap
 from routestats.errors import CaptureError
 from routestats.shape import RouteShape
-
-Observe = Callable[[int, Any, Any], None]
-"""Called with a layer's index, ids ``[rows, K]`` and weights ``[rows, K]``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +90,21 @@ def _given(name: str, module: Any, num_experts: int) -> MoELayer:
 
 
 def _check_observable(name: str, module: Any, router: Any) -> None:
-    if not hasattr(router, "_compute_routing"):
-        raise CaptureError(
-            f"layer {name}: router {type(router).__name__} has no _compute_routing to observe"
-        )
     if type(router).__name__ == "ZeroExpertRouter":
         raise CaptureError(f"layer {name}: models with zero experts are not supported")
-    if getattr(getattr(module, "_quant_method", None), "is_monolithic", False):
-        names = " or ".join(map(repr, alternatives(module)))
-        raise CaptureError(
-            f"layer {name}: its kernel {type(module._quant_method).__name__} routes inside, "
-            f"where nothing can be observed; expected moe_backend={names or 'of another kind'}"
-        )
+    reason = None
+    if not hasattr(router, "_compute_routing"):
+        reason = f"router {type(router).__name__} has no _compute_routing to observe"
+    elif is_monolithic(module) and (why := why_unobservable(module, router)) is not None:
+        reason = f"its kernel {type(module._quant_method).__name__} routes by itself and {why}"
+    if reason is not None:
+        raise CaptureError(f"layer {name}: {reason}{what_works(module)}")
+
+
+def what_works(module: Any) -> str:
+    """The option and its values that give a monolithic layer another kernel; for error messages."""
+    names = alternatives(module) if is_monolithic(module) else ()
+    return f"; expected moe_backend={' or '.join(map(repr, names))}" if names else ""
 
 
 def shape_of(layers: list[MoELayer]) -> RouteShape:
@@ -112,24 +121,48 @@ def shape_of(layers: list[MoELayer]) -> RouteShape:
 
 
 class RouterBinding:
-    """Wraps the routers of `layers` so that `observe` sees every choice, until `release`."""
+    """Wraps the routers of `layers` so that `tap` sees every choice, until `release`."""
 
-    def __init__(self, layers: list[MoELayer], observe: Observe) -> None:
-        self._routers = [layer.router for layer in layers]
-        for index, router in enumerate(self._routers):
-            router._compute_routing = _observed(router._compute_routing, index, observe)
+    def __init__(self, layers: list[MoELayer], tap: Tap) -> None:
+        self._undo: list[Callable[[], None]] = []
+        selections = [_selection(layer) for layer in layers]
+        checked = [
+            layer for layer, found in zip(layers, selections, strict=True) if found is not None
+        ]
+        tap.checked_layers = len(checked)
+        buffer = buffer_for(checked[0].module) if checked else None
+        for index, (layer, selection) in enumerate(zip(layers, selections, strict=True)):
+            self._wrap(layer.router, "_compute_routing", _observed(layer, index, tap))
+            experts = getattr(layer.module, "routed_experts", None)
+            if hasattr(experts, "forward_monolithic"):  # it may become so when weights are loaded
+                beside = routing_beside(layer.module, index, tap, selection, buffer)
+                self._wrap(experts, "forward_monolithic", beside)
 
     def release(self) -> None:
         """Take the wrappers off. Compiled code keeps what it was compiled with."""
-        for router in self._routers:
-            del router._compute_routing
-        self._routers = []
+        while self._undo:
+            self._undo.pop()()
+
+    def _wrap(self, owner: Any, name: str, function: Callable[..., Any]) -> None:
+        setattr(owner, name, function)
+        self._undo.append(lambda: delattr(owner, name))
 
 
-def _observed(compute: Callable[..., Any], index: int, observe: Observe) -> Callable[..., Any]:
+def _selection(layer: MoELayer) -> Selection | None:
+    return selection_of(layer.module) if is_monolithic(layer.module) else None
+
+
+def _observed(layer: MoELayer, index: int, tap: Tap) -> Callable[..., Any]:
+    compute, top_k = layer.router._compute_routing, layer.top_k
+    # Shared experts that are fused with the routed ones: columns after theirs, the same for all.
+    shared = int(getattr(layer.router, "num_fused_shared_experts", 0) or 0)
+
     def compute_routing(*args: Any, **kwargs: Any) -> Any:
         weights, ids = compute(*args, **kwargs)
-        observe(index, ids, weights)
+        if shared and ids.shape[-1] == top_k + shared:
+            tap.observe(index, ids[:, :top_k], weights[:, :top_k])
+        else:
+            tap.observe(index, ids, weights)
         return weights, ids
 
     return compute_routing

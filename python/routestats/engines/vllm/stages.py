@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from routestats.engines.vllm.given_routing import GivenRouting
-from routestats.engines.vllm.routers import MoELayer, is_adapter
+from routestats.engines.vllm.routers import MoELayer, is_adapter, what_works
 from routestats.errors import CaptureError
 
 _GATE_NAMES = ("gate", "router")
@@ -149,7 +149,7 @@ def kernel_of(layer: MoELayer) -> Any:
     if kernel is None or missing or getattr(method, "is_monolithic", False):
         raise CaptureError(
             f"layer {layer.name}: its kernel {type(kernel or method).__name__} runs in one piece, "
-            "so that its stages cannot be told apart; choose another MoE backend"
+            f"so that its stages cannot be told apart{what_works(layer.module)}"
         )
     return kernel
 

@@ -14,6 +14,7 @@ from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.attachment import Attachment
 from routestats.engines.vllm.description import require_eager
 from routestats.engines.vllm.lookahead import Lookahead, layout_of
+from routestats.engines.vllm.monolithic import settings_of
 from routestats.engines.vllm.runner_rows import LeftOut, note_sampled, read_rows, requests_of
 from routestats.engines.vllm.stages import modules_of
 from routestats.engines.vllm.taps import DeviceTap
@@ -146,6 +147,7 @@ class WorkerCapture:
                     **attached.tap_reason,
                     "order": "gate weight as applied, descending; ties to the lowest id",
                     "router": type(attached.layers[0].router).__name__,
+                    **settings_of([layer.module for layer in attached.layers]),
                 },
                 options=options,
                 hold_records=hold_records,
@@ -235,10 +237,11 @@ class WorkerCapture:
         attached = self._attachment
         try:
             tap, rows = attached.tap, int(scheduler_output.total_num_scheduled_tokens)
-            tap.close(rows)
+            near_ties = tap.close(rows)
             step, positions, token_ids = read_rows(
                 step, attached.runner, scheduler_output, self._left_out
             )
+            step = replace(step, near_ties=near_ties)
             if (inputs := tap.take_inputs(rows, positions, token_ids)) is not None:
                 step = replace(step, positions=inputs[0], token_ids=inputs[1])
             if self._lookahead is not None:
