@@ -196,6 +196,7 @@ class Simulation:
             layers=[SimpleNamespace(layer_id=i, router=None) for i in range(shape.num_layers)],
             shape=shape,
             tap=tap,
+            tap_reason={},
             model={"name": "simulated"},
             engine={"name": "simulated"},
             largest_step=LARGEST_STEP,
