@@ -67,9 +67,12 @@ class ReadyRing(DeviceRing):
         start = time.perf_counter()
         memory = self._memory
         number = int(memory.control[2])
-        words = memory.shape.num_layers + 1
-        record = 3 + number % ((control_words(memory.shape.num_layers) - 3) // words) * words
-        memory.control[record + 1 : record + words] = number << 2
+        layers, top_k = memory.shape.num_layers, memory.shape.top_k
+        # As ControlLayout has it: what was found in a step, then a stamp per layer.
+        stamps = 4 + (top_k + 3) // 4
+        words = stamps + layers
+        record = 3 + number % ((control_words(layers, top_k) - 3) // words) * words
+        memory.control[record + stamps : record + words] = number << 2
         number = super().commit_step()
         self.taken_s += time.perf_counter() - start
         return number
@@ -196,6 +199,7 @@ class Simulation:
             layers=[SimpleNamespace(layer_id=i, router=None) for i in range(shape.num_layers)],
             shape=shape,
             tap=tap,
+            tap_reason={},
             model={"name": "simulated"},
             engine={"name": "simulated"},
             largest_step=LARGEST_STEP,

@@ -35,6 +35,7 @@ void drafts_wait_across_pieces() {
          "domains");
   expect(piece.kept[1].rows == std::vector<std::int64_t>{1}, "the certain row");
   expect(piece.waiting == std::vector<std::int64_t>{2, 3, 4}, "drafts wait");
+  expect(sieve.waits(b) && !sieve.waits(a), "whose drafts wait");
   expect(!sieve.add(Step{{b}, {1}, {}, {2}}.rows()), "consecutive");  // one of three was accepted
   piece = sieve.take();
   expect(piece.kept.size() == 1 && piece.kept[0].rows == std::vector<std::int64_t>{0, 3},

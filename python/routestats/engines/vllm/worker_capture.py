@@ -67,7 +67,6 @@ class WorkerCapture:
     def check_server(self, run_dir: Path) -> None:
         """Raise what `start_server` would raise; begin nothing and leave nothing behind."""
         attached, options = self._attachment, RecorderOptions()
-        options.rows_of_ring(attached.largest_step)
         TraceWriter.check(
             run_dir,
             attached.shape,
