@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,10 @@ from vllm.model_executor.layers.fused_moe.router.routing_simulator_router import
 )
 
 from routestats.engines._forward_fault import ForwardFault
+from routestats.engines._requests import NewRequest
+from routestats.engines._steps import StepRows
 from routestats.engines.choice_check import Scores
+from routestats.engines.recorder import Recorder
 from routestats.engines.recorder_options import RecorderOptions
 from routestats.engines.vllm.monolithic import selection_of, settings_of
 from routestats.engines.vllm.routers import RouterBinding, find_layers
@@ -304,6 +308,36 @@ def test_a_near_tie_is_counted_and_the_routers_choice_is_recorded(which: int) ->
     ids, ties = step_of(tap, model, logits)
     assert ties == 1
     np.testing.assert_array_equal(ids, np.broadcast_to([0, 1], (4, 2, 2)))
+
+
+def test_near_ties_that_a_device_counts_are_in_the_totals(tmp_path: Path) -> None:
+    tap, model = taps()[2], telling(swapping(row=2, slot=1, expert=5))
+    bind(model, tap)
+    options = RecorderOptions(ring_rows=64)
+    recorder = Recorder(
+        tmp_path / "run",
+        SHAPE,
+        [0, 1],
+        model="m",
+        engine={},
+        settings={},
+        options=options,
+        hold_records=False,
+        ring=tap.begin(options),
+    )
+    logits = torch.zeros(2, ROWS, 8)
+    logits[..., 0], logits[..., 1] = 2.0, 1.0
+    logits[1, 2, 5] = 1.0 - 1e-7
+    assert recorder.begin(4)
+    tap.open()
+    with model.running():
+        model(inputs(model)[0], logits)
+    tap.close(4)
+    tap.take_inputs(4, torch.arange(ROWS), torch.arange(ROWS))
+    new = [NewRequest("a-00000001", "d", np.arange(4, dtype=np.int32))]
+    recorder.commit(StepRows(["a-00000001"], [4], new=new))
+    totals = recorder.close()
+    assert (totals["near_ties"], totals["rows"], totals["error"]) == (1, 4, None)
 
 
 @pytest.mark.parametrize("which", range(3))
