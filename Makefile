@@ -18,7 +18,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 ifeq ($(origin ENGINE),undefined)
 ENGINE := $(shell tools/choose-engine.sh)
 endif
-SOURCES := $(shell find csrc python -type f ! -name '*.so' ! -name '*.pyc') CMakeLists.txt pyproject.toml
+SOURCES := $(shell find csrc cmake python -type f ! -name '*.so' ! -name '*.pyc') CMakeLists.txt pyproject.toml
 # One build folder for the wheel, the C++ tests and the CUDA kernels. WERROR=OFF for a compiler that
 # warns where ours do not.
 BUILD := build/release
@@ -190,7 +190,8 @@ $(VENV)/.engine-$(ENGINE): $(VENV)/.tools requirements/engine-$(ENGINE).txt
 	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
 	touch $@
 
-dist/.built: $(VENV)/.tools $(SOURCES)
+# The engine for a GPU brings nvcc, which the build looks for.
+dist/.built: $(VENV)/.tools $(SOURCES) | $(if $(filter cuda,$(ENGINE)),$(VENV)/.engine-cuda)
 	rm -rf dist
 	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist \
 	  --config-settings=build-dir=$(BUILD) \
