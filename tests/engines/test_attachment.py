@@ -38,17 +38,14 @@ from routestats.models import tiny_model
 pytestmark = pytest.mark.filterwarnings("default")  # importing vLLM imports torch's compiler
 
 
-def routing(*_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    ids = torch.tensor([[0, 1]] * 3, dtype=torch.int32)
-    return torch.tensor([[0.7, 0.3]] * 3), ids
-
-
 def model_of(layers: int = 2) -> torch.nn.Module:
     model = torch.nn.Module()
     model.layers = torch.nn.ModuleList()
     for index in range(layers):
         layer = torch.nn.Linear(4, 4)
-        layer.router = SimpleNamespace(set_capture_fn=None, _compute_routing=routing, top_k=2)
+        layer.router = SimpleNamespace(
+            set_capture_fn=None, _compute_routing=lambda *_: None, top_k=2
+        )
         layer.layer_id = index
         model.layers.append(layer)
     return model
@@ -264,26 +261,3 @@ def test_profile_says_what_a_hidden_log_would(
 
 
 _ABOUT = "routestats_about"
-
-
-def test_batches_that_keep_other_ranks_company_are_no_data(config: Any, tmp_path: Path) -> None:
-    """vLLM's own ``execute_dummy_batch`` runs the model with no request, amid a capture."""
-    worker = worker_of(config)
-    worker.shutdown = lambda: None
-    agent = Agent(worker, late=False)
-    worker.load_model()
-    routers = [layer.router for layer in worker.model_runner.model.layers]
-    ran: list[int] = []
-
-    def dummy_run(num_tokens: int, **_: Any) -> None:
-        ran.append(num_tokens)
-        for router in routers:
-            router._compute_routing(None, None, None)
-
-    worker.model_runner._dummy_run = dummy_run
-    run = tmp_path / "run"
-    agent.start({"run_dir": str(run), "domain": "d", "alarm": str(tmp_path / "alarm")})
-    worker.execute_dummy_batch()
-    assert ran == [1]
-    answer = agent.stop([], None)
-    assert (answer["rows"], answer["error"]) == (0, None)
