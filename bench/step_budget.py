@@ -196,7 +196,10 @@ class Simulation:
         attachment = SimpleNamespace(
             runner=self.runner,
             config=SimpleNamespace(model_config=model_config),
-            layers=[SimpleNamespace(layer_id=i, router=None, module=None) for i in range(shape.num_layers)],
+            layers=[
+                SimpleNamespace(layer_id=i, router=None, module=None)
+                for i in range(shape.num_layers)
+            ],
             shape=shape,
             tap=tap,
             tap_reason={},
