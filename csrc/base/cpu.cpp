@@ -5,7 +5,7 @@ namespace {
 
 std::vector<Isa> detect() {
   std::vector<Isa> found{Isa::portable};
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   __builtin_cpu_init();
   if (__builtin_cpu_supports("avx2")) found.push_back(Isa::avx2);
   if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&

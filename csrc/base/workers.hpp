@@ -30,6 +30,27 @@ class ItemQueue {
   std::atomic<std::size_t> next_{0};
 };
 
+// Threads that are joined when it goes. std::jthread does so, but macOS's C++ library lacked it for
+// long.
+class Team {
+ public:
+  Team() = default;
+  Team(const Team&) = delete;
+  Team& operator=(const Team&) = delete;
+  ~Team() {
+    for (std::thread& each : threads_) each.join();
+  }
+
+  template <class Work>
+  void start(const Work& work) {
+    threads_.emplace_back(work);
+  }
+  std::size_t size() const { return threads_.size(); }
+
+ private:
+  std::vector<std::thread> threads_;
+};
+
 // Calls `worker(queue)` on up to `threads` threads, the calling one among them, and returns when
 // all have finished. The first exception of a worker ends the work of the others and is thrown
 // here.
@@ -49,8 +70,8 @@ void run_workers(std::size_t items, unsigned threads, const Worker& worker) {
   };
   const std::size_t helpers = std::min<std::size_t>(std::max(threads, 1u), items);
   {
-    std::vector<std::jthread> team;  // joins when it goes
-    for (std::size_t i = 1; i < helpers; ++i) team.emplace_back(guarded);
+    Team team;
+    for (std::size_t i = 1; i < helpers; ++i) team.start(guarded);
     guarded();
   }
   if (failure) std::rethrow_exception(failure);
@@ -97,9 +118,9 @@ void run_phases(unsigned threads, const Items& items, const Phase& phase) {
     }
   };
   {
-    std::vector<std::jthread> team;  // joins when it goes
+    Team team;
     try {
-      for (std::size_t i = 1; queue && i < helpers; ++i) team.emplace_back(work);
+      for (std::size_t i = 1; queue && i < helpers; ++i) team.start(work);
     } catch (...) {
       // Threads that did not start are not waited for.
       fail();

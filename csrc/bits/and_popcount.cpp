@@ -23,7 +23,7 @@ void and_popcount_portable(const std::uint64_t* source, const std::uint64_t* tar
 }
 
 AndPopcount and_popcount(Isa isa) {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   if (isa == Isa::avx512) return and_popcount_avx512;
   if (isa == Isa::avx2) return and_popcount_avx2;
 #endif

@@ -9,7 +9,7 @@ namespace {
 
 FillBits fill_for(std::size_t words, Isa isa) {
   const FillBitsOfIsa& fill = [&]() -> const FillBitsOfIsa& {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
     if (isa == Isa::avx512) return fill_bits_avx512;
     if (isa == Isa::avx2) return fill_bits_avx2;
 #endif

@@ -56,7 +56,7 @@ std::size_t plane_count(std::size_t rows) {
 
 RowSums row_sums(Isa isa, std::size_t row_words) {
   const RowSumsOfIsa& sums = [&]() -> const RowSumsOfIsa& {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
     if (isa == Isa::avx512) return row_sums_avx512;
     if (isa == Isa::avx2) return row_sums_avx2;
 #endif

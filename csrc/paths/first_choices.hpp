@@ -14,7 +14,7 @@ using FirstChoices = void (*)(const std::uint8_t* row, std::size_t layers, std::
 // The fastest function of an instruction set for layers of `slots` bytes; null if there is none.
 FirstChoices first_choices(Isa isa, std::size_t slots);
 
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
 FirstChoices first_choices_avx2(std::size_t slots);
 #endif
 

@@ -141,7 +141,7 @@ unsigned field_bits(std::size_t experts) {
 }  // namespace
 
 FirstChoices first_choices(Isa isa, std::size_t slots) {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   if (isa != Isa::portable) return first_choices_avx2(slots);
 #endif
   static_cast<void>(isa);
@@ -150,7 +150,7 @@ FirstChoices first_choices(Isa isa, std::size_t slots) {
 }
 
 SetSort set_sort(Isa isa, std::size_t slots) {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   if (isa != Isa::portable) return set_sort_avx2(slots);
 #endif
   static_cast<void>(isa);
@@ -159,7 +159,7 @@ SetSort set_sort(Isa isa, std::size_t slots) {
 }
 
 SetSort set_masks(Isa isa, std::size_t experts, std::size_t slots) {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   if (isa != Isa::portable && experts == 8 && slots == 2) return set_masks_avx2;
 #endif
   static_cast<void>(isa);

@@ -19,7 +19,7 @@ SetSort set_sort(Isa isa, std::size_t slots);
 // ids. Null if there is none.
 SetSort set_masks(Isa isa, std::size_t experts, std::size_t slots);
 
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
 SetSort set_sort_avx2(std::size_t slots);
 bool set_masks_avx2(const std::uint8_t* row, std::size_t bytes, std::uint64_t* words);
 #endif

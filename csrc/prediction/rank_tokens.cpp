@@ -20,7 +20,7 @@ void rank_tokens_portable(const RankRun& run, std::uint32_t* ranks) {
 }
 
 RankTokens rank_tokens(Isa isa, std::size_t experts) {
-#if defined(__x86_64__)
+#if ROUTESTATS_X86_VARIANTS
   // Zen 4, one thread, ns per token and layer pair, AVX2 against AVX-512: 13.0 and 19.7 at E=8 K=2
   // (there a key is read right after a store twice as wide), 212 and 183 at E=128 K=8.
   constexpr std::size_t kWideFrom = 32;

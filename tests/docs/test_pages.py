@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,13 @@ def test_the_page_of_metrics_names_them_all(served: dict[str, set[str]]) -> None
     assert {
         name: set(filter(None, re.split(r",? +", labels.strip()))) for name, labels in rows
     } == served
+
+
+def test_the_citation_is_of_this_version() -> None:
+    version = re.search(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert version is not None
+    assert version[1] == project["version"]
 
 
 def test_every_public_name_is_in_the_reference() -> None:

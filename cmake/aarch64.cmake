@@ -1,0 +1,6 @@
+# Builds the C++ tests for aarch64 on another Linux, by Debian's g++-aarch64-linux-gnu; ctest runs them
+# under qemu-user.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
+set(CMAKE_CROSSCOMPILING_EMULATOR "qemu-aarch64;-L;/usr/aarch64-linux-gnu")
