@@ -210,7 +210,7 @@ def test_limits_of_one_data_set_and_of_every_other() -> None:
 
 
 def test_usage_errors_are_one_line() -> None:
-    assert "invalid choice: 'nonsense'" in fails("nonsense")
+    assert "got 'nonsense' (see routestats --help)" in fails("nonsense")
     assert "required" in fails("profile", "tiny")
 
 
